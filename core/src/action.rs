@@ -1,0 +1,166 @@
+//! What to run: an action, and what comes after it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::locator::OsBytes;
+
+/// What to run, with an optional next action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// What to run.
+    #[serde(flatten)]
+    pub kind: ActionKind,
+    /// Why it runs.
+    pub run_reason: RunReason,
+    /// What follows when it ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Box<Action>>,
+}
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ActionKind {
+    /// An argument vector, run as it is; never empty.
+    Command {
+        /// Program and arguments.
+        argv: Vec<OsBytes>,
+    },
+    /// A text for a shell, run as `shell -c script`.
+    Script {
+        /// The shell's program.
+        shell: String,
+        /// The text.
+        script: String,
+    },
+}
+
+impl ActionKind {
+    /// Returns the argument vector to execute.
+    #[must_use]
+    pub fn argv(&self) -> Vec<OsBytes> {
+        match self {
+            Self::Command { argv } => argv.clone(),
+            Self::Script { shell, script } => {
+                vec![shell.as_str().into(), "-c".into(), script.as_str().into()]
+            }
+        }
+    }
+}
+
+/// Why an execution runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunReason {
+    /// Prepares a new workspace.
+    Setup,
+    /// Does the work.
+    Agent,
+    /// Tidies up after the work.
+    Cleanup,
+    /// Serves while people look; beside the chain.
+    DevServer,
+    /// Anything else beside the chain.
+    Background,
+    /// A git step that may run the user's code.
+    Git,
+}
+
+impl RunReason {
+    /// Says whether it is part of the attempt's chain.
+    #[must_use]
+    pub fn in_chain(self) -> bool {
+        match self {
+            Self::Setup | Self::Agent | Self::Cleanup | Self::Git => true,
+            Self::DevServer | Self::Background => false,
+        }
+    }
+}
+
+/// How the command's standard input is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdin {
+    /// Null: reads see the end at once.
+    #[default]
+    Null,
+    /// A pipe fed with keyed messages.
+    Messages,
+}
+
+/// How the command's output is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputMode {
+    /// Two pipes: streams are told apart, their order is the order of reading.
+    #[default]
+    Separate,
+    /// One pipe for both: exact order of writing, all of it tagged stdout.
+    Merged,
+}
+
+/// What happens to what is left of the tree after a natural exit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leftovers {
+    /// It is stopped as the command would be.
+    #[default]
+    Stop,
+    /// It is left running and named.
+    Leave,
+}
+
+/// Where a variable's secret value comes from at launch. Values are never recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum SecretSource {
+    /// A variable of the host's own environment.
+    HostEnv {
+        /// Its name.
+        name: String,
+    },
+    /// A file that the host can read; one trailing newline is dropped.
+    File {
+        /// Its path.
+        path: String,
+    },
+    /// Standard output of a command that the host runs; one trailing newline is dropped.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+    /// A bare value that only the memory of the host holds; gone with it.
+    Memory,
+}
+
+/// Time limits and the stop grace of an execution, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeLimits {
+    /// Total run time; `None` is none.
+    pub total_ms: Option<u64>,
+    /// Longest time without output; `None` is none.
+    pub idle_ms: Option<u64>,
+    /// From TERM to KILL.
+    pub grace_ms: u64,
+}
+
+/// How to run an action: everything that is not what to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOptions {
+    /// The environment, complete but for secrets and the variables that the engine adds.
+    pub env: BTreeMap<String, OsBytes>,
+    /// Variables with secret values.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Standard input.
+    pub stdin: Stdin,
+    /// Output.
+    pub output: OutputMode,
+    /// What happens to leftovers.
+    pub leftovers: Leftovers,
+    /// Time limits.
+    pub limits: TimeLimits,
+    /// Most bytes of log that are kept (head and tail).
+    pub log_cap_bytes: u64,
+}

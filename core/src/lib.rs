@@ -1,0 +1,37 @@
+//! The pure core of Windlass: values, the four ports, the state machines and the driver.
+//!
+//! Nothing here knows a runtime, a clock, a file system or a database. Time and ids are arguments, effects are values.
+//! Without the feature `ports` only what the shim needs is left: ids, outcomes and the modules of [`shim`].
+
+pub mod execution;
+pub mod id;
+pub mod outcome;
+pub mod shim;
+pub mod time;
+
+#[cfg(feature = "ports")]
+pub mod action;
+#[cfg(feature = "ports")]
+pub mod admission;
+#[cfg(feature = "ports")]
+pub mod attempt;
+#[cfg(feature = "ports")]
+pub mod container_service;
+#[cfg(feature = "ports")]
+pub mod driver;
+#[cfg(feature = "ports")]
+pub mod error;
+#[cfg(feature = "ports")]
+pub mod input;
+#[cfg(feature = "ports")]
+pub mod locator;
+#[cfg(feature = "ports")]
+pub mod log_store;
+#[cfg(feature = "ports")]
+pub mod process_store;
+#[cfg(feature = "ports")]
+pub mod record;
+#[cfg(feature = "ports")]
+pub mod vcs_worktree;
+#[cfg(feature = "ports")]
+pub mod workspace;

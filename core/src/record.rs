@@ -1,0 +1,412 @@
+//! What the records of a store mean: the bodies, and the only code that reads and writes them.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::action::{Action, RunOptions};
+use crate::container_service::{Place, StopCause};
+use crate::execution::{ExitReport, Survivor};
+use crate::id::{AttemptId, Epoch, ExecutionId, HostId, NodeId, TaskId};
+use crate::locator::Locator;
+use crate::outcome::{Exit, Outcome};
+use crate::process_store::{Kind, Record, RecordKey};
+use crate::time::Timestamp;
+use crate::workspace::{Oid, Workspace};
+
+/// The version of the bodies that this code writes.
+pub const BODY_VERSION: u32 = 1;
+
+/// Where an attempt is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptStatus {
+    /// Its workspace is being made.
+    Creating,
+    /// Its workspace is there and nothing of its chain has started.
+    Ready,
+    /// An execution of its chain is queued, starting, running or stopping.
+    Running,
+    /// What the chain left is being committed.
+    Committing,
+    /// It ended and waits for somebody; [`AttemptRecord::reason`] says why.
+    Held,
+    /// It waits for a time.
+    Parked,
+    /// It ended.
+    Finished,
+    /// Its workspace is being removed.
+    Removing,
+    /// Its workspace is gone.
+    Removed,
+    /// Its workspace could not be made; [`AttemptRecord::reason`] says why.
+    Failed,
+}
+
+impl AttemptStatus {
+    /// Every status.
+    pub const ALL: [Self; 10] = [
+        Self::Creating,
+        Self::Ready,
+        Self::Running,
+        Self::Committing,
+        Self::Held,
+        Self::Parked,
+        Self::Finished,
+        Self::Removing,
+        Self::Removed,
+        Self::Failed,
+    ];
+
+    /// Returns the word that is stored and printed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Committing => "committing",
+            Self::Held => "held",
+            Self::Parked => "parked",
+            Self::Finished => "finished",
+            Self::Removing => "removing",
+            Self::Removed => "removed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Why an attempt is held or failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// Somebody stopped it.
+    Stopped,
+    /// The execution did not end well.
+    EndedBadly {
+        /// Which one.
+        execution: ExecutionId,
+    },
+    /// The work could not be committed; it is still in the worktree.
+    CommitFailed {
+        /// Git's output, at most 4 KiB.
+        output: String,
+        /// The git execution whose log has all of it, if there was one.
+        execution: Option<ExecutionId>,
+    },
+    /// The workspace could not be made.
+    WorkspaceFailed {
+        /// What went wrong.
+        message: String,
+    },
+    /// The workspace could not be removed.
+    RemoveFailed {
+        /// What went wrong.
+        message: String,
+    },
+}
+
+/// What happens to changes when the chain ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommitPolicy {
+    /// They are committed.
+    Commit,
+    /// They stay in the worktree.
+    Keep,
+}
+
+/// A durable statement that the workspace is being taken away or rewritten; nothing starts in it meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// It is being removed.
+    Remove,
+}
+
+/// One try in its own workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Its id.
+    pub id: AttemptId,
+    /// The task that it belongs to; `None` for a run.
+    pub task: Option<TaskId>,
+    /// What people call it.
+    pub title: String,
+    /// The client it belongs to.
+    pub owner: Option<String>,
+    /// Where it is in its life.
+    pub status: AttemptStatus,
+    /// Why, if it is held or failed.
+    pub reason: Option<Reason>,
+    /// The directory that its executions run in.
+    pub workspace: Workspace,
+    /// What happens to changes when the chain ended well.
+    pub commit: CommitPolicy,
+    /// The execution of the chain that is active, if any. It holds the chain's slot until the chain is finalised.
+    pub chain: Option<ExecutionId>,
+    /// The execution whose changes are being committed; set exactly while the status is `committing`.
+    pub committing: Option<ExecutionId>,
+    /// A stop binds the chain: nothing of it starts any more.
+    pub chain_stopped: bool,
+    /// The claim on its workspace.
+    pub claim: Option<Claim>,
+    /// HEAD as it was last seen.
+    pub head: Option<Oid>,
+    /// The machine it is on.
+    pub node: NodeId,
+    /// The host that wrote it last.
+    pub host: HostId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its workspace was removed.
+    pub removed_at: Option<Timestamp>,
+}
+
+/// Where an execution is in its life. Never back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It waits for a slot or its workspace.
+    Queued,
+    /// It is recorded, with its place; it may or may not run.
+    Starting,
+    /// It runs.
+    Running,
+    /// It was asked to stop.
+    Stopping,
+    /// Its outcome is known; leftovers and the log's end are not.
+    Ended,
+    /// Nothing of it will change any more.
+    Final,
+}
+
+impl Phase {
+    /// Every phase, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Starting, Self::Running, Self::Stopping, Self::Ended, Self::Final];
+
+    /// Returns the word that is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Ended => "ended",
+            Self::Final => "final",
+        }
+    }
+}
+
+/// The sums of a log, recorded when it is sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSummary {
+    /// The last number.
+    pub last_seq: u64,
+    /// Payload bytes, the dropped ones included.
+    pub bytes: u64,
+    /// Payload bytes counted in gaps.
+    pub dropped_bytes: u64,
+}
+
+/// A stop that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopIntent {
+    /// Why.
+    pub cause: StopCause,
+    /// From TERM to KILL.
+    pub grace_ms: u64,
+    /// When it was accepted.
+    pub at: Timestamp,
+}
+
+/// One start of one action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionRecord {
+    /// Its id.
+    pub id: ExecutionId,
+    /// The attempt it runs in.
+    pub attempt: AttemptId,
+    /// The client it belongs to.
+    pub owner: Option<String>,
+    /// The key of the request that asked for it.
+    pub client_key: Option<String>,
+    /// What it runs, and what follows.
+    pub action: Action,
+    /// How.
+    pub options: RunOptions,
+    /// The repository whose lock it holds, for a git step.
+    pub repository_lock: Option<Locator>,
+    /// Where it runs.
+    pub cwd: Locator,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// The evidence, once there is room for it.
+    pub place: Option<Place>,
+    /// How often a place was used up without a start.
+    pub void_places: u32,
+    /// The accepted stop.
+    pub stop: Option<StopIntent>,
+    /// The command's process number while it runs; for people.
+    pub pid: Option<u32>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// What the kernel saw.
+    pub exit: Option<Exit>,
+    /// What to tell people about a bad outcome, for example the name of the missing program.
+    pub message: Option<String>,
+    /// The rest of what was known at its end.
+    pub report: Option<ExitReport>,
+    /// HEAD of the worktree before it.
+    pub before_head: Option<Oid>,
+    /// HEAD of the worktree after it.
+    pub after_head: Option<Oid>,
+    /// The commit that saved its changes.
+    pub committed: Option<Oid>,
+    /// The sums of its log.
+    pub log: Option<LogSummary>,
+    /// The last of both streams, lossy, at most 2 KiB.
+    pub preview: Option<String>,
+    /// What outlived it.
+    pub survivors: Vec<Survivor>,
+    /// How many more outlived it.
+    pub more_survivors: u32,
+    /// Its log lacks output.
+    pub output_incomplete: bool,
+    /// The execution that was run instead.
+    pub superseded_by: Option<ExecutionId>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it began to run.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// What a request with a client key led to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// The key.
+    pub client_key: String,
+    /// The client.
+    pub owner: Option<String>,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The execution.
+    pub execution: ExecutionId,
+    /// A digest of what was asked for: the same key with another request is refused.
+    pub digest: Uuid,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Why a body cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// It was written by a newer version.
+    #[error("written by a newer version ({found}; this one knows {BODY_VERSION})")]
+    Newer {
+        /// The version that was found.
+        found: u32,
+    },
+    /// It is not what it should be.
+    #[error("not readable")]
+    Malformed(#[source] serde_json::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    v: u32,
+    #[serde(flatten)]
+    body: T,
+}
+
+/// A value that is kept as a record.
+pub trait Recorded: Serialize + DeserializeOwned {
+    /// Its kind.
+    const KIND: Kind;
+
+    /// Returns the record's fields that stores select by: id, parent, owner, state, time.
+    fn fields(&self) -> (Uuid, Option<Uuid>, Option<&str>, &'static str, Timestamp);
+
+    /// Returns the name of its record.
+    fn key(&self) -> RecordKey {
+        RecordKey { kind: Self::KIND, id: self.fields().0 }
+    }
+
+    /// Makes the record.
+    fn encode(&self) -> Record {
+        let (id, parent, owner, state, at) = self.fields();
+        let versioned = Versioned { v: BODY_VERSION, body: self };
+        Record {
+            key: RecordKey { kind: Self::KIND, id },
+            parent,
+            owner: owner.map(str::to_owned),
+            state: state.to_owned(),
+            at,
+            // Maps have string keys and no value refuses to be serialized, so this cannot fail.
+            body: serde_json::to_string(&versioned).unwrap_or_default(),
+        }
+    }
+
+    /// Reads the record back.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`].
+    fn decode(record: &Record) -> Result<Self, DecodeError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let version: Version =
+            serde_json::from_str(&record.body).map_err(DecodeError::Malformed)?;
+        if version.v > BODY_VERSION {
+            return Err(DecodeError::Newer { found: version.v });
+        }
+        let versioned: Versioned<Self> =
+            serde_json::from_str(&record.body).map_err(DecodeError::Malformed)?;
+        Ok(versioned.body)
+    }
+}
+
+impl Recorded for AttemptRecord {
+    const KIND: Kind = Kind::Attempt;
+
+    fn fields(&self) -> (Uuid, Option<Uuid>, Option<&str>, &'static str, Timestamp) {
+        let parent = self.task.map(|task| task.0);
+        (self.id.0, parent, self.owner.as_deref(), self.status.as_str(), self.created_at)
+    }
+}
+
+impl Recorded for ExecutionRecord {
+    const KIND: Kind = Kind::Execution;
+
+    fn fields(&self) -> (Uuid, Option<Uuid>, Option<&str>, &'static str, Timestamp) {
+        let parent = Some(self.attempt.0);
+        (self.id.0, parent, self.owner.as_deref(), self.phase.as_str(), self.created_at)
+    }
+}
+
+impl Recorded for RequestRecord {
+    const KIND: Kind = Kind::Request;
+
+    fn fields(&self) -> (Uuid, Option<Uuid>, Option<&str>, &'static str, Timestamp) {
+        let id = request_id(self.owner.as_deref(), &self.client_key);
+        (id, Some(self.attempt.0), self.owner.as_deref(), "done", self.at)
+    }
+}
+
+/// Returns the id of the record of a request: the same owner and key give the same one.
+#[must_use]
+pub fn request_id(owner: Option<&str>, client_key: &str) -> Uuid {
+    let name = match owner {
+        Some(owner) => format!("o{}:{owner}{client_key}", owner.len()),
+        None => format!("-{client_key}"),
+    };
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+}

@@ -1,0 +1,190 @@
+//! What clients ask for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use windlass_core::action::{ActionKind, Leftovers, OutputMode, RunReason, SecretSource, Stdin};
+use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::locator::{Locator, OsBytes};
+use windlass_core::record::CommitPolicy;
+
+/// Where a run is to happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum WorkspaceRequest {
+    /// A new worktree on a new branch.
+    Worktree {
+        /// Any directory in the repository.
+        repo: Locator,
+        /// The base; `None` is what HEAD names.
+        base: Option<String>,
+        /// The new branch's name; `None` makes one.
+        branch: Option<String>,
+    },
+    /// A directory that is the user's.
+    Directory {
+        /// Where it is.
+        path: Locator,
+    },
+}
+
+/// Whether a request waits for a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// It waits in the queue.
+    #[default]
+    Queue,
+    /// It is refused.
+    Refuse,
+}
+
+/// How an action is to be run. What is not given gets the engine's default.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchRequest {
+    /// What to run.
+    pub action: ActionKind,
+    /// The environment, without secrets.
+    #[serde(default)]
+    pub env: BTreeMap<String, OsBytes>,
+    /// Variables with secret values.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// The bare values of those that are [`SecretSource::Memory`]; never recorded.
+    #[serde(default)]
+    pub secret_values: BTreeMap<String, OsBytes>,
+    /// Standard input.
+    #[serde(default)]
+    pub stdin: Stdin,
+    /// Output.
+    #[serde(default)]
+    pub output: OutputMode,
+    /// What happens to leftovers.
+    #[serde(default)]
+    pub leftovers: Leftovers,
+    /// Total run time in milliseconds.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Longest time without output in milliseconds.
+    #[serde(default)]
+    pub idle_timeout_ms: Option<u64>,
+    /// When no slot is free.
+    #[serde(default)]
+    pub when_full: WhenFull,
+}
+
+impl fmt::Debug for LaunchRequest {
+    /// Prints names of variables, never their values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaunchRequest")
+            .field("action", &self.action)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("secrets", &self.secrets)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LaunchRequest {
+    /// Makes a request to run `action` with nothing else set.
+    #[must_use]
+    pub fn new(action: ActionKind) -> Self {
+        Self {
+            action,
+            env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            secret_values: BTreeMap::new(),
+            stdin: Stdin::default(),
+            output: OutputMode::default(),
+            leftovers: Leftovers::default(),
+            timeout_ms: None,
+            idle_timeout_ms: None,
+            when_full: WhenFull::default(),
+        }
+    }
+
+    /// Makes a request to run an argument vector.
+    #[must_use]
+    pub fn command<T: Into<OsBytes>>(argv: impl IntoIterator<Item = T>) -> Self {
+        Self::new(ActionKind::Command { argv: argv.into_iter().map(Into::into).collect() })
+    }
+}
+
+/// A new attempt with one execution as its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// Where.
+    pub workspace: WorkspaceRequest,
+    /// What people call it; `None` makes one from the command.
+    pub title: Option<String>,
+    /// What happens to changes when it ended well. Ignored in a directory, which is never committed to.
+    pub commit: CommitPolicy,
+    /// What to run.
+    pub launch: LaunchRequest,
+}
+
+/// One more execution in an attempt, beside its chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Why.
+    pub run_reason: RunReason,
+    /// What to run.
+    pub launch: LaunchRequest,
+}
+
+/// What a run or exec led to. The same client key gives the same answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The execution.
+    pub execution: ExecutionId,
+    /// The checkout that the request stood in has uncommitted changes, which are not in the worktree.
+    #[serde(default)]
+    pub source_is_dirty: bool,
+}
+
+/// What to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopTarget {
+    /// One execution.
+    Execution(ExecutionId),
+    /// Everything of an attempt.
+    Attempt(AttemptId),
+}
+
+/// Who asks, and under which key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// The client that executions belong to; `None` is the operator, who sees all.
+    pub owner: Option<String>,
+    /// The key under which a repeated request changes nothing; `None` makes one.
+    pub key: Option<String>,
+}
+
+/// A message to standard input.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputRequest {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// The key under which a repeated message is written once.
+    pub key: Uuid,
+    /// What to write; with `close` it may be empty.
+    pub bytes: OsBytes,
+    /// Whether the log keeps its length only.
+    #[serde(default)]
+    pub secret: bool,
+    /// Whether standard input is closed after it.
+    #[serde(default)]
+    pub close: bool,
+}
+
+impl fmt::Debug for InputRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InputRequest {} ({} bytes)", self.key, self.bytes.0.len())
+    }
+}
