@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::execution::{Leftovers, OutputMode, Stdin};
 use crate::locator::OsBytes;
 
 /// What to run, with an optional next action.
@@ -77,39 +78,6 @@ impl RunReason {
             Self::DevServer | Self::Background => false,
         }
     }
-}
-
-/// How the command's standard input is connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stdin {
-    /// Null: reads see the end at once.
-    #[default]
-    Null,
-    /// A pipe fed with keyed messages.
-    Messages,
-}
-
-/// How the command's output is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutputMode {
-    /// Two pipes: streams are told apart, their order is the order of reading.
-    #[default]
-    Separate,
-    /// One pipe for both: exact order of writing, all of it tagged stdout.
-    Merged,
-}
-
-/// What happens to what is left of the tree after a natural exit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Leftovers {
-    /// It is stopped as the command would be.
-    #[default]
-    Stop,
-    /// It is left running and named.
-    Leave,
 }
 
 /// Where a variable's secret value comes from at launch. Values are never recorded.

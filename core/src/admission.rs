@@ -1,1 +1,294 @@
-//! To be written.
+//! The admission machine: who may run now, who waits, who is refused.
+//!
+//! It counts slots. It does not know what runs in them and performs nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::attempt::Slot;
+
+/// How many slots there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For one named owner.
+    pub per_owner: u32,
+    /// For the host.
+    pub per_host: u32,
+    /// How many may wait.
+    pub queue: u32,
+}
+
+/// What is fed to the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A new request wants a slot.
+    Ask {
+        /// For what.
+        slot: Slot,
+        /// Of which client.
+        owner: Option<String>,
+        /// It would rather be refused than wait.
+        refuse_when_full: bool,
+    },
+    /// Something that is recorded needs a slot and waits as long as it takes.
+    Wait {
+        /// For what.
+        slot: Slot,
+        /// Of which client.
+        owner: Option<String>,
+    },
+    /// Something runs already and counts, whatever the limits say.
+    Adopt {
+        /// What.
+        slot: Slot,
+        /// Of which client.
+        owner: Option<String>,
+    },
+    /// A slot is free again, or not wanted any more.
+    Release(Slot),
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The slot is taken.
+    Admit(Slot),
+    /// It waits.
+    Queue {
+        /// What.
+        slot: Slot,
+        /// Its place in the queue, from 1.
+        position: u32,
+    },
+    /// It will not run. It can never start later.
+    Refuse {
+        /// What.
+        slot: Slot,
+        /// Why.
+        why: Full,
+    },
+}
+
+/// What is full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// All slots are taken.
+    Slots {
+        /// The asking owner's own slots.
+        own: Vec<Slot>,
+        /// How many others hold.
+        others: u32,
+    },
+    /// The queue is as long as it may be.
+    Queue {
+        /// How long it is.
+        length: u32,
+    },
+}
+
+/// Who holds slots and who waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    limits: Limits,
+    held: BTreeMap<Slot, Option<String>>,
+    queue: VecDeque<(Slot, Option<String>)>,
+}
+
+/// What a step leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "effects that are dropped never happen"]
+pub struct Step {
+    /// The state after it.
+    pub state: State,
+    /// What follows, in order.
+    pub effects: Vec<Effect>,
+}
+
+impl State {
+    /// Makes the machine with no slot taken.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, held: BTreeMap::new(), queue: VecDeque::new() }
+    }
+
+    /// Returns how many slots are taken.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Returns how many wait.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes one input.
+    pub fn step(mut self, input: Input) -> Step {
+        let mut effects = Vec::new();
+        match input {
+            Input::Ask { slot, owner, refuse_when_full } => {
+                self.ask(slot, owner, refuse_when_full, &mut effects);
+            }
+            Input::Wait { slot, owner } => {
+                if self.held.contains_key(&slot) {
+                    effects.push(Effect::Admit(slot));
+                } else if !self.queue.iter().any(|(waiting, _)| *waiting == slot) {
+                    self.queue.push_back((slot, owner));
+                    self.admit_waiting(&mut effects);
+                }
+            }
+            Input::Adopt { slot, owner } => {
+                self.held.insert(slot, owner);
+            }
+            Input::Release(slot) => {
+                self.queue.retain(|(waiting, _)| *waiting != slot);
+                self.held.remove(&slot);
+                self.admit_waiting(&mut effects);
+            }
+        }
+        Step { state: self, effects }
+    }
+
+    fn ask(
+        &mut self,
+        slot: Slot,
+        owner: Option<String>,
+        refuse_when_full: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let free = self.has_room(owner.as_deref());
+        let overtakes = self.queue.iter().any(|(_, waiting)| self.has_room(waiting.as_deref()));
+        if free && !overtakes {
+            self.held.insert(slot, owner);
+            effects.push(Effect::Admit(slot));
+        } else if refuse_when_full {
+            let own: Vec<_> = match &owner {
+                Some(_) => self
+                    .held
+                    .iter()
+                    .filter(|(_, of)| **of == owner)
+                    .map(|(slot, _)| *slot)
+                    .collect(),
+                None => self.held.keys().copied().collect(),
+            };
+            let others = u32::try_from(self.held.len() - own.len()).unwrap_or(u32::MAX);
+            effects.push(Effect::Refuse { slot, why: Full::Slots { own, others } });
+        } else {
+            let length = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+            if length >= self.limits.queue {
+                effects.push(Effect::Refuse { slot, why: Full::Queue { length } });
+            } else {
+                self.queue.push_back((slot, owner));
+                effects.push(Effect::Queue { slot, position: length + 1 });
+            }
+        }
+    }
+
+    fn has_room(&self, owner: Option<&str>) -> bool {
+        let per_host = usize::try_from(self.limits.per_host).unwrap_or(usize::MAX);
+        let per_owner = usize::try_from(self.limits.per_owner).unwrap_or(usize::MAX);
+        let of_owner =
+            |name: &str| self.held.values().filter(|of| of.as_deref() == Some(name)).count();
+        self.held.len() < per_host && owner.is_none_or(|name| of_owner(name) < per_owner)
+    }
+
+    /// Admits who waits, in order; one whose owner has no room does not stand in the way of others.
+    fn admit_waiting(&mut self, effects: &mut Vec<Effect>) {
+        while let Some(index) =
+            self.queue.iter().position(|(_, owner)| self.has_room(owner.as_deref()))
+        {
+            if let Some((slot, owner)) = self.queue.remove(index) {
+                self.held.insert(slot, owner);
+                effects.push(Effect::Admit(slot));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ExecutionId;
+    use uuid::Uuid;
+
+    fn slot(n: u128) -> Slot {
+        Slot::Execution(ExecutionId(Uuid::from_u128(n)))
+    }
+
+    fn ask(n: u128, owner: Option<&str>, refuse_when_full: bool) -> Input {
+        Input::Ask { slot: slot(n), owner: owner.map(str::to_owned), refuse_when_full }
+    }
+
+    /// Feeds `inputs` and returns the effects of the last one.
+    fn last(limits: Limits, inputs: Vec<Input>) -> Vec<Effect> {
+        let mut state = State::new(limits);
+        let mut effects = Vec::new();
+        for input in inputs {
+            let step = state.step(input);
+            (state, effects) = (step.state, step.effects);
+        }
+        effects
+    }
+
+    const TWO: Limits = Limits { per_owner: 1, per_host: 2, queue: 2 };
+
+    #[test]
+    fn an_owner_waits_for_its_own_limit_and_not_for_others() {
+        let first = ask(1, Some("a"), false);
+        assert_eq!(
+            last(TWO, vec![first.clone(), ask(2, Some("a"), false)]),
+            [Effect::Queue { slot: slot(2), position: 1 }],
+        );
+        assert_eq!(
+            last(TWO, vec![first, ask(2, Some("a"), false), ask(3, Some("b"), false)]),
+            [Effect::Admit(slot(3))],
+        );
+    }
+
+    #[test]
+    fn a_released_slot_goes_to_the_first_who_may_have_it() {
+        let inputs = vec![
+            ask(1, Some("a"), false),
+            ask(2, Some("b"), false),
+            ask(3, Some("a"), false),
+            ask(4, Some("c"), false),
+            Input::Release(slot(2)),
+        ];
+        assert_eq!(last(TWO, inputs), [Effect::Admit(slot(4))]);
+    }
+
+    #[test]
+    fn who_would_rather_be_refused_is_told_its_own_holders_and_the_number_of_others() {
+        let inputs =
+            vec![ask(1, Some("a"), true), ask(2, Some("b"), true), ask(3, Some("a"), true)];
+        let why = Full::Slots { own: vec![slot(1)], others: 1 };
+        assert_eq!(last(TWO, inputs), [Effect::Refuse { slot: slot(3), why }]);
+    }
+
+    #[test]
+    fn a_full_queue_refuses() {
+        let limits = Limits { per_owner: 1, per_host: 1, queue: 1 };
+        let inputs = vec![ask(1, None, false), ask(2, None, false), ask(3, None, false)];
+        let why = Full::Queue { length: 1 };
+        assert_eq!(last(limits, inputs), [Effect::Refuse { slot: slot(3), why }]);
+    }
+
+    #[test]
+    fn adopted_ones_may_exceed_the_limit_and_then_nothing_is_admitted() {
+        let adopt = |n| Input::Adopt { slot: slot(n), owner: None };
+        let inputs =
+            vec![adopt(1), adopt(2), adopt(3), Input::Release(slot(1)), ask(4, None, false)];
+        assert_eq!(last(TWO, inputs), [Effect::Queue { slot: slot(4), position: 1 }]);
+    }
+
+    #[test]
+    fn releasing_a_waiting_slot_takes_it_out_of_the_queue() {
+        let inputs = vec![
+            ask(1, Some("a"), false),
+            ask(2, Some("a"), false),
+            Input::Release(slot(2)),
+            Input::Release(slot(1)),
+        ];
+        assert_eq!(last(TWO, inputs), []);
+    }
+}

@@ -28,9 +28,13 @@ pub mod locator;
 #[cfg(feature = "ports")]
 pub mod log_store;
 #[cfg(feature = "ports")]
+pub mod preview;
+#[cfg(feature = "ports")]
 pub mod process_store;
 #[cfg(feature = "ports")]
 pub mod record;
+#[cfg(feature = "ports")]
+pub mod secrets;
 #[cfg(feature = "ports")]
 pub mod vcs_worktree;
 #[cfg(feature = "ports")]

@@ -18,11 +18,7 @@ impl Exit {
     #[must_use]
     pub fn from_wait_status(raw: u32) -> Self {
         let signal = raw & 0x7f;
-        if signal == 0 {
-            Self::Code(((raw >> 8) & 0xff) as u8)
-        } else {
-            Self::Signal(signal as u8)
-        }
+        if signal == 0 { Self::Code(((raw >> 8) & 0xff) as u8) } else { Self::Signal(signal as u8) }
     }
 }
 

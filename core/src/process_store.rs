@@ -34,14 +34,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Self; 6] = [
-        Self::Project,
-        Self::Task,
-        Self::Attempt,
-        Self::Execution,
-        Self::Request,
-        Self::Input,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Project, Self::Task, Self::Attempt, Self::Execution, Self::Request, Self::Input];
 
     /// Returns the word that stores keep; it never changes.
     #[must_use]
@@ -473,11 +467,34 @@ pub fn validate(batch: &[Write]) -> Result<(), ProcessStoreError> {
     }
     for write in batch {
         if let Write::Put { record, .. } = write {
-            let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+            if i64::try_from(record.at.0).is_err() {
+                return invalid("a time is out of range");
+            }
+            let word =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
             if record.state.is_empty() || record.state.len() > 32 || !record.state.bytes().all(word)
             {
                 return invalid("a state is not a short word");
             }
+        }
+    }
+    Ok(())
+}
+
+/// Checks what every backend must refuse of a query before it looks at anything.
+///
+/// # Errors
+///
+/// [`ProcessStoreError::Invalid`].
+pub fn validate_query(query: &Query) -> Result<(), ProcessStoreError> {
+    let invalid = |reason| Err(ProcessStoreError::Invalid { reason });
+    if query.limit == 0 || query.limit > Query::MAX_LIMIT {
+        return invalid("the limit is out of range");
+    }
+    if let Some(suffix) = &query.id_suffix {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if suffix.is_empty() || suffix.len() > 32 || !suffix.bytes().all(digit) {
+            return invalid("an id suffix is not 1 to 32 lower-case hex digits");
         }
     }
     Ok(())

@@ -145,12 +145,20 @@ pub struct AttemptRecord {
     pub commit: CommitPolicy,
     /// The execution of the chain that is active, if any. It holds the chain's slot until the chain is finalised.
     pub chain: Option<ExecutionId>,
-    /// The execution whose changes are being committed; set exactly while the status is `committing`.
+    /// The execution whose changes are being committed; `None` for a commit that somebody asked for.
     pub committing: Option<ExecutionId>,
+    /// The message of the commit that is under way.
+    pub commit_message: Option<String>,
+    /// How often the current commit was tried.
+    pub commit_tries: u32,
+    /// The chain's slot is held: something of it was started and it is not finalised.
+    pub slot: bool,
     /// A stop binds the chain: nothing of it starts any more.
     pub chain_stopped: bool,
     /// The claim on its workspace.
     pub claim: Option<Claim>,
+    /// The status to go back to when the claim is given up.
+    pub claimed_from: Option<AttemptStatus>,
     /// HEAD as it was last seen.
     pub head: Option<Oid>,
     /// The machine it is on.

@@ -210,10 +210,12 @@ pub enum VcsWorktreeError {
         detail: String,
     },
     /// Another process holds the repository's lock.
-    #[error("repository {repo} is busy")]
+    #[error("repository {repo} is busy{}", held_by(*holder))]
     Busy {
         /// The repository.
         repo: Locator,
+        /// The process that took the lock, where it can be told.
+        holder: Option<u32>,
     },
     /// There is no git, or one that is too old.
     #[error("git is not usable: {detail}")]
@@ -235,6 +237,10 @@ pub enum VcsWorktreeError {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+fn held_by(holder: Option<u32>) -> String {
+    holder.map_or_else(String::new, |pid| format!(": process {pid} holds its lock"))
 }
 
 /// Worktrees of version-controlled repositories.
@@ -339,9 +345,6 @@ pub trait VcsWorktree: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`VcsWorktreeError::Unsaved`], [`Mismatch`](VcsWorktreeError::Mismatch): nothing was touched.
-    async fn remove(
-        &self,
-        attempt: AttemptId,
-        worktree: &Worktree,
-    ) -> Result<(), VcsWorktreeError>;
+    async fn remove(&self, attempt: AttemptId, worktree: &Worktree)
+    -> Result<(), VcsWorktreeError>;
 }

@@ -1,14 +1,29 @@
 //! [`Handle`]: what a program does with a running engine. Dropping it detaches; nothing is stopped by that.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_core::id::{AttemptId, ExecutionId};
-use windlass_core::log_store::{LogPage, LogStatus, ReadOptions, Seq};
-use windlass_core::process_store::{ChangeNumber, ChangePage};
-use windlass_core::record::{AttemptRecord, ExecutionRecord};
+use futures::channel::{mpsc, oneshot};
+use futures::{SinkExt as _, StreamExt as _};
+use windlass_core::container_service::StopCause;
+use windlass_core::driver::Ports;
+use windlass_core::id::{AttemptId, Epoch, ExecutionId, HostId, NodeId};
+use windlass_core::input::Input;
+use windlass_core::log_store::{LogKey, LogPage, LogStatus, LogStoreError, ReadOptions, Seq};
+use windlass_core::outcome::{CompletedBy, StoppedBy};
+use windlass_core::process_store::{
+    ChangeNumber, ChangePage, CheckReport, Cursor, Kind, Query, Record, RecordKey,
+};
+use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded};
+use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{Diff, DiffDetail, WorktreeStatus};
+use windlass_core::workspace::Worktree;
 
-use crate::error::EngineError;
+use crate::error::{EngineError, RefusalCode};
+use crate::host::command::{Answer, Command};
+use crate::host::prelude::worktree_error;
+use crate::host::records::{decode_error, read_attempt, read_execution, store_error, visible};
 use crate::request::{Accepted, Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
 
 /// What became of a commit request.
@@ -23,13 +38,13 @@ pub enum Commit {
 /// What is known of the host.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HostStatus {
-    /// Its process number.
+    /// Its process number; 0 if the program did not say.
     pub pid: u32,
     /// Its version.
     pub version: String,
     /// Its epoch.
     pub epoch: u64,
-    /// Executions that run.
+    /// Slots that are taken.
     pub running: u32,
     /// Executions that wait for a slot.
     pub queued: u32,
@@ -40,7 +55,7 @@ pub struct HostStatus {
 /// Which executions or attempts to list, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListFilter {
-    /// Finished ones too.
+    /// Finished executions and removed attempts too.
     pub all: bool,
     /// Only those of this attempt (executions).
     pub attempt: Option<AttemptId>,
@@ -50,129 +65,558 @@ pub struct ListFilter {
     pub limit: Option<u32>,
 }
 
-/// A running engine. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    _private: (),
+/// What the loop was started as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About {
+    pub(crate) node: NodeId,
+    pub(crate) host: HostId,
+    pub(crate) pid: u32,
+    pub(crate) since: Timestamp,
 }
 
-/// What the methods promise together: `caller.owner` limits what is seen; `None` sees all. Every method may be dropped
-/// while it waits; a request that was sent is carried out all the same.
-#[expect(clippy::unused_async, clippy::missing_errors_doc, reason = "signatures first")]
+/// A running engine. Cheap to clone.
+///
+/// `caller.owner` limits what is seen; `None` sees all. Every method may be dropped while it waits; a request that was
+/// sent is carried out all the same.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    ports: Ports,
+    input: Option<Arc<dyn Input>>,
+    about: About,
+    epoch: Epoch,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("about", &self.about).finish_non_exhaustive()
+    }
+}
+
 impl Handle {
+    pub(crate) fn new(
+        commands: mpsc::Sender<Command>,
+        ports: Ports,
+        input: Option<Arc<dyn Input>>,
+        about: About,
+        epoch: Epoch,
+    ) -> Self {
+        Self { commands, ports, input, about, epoch }
+    }
+
+    /// Sends a command and waits for its answer.
+    async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, EngineError> {
+        let (answer, told) = oneshot::channel();
+        let mut commands = self.commands.clone();
+        commands.send(command(answer)).await.map_err(|_| EngineError::Closing)?;
+        told.await.map_err(|_| EngineError::Closing)?
+    }
+
     /// Makes an attempt and starts its execution.
-    pub async fn run(&self, _caller: Caller, _request: RunRequest) -> Result<Accepted, EngineError> {
-        Err(EngineError::Closing)
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Refused`] when it cannot be done; nothing is left over then.
+    pub async fn run(&self, caller: Caller, request: RunRequest) -> Result<Accepted, EngineError> {
+        check_launch(&request.launch)?;
+        let request = Box::new(request);
+        self.ask(|answer| Command::Run { caller, request, answer }).await
     }
 
-    /// Starts one more execution in an attempt.
-    pub async fn exec(&self, _caller: Caller, _request: ExecRequest) -> Result<Accepted, EngineError> {
-        Err(EngineError::Closing)
+    /// Starts one more execution in an attempt, beside its chain.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`], [`EngineError::Refused`], [`EngineError::Invalid`] for a run reason of the chain.
+    pub async fn exec(
+        &self,
+        caller: Caller,
+        request: ExecRequest,
+    ) -> Result<Accepted, EngineError> {
+        check_launch(&request.launch)?;
+        if request.run_reason.in_chain() {
+            let reason = "only background executions and dev servers run beside a chain".to_owned();
+            return Err(EngineError::Invalid { reason });
+        }
+        let request = Box::new(request);
+        self.ask(|answer| Command::Exec { caller, request, answer }).await
     }
 
-    /// Asks for a stop; returns when it is recorded. `grace: None` is the execution's own.
-    pub async fn stop(&self, _caller: Caller, _target: StopTarget, _grace: Option<Duration>) -> Result<(), EngineError> {
-        Err(EngineError::Closing)
+    /// Asks for a stop; returns when that is recorded. `grace: None` is the execution's own.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`].
+    pub async fn stop(
+        &self,
+        caller: Caller,
+        target: StopTarget,
+        grace: Option<Duration>,
+    ) -> Result<(), EngineError> {
+        let grace_ms = grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+        let cause = StopCause::Stop { by: StoppedBy::User };
+        self.ask(|answer| Command::Stop { caller, target, cause, grace_ms, answer }).await
     }
 
     /// Ends an execution as completed.
-    pub async fn complete(&self, _caller: Caller, _execution: ExecutionId) -> Result<(), EngineError> {
-        Err(EngineError::Closing)
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`].
+    pub async fn complete(
+        &self,
+        caller: Caller,
+        execution: ExecutionId,
+    ) -> Result<(), EngineError> {
+        let cause = StopCause::Complete { by: CompletedBy::Program };
+        let target = StopTarget::Execution(execution);
+        self.ask(|answer| Command::Stop { caller, target, cause, grace_ms: None, answer }).await
     }
 
     /// Commits what is dirty in an attempt's worktree.
-    pub async fn commit(&self, _caller: Caller, _attempt: AttemptId, _message: Option<String>) -> Result<Commit, EngineError> {
-        Err(EngineError::Closing)
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Refused`] while its chain is active or where there is no worktree.
+    pub async fn commit(
+        &self,
+        caller: Caller,
+        attempt: AttemptId,
+        message: Option<String>,
+    ) -> Result<Commit, EngineError> {
+        self.ask(|answer| Command::Commit { caller, attempt, message, answer }).await
     }
 
     /// Removes an attempt's worktree; returns when it is gone. `force` stops what runs in it.
-    pub async fn remove(&self, _caller: Caller, _attempt: AttemptId, _force: bool) -> Result<(), EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Writes to an execution's standard input; returns when it is in the log.
-    pub async fn input(&self, _caller: Caller, _request: InputRequest) -> Result<(), EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Reads one execution.
-    pub async fn execution(&self, _caller: &Caller, _id: ExecutionId) -> Result<ExecutionRecord, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Reads one attempt.
-    pub async fn attempt(&self, _caller: &Caller, _id: AttemptId) -> Result<AttemptRecord, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Lists executions, newest first.
-    pub async fn executions(&self, _caller: &Caller, _filter: ListFilter) -> Result<Vec<ExecutionRecord>, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Lists attempts, newest first.
-    pub async fn attempts(&self, _caller: &Caller, _filter: ListFilter) -> Result<Vec<AttemptRecord>, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Finds executions and attempts whose id ends with these hex digits (no hyphens, lower case, 4 or more).
-    pub async fn find_suffix(&self, _caller: &Caller, _hex: &str) -> Result<(Vec<AttemptId>, Vec<ExecutionId>), EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Waits until the outcome of an execution is known and durable.
-    pub async fn ended(&self, _caller: &Caller, _id: ExecutionId) -> Result<ExecutionRecord, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Waits until nothing of an execution will change any more, and its attempt has been finalised after it (so that
-    /// `committed` is known).
-    pub async fn settled(&self, _caller: &Caller, _id: ExecutionId) -> Result<ExecutionRecord, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Reads one page of a log. A queued execution has an empty log.
-    pub async fn log_page(&self, _caller: &Caller, _id: ExecutionId, _options: ReadOptions) -> Result<LogPage, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Waits until a log has a number above `after` or will never have one.
-    pub async fn log_grown(&self, _caller: &Caller, _id: ExecutionId, _after: Seq) -> Result<(), EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Measures a log.
-    pub async fn log_status(&self, _caller: &Caller, _id: ExecutionId) -> Result<LogStatus, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Compares an attempt's worktree with its merge base.
-    pub async fn diff(&self, _caller: &Caller, _id: AttemptId, _detail: DiffDetail) -> Result<Diff, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Measures an attempt's worktree.
-    pub async fn worktree_status(&self, _caller: &Caller, _id: AttemptId) -> Result<WorktreeStatus, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Reads the changes after a number.
-    pub async fn changes(&self, _after: ChangeNumber, _limit: u32) -> Result<ChangePage, EngineError> {
-        Err(EngineError::Closing)
-    }
-
-    /// Waits until there is a change after a number.
-    pub async fn changed(&self, _after: ChangeNumber) -> Result<(), EngineError> {
-        Err(EngineError::Closing)
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Refused`] when something runs in it or exists nowhere else; it is as it was then.
+    pub async fn remove(
+        &self,
+        caller: Caller,
+        attempt: AttemptId,
+        force: bool,
+    ) -> Result<(), EngineError> {
+        self.ask(|answer| Command::Remove { caller, attempt, force, answer }).await
     }
 
     /// Reads what is known of the host.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Closing`].
     pub async fn status(&self) -> Result<HostStatus, EngineError> {
-        Err(EngineError::Closing)
+        self.ask(|answer| Command::Status { answer }).await
     }
 
-    /// Drains: takes no more requests, lets recorded work be written, ends the loop. Executions are not touched.
+    /// Drains: takes no more requests, lets what was accepted be written, ends the loop. Executions are not touched.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Closing`] if it has ended already.
     pub async fn shut_down(&self) -> Result<(), EngineError> {
-        Err(EngineError::Closing)
+        let (answer, told) = oneshot::channel();
+        let mut commands = self.commands.clone();
+        commands.send(Command::ShutDown { answer }).await.map_err(|_| EngineError::Closing)?;
+        told.await.map_err(|_| EngineError::Closing)
     }
+
+    /// Writes to an execution's standard input; returns when it is in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Refused`] when it takes no input (any more).
+    pub async fn input(&self, caller: Caller, request: InputRequest) -> Result<(), EngineError> {
+        crate::input::send(&self.ports, self.input.as_deref(), self.epoch, &caller, request).await
+    }
+
+    /// Reads one execution.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`].
+    pub async fn execution(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+    ) -> Result<ExecutionRecord, EngineError> {
+        read_execution(&self.ports, caller.owner.as_deref(), id).await
+    }
+
+    /// Reads one attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`].
+    pub async fn attempt(
+        &self,
+        caller: &Caller,
+        id: AttemptId,
+    ) -> Result<AttemptRecord, EngineError> {
+        read_attempt(&self.ports, caller.owner.as_deref(), id).await
+    }
+
+    /// Lists executions, newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Backend`].
+    pub async fn executions(
+        &self,
+        caller: &Caller,
+        filter: ListFilter,
+    ) -> Result<Vec<ExecutionRecord>, EngineError> {
+        let mut query = Query::newest(Kind::Execution, 1);
+        query.owner.clone_from(&caller.owner);
+        query.parent = filter.attempt.map(|attempt| attempt.0);
+        let word = filter.status.as_deref();
+        let live = [Phase::Queued, Phase::Starting, Phase::Running, Phase::Stopping];
+        let phases: Vec<Phase> = match live.into_iter().find(|p| Some(p.as_str()) == word) {
+            Some(phase) => vec![phase],
+            None if word.is_some() => vec![Phase::Ended, Phase::Final],
+            None if filter.all => Vec::new(),
+            None => live.to_vec(),
+        };
+        query.states = phases.iter().map(|phase| phase.as_str().to_owned()).collect();
+        let keep = |record: &ExecutionRecord| {
+            word.is_none_or(|word| {
+                record.phase < Phase::Ended
+                    || record.outcome.is_some_and(|outcome| outcome.word().as_str() == word)
+            })
+        };
+        self.select(query, filter.limit, keep).await
+    }
+
+    /// Lists attempts, newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Backend`].
+    pub async fn attempts(
+        &self,
+        caller: &Caller,
+        filter: ListFilter,
+    ) -> Result<Vec<AttemptRecord>, EngineError> {
+        let mut query = Query::newest(Kind::Attempt, 1);
+        query.owner.clone_from(&caller.owner);
+        let word = filter.status.as_deref();
+        let wanted = AttemptStatus::ALL.into_iter().filter(|status| match word {
+            Some(word) => status.as_str() == word,
+            None => filter.all || *status != AttemptStatus::Removed,
+        });
+        query.states = wanted.map(|status| status.as_str().to_owned()).collect();
+        if query.states.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.select(query, filter.limit, |_: &AttemptRecord| true).await
+    }
+
+    /// Reads the newest records that match, page by page, until there are enough.
+    async fn select<T: Recorded>(
+        &self,
+        mut query: Query,
+        limit: Option<u32>,
+        keep: impl Fn(&T) -> bool,
+    ) -> Result<Vec<T>, EngineError> {
+        let enough = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut found = Vec::new();
+        while found.len() < enough {
+            let missing = u32::try_from(enough - found.len()).unwrap_or(u32::MAX);
+            query.limit = missing.clamp(1, Query::MAX_LIMIT);
+            let page = self.ports.store.list(query.clone()).await.map_err(store_error)?;
+            for stored in page.records {
+                // What a newer version wrote cannot be shown by this one; `check` reports it.
+                if let Ok(record) = T::decode(&stored.record)
+                    && keep(&record)
+                {
+                    found.push(record);
+                }
+            }
+            match page.next {
+                Some(next) => query.after = Some::<Cursor>(next),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Finds attempts and executions whose id ends with these hex digits (lower case, no hyphens, 4 or more).
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Invalid`] for anything else.
+    pub async fn find_suffix(
+        &self,
+        caller: &Caller,
+        hex: &str,
+    ) -> Result<(Vec<AttemptId>, Vec<ExecutionId>), EngineError> {
+        let digits = hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !(4..=32).contains(&hex.len()) || !digits {
+            let reason = format!("{hex:?} is no end of an id: 4 to 32 hex digits");
+            return Err(EngineError::Invalid { reason });
+        }
+        let list = async |kind| {
+            let mut query = Query::newest(kind, 20);
+            query.owner.clone_from(&caller.owner);
+            query.id_suffix = Some(hex.to_owned());
+            self.ports.store.list(query).await.map_err(store_error)
+        };
+        let attempts = list(Kind::Attempt).await?.records;
+        let executions = list(Kind::Execution).await?.records;
+        Ok((
+            attempts.into_iter().map(|stored| AttemptId(stored.record.key.id)).collect(),
+            executions.into_iter().map(|stored| ExecutionId(stored.record.key.id)).collect(),
+        ))
+    }
+
+    /// Waits until the outcome of an execution is known and durable.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`]; [`EngineError::Closing`] if the host leaves before.
+    pub async fn ended(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+    ) -> Result<ExecutionRecord, EngineError> {
+        self.until(caller, id, |record| record.phase >= Phase::Ended).await
+    }
+
+    /// Waits until nothing of an execution will change any more and what it left is committed or not to be.
+    ///
+    /// # Errors
+    ///
+    /// As [`ended`](Self::ended).
+    pub async fn settled(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+    ) -> Result<ExecutionRecord, EngineError> {
+        let record = self.until(caller, id, |record| record.phase == Phase::Final).await?;
+        let key = RecordKey { kind: Kind::Attempt, id: record.attempt.0 };
+        let committed =
+            |attempt: &AttemptRecord| attempt.committing != Some(id) && attempt.chain != Some(id);
+        let mut changes = self.watch(key).await?;
+        let mut attempt = self.attempt(caller, record.attempt).await?;
+        while !committed(&attempt) {
+            let change = changes.next().await.ok_or(EngineError::Closing)?;
+            attempt = AttemptRecord::decode(&change).map_err(decode_error)?;
+        }
+        self.execution(caller, id).await
+    }
+
+    /// Waits until an execution's record is as wanted.
+    async fn until(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+        wanted: impl Fn(&ExecutionRecord) -> bool,
+    ) -> Result<ExecutionRecord, EngineError> {
+        let record = self.execution(caller, id).await?;
+        if wanted(&record) {
+            return Ok(record);
+        }
+        let key = RecordKey { kind: Kind::Execution, id: id.0 };
+        let mut changes = self.watch(key).await?;
+        // It may have become so between the first look and the watch.
+        let mut record = self.execution(caller, id).await?;
+        while !wanted(&record) {
+            let change = changes.next().await.ok_or(EngineError::Closing)?;
+            record = ExecutionRecord::decode(&change).map_err(decode_error)?;
+        }
+        Ok(record)
+    }
+
+    /// Subscribes to the durable writes of one record, from now on.
+    async fn watch(&self, key: RecordKey) -> Result<mpsc::UnboundedReceiver<Record>, EngineError> {
+        let (watcher, changes) = mpsc::unbounded();
+        let mut commands = self.commands.clone();
+        commands.send(Command::Watch { key, watcher }).await.map_err(|_| EngineError::Closing)?;
+        Ok(changes)
+    }
+
+    /// Reads one page of a log. An execution that has no log yet gives an empty page.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`].
+    pub async fn log_page(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+        options: ReadOptions,
+    ) -> Result<LogPage, EngineError> {
+        let record = self.execution(caller, id).await?;
+        match log_key(&record) {
+            Some(log) => self.ports.logs.read(&log, options).await.map_err(|e| log_error(id, e)),
+            None => Ok(LogPage {
+                items: Arc::from([]),
+                next: Seq(0),
+                end: record.phase == Phase::Final,
+            }),
+        }
+    }
+
+    /// Waits until a log has a number above `after` or will never have one.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`]; [`EngineError::Closing`] if the host leaves before.
+    pub async fn log_grown(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+        after: Seq,
+    ) -> Result<(), EngineError> {
+        let has_log =
+            |record: &ExecutionRecord| log_key(record).is_some() || record.phase == Phase::Final;
+        let record = self.until(caller, id, has_log).await?;
+        match log_key(&record) {
+            Some(log) => self.ports.logs.grown(&log, after).await.map_err(|e| log_error(id, e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Measures a log.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`].
+    pub async fn log_status(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+    ) -> Result<LogStatus, EngineError> {
+        let record = self.execution(caller, id).await?;
+        match log_key(&record) {
+            Some(log) => self.ports.logs.status(&log).await.map_err(|e| log_error(id, e)),
+            None => Ok(LogStatus { sealed: record.phase == Phase::Final, ..LogStatus::default() }),
+        }
+    }
+
+    /// Compares an attempt's worktree with its merge base.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Refused`] where there is no worktree (any more).
+    pub async fn diff(
+        &self,
+        caller: &Caller,
+        id: AttemptId,
+        detail: DiffDetail,
+    ) -> Result<Diff, EngineError> {
+        let worktree = self.worktree(caller, id).await?;
+        self.ports.worktrees.diff(id, &worktree, detail).await.map_err(worktree_error)
+    }
+
+    /// Measures an attempt's worktree.
+    ///
+    /// # Errors
+    ///
+    /// As [`diff`](Self::diff).
+    pub async fn worktree_status(
+        &self,
+        caller: &Caller,
+        id: AttemptId,
+    ) -> Result<WorktreeStatus, EngineError> {
+        let worktree = self.worktree(caller, id).await?;
+        self.ports.worktrees.status(id, &worktree).await.map_err(worktree_error)
+    }
+
+    async fn worktree(&self, caller: &Caller, id: AttemptId) -> Result<Worktree, EngineError> {
+        let attempt = self.attempt(caller, id).await?;
+        let code = match attempt.status {
+            AttemptStatus::Removed | AttemptStatus::Removing | AttemptStatus::Failed => {
+                RefusalCode::WorkspaceGone
+            }
+            AttemptStatus::Creating => RefusalCode::WrongState,
+            AttemptStatus::Ready
+            | AttemptStatus::Running
+            | AttemptStatus::Committing
+            | AttemptStatus::Held
+            | AttemptStatus::Parked
+            | AttemptStatus::Finished => {
+                let no = || {
+                    let reason = format!("{} runs in a directory, not in a worktree", id.short());
+                    EngineError::refused(RefusalCode::NotAWorktree, reason)
+                };
+                return attempt.workspace.worktree().cloned().ok_or_else(no);
+            }
+        };
+        let reason = format!("{} has no worktree: it is {}", id.short(), attempt.status.as_str());
+        Err(EngineError::refused(code, reason))
+    }
+
+    /// Reads the changes after a number, whole batches. Those of other owners are left out for a caller with one.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Backend`].
+    pub async fn changes(
+        &self,
+        caller: &Caller,
+        after: ChangeNumber,
+        limit: u32,
+    ) -> Result<ChangePage, EngineError> {
+        let mut page = self.ports.store.changes(after, limit).await.map_err(store_error)?;
+        page.changes.retain(|change| visible(caller.owner.as_deref(), &change.owner));
+        Ok(page)
+    }
+
+    /// Waits until there is a change after a number.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Closing`] if the host leaves before.
+    pub async fn changed(&self, after: ChangeNumber) -> Result<(), EngineError> {
+        let (answer, told) = oneshot::channel();
+        let mut commands = self.commands.clone();
+        let command = Command::AwaitChange { after, answer };
+        commands.send(command).await.map_err(|_| EngineError::Closing)?;
+        told.await.map_err(|_| EngineError::Closing)
+    }
+
+    /// Reads every record once and reports what is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Backend`].
+    pub async fn check(&self) -> Result<CheckReport, EngineError> {
+        self.ports.store.check().await.map_err(store_error)
+    }
+}
+
+fn log_key(record: &ExecutionRecord) -> Option<LogKey> {
+    let place = record.place.clone()?;
+    Some(LogKey { execution: record.id, place })
+}
+
+fn log_error(id: ExecutionId, error: LogStoreError) -> EngineError {
+    match error {
+        LogStoreError::NotFound { .. } => {
+            EngineError::NotFound { what: format!("the log of execution {}", id.short()) }
+        }
+        LogStoreError::Backend(error) => error.into(),
+        LogStoreError::NotNext { .. } | LogStoreError::Sealed { .. } | LogStoreError::Full => {
+            EngineError::refused(RefusalCode::Full, error.to_string())
+        }
+    }
+}
+
+fn check_launch(launch: &crate::request::LaunchRequest) -> Result<(), EngineError> {
+    let invalid = |reason: &str| Err(EngineError::Invalid { reason: reason.to_owned() });
+    let argv = launch.action.argv();
+    if argv.first().is_none_or(|program| program.0.is_empty()) {
+        return invalid("there is no command to run");
+    }
+    let names = || launch.env.keys().chain(launch.secrets.keys());
+    if names().any(|name| name.is_empty() || name.contains(['=', '\0'])) {
+        return invalid("a variable's name is empty or has an = or a zero byte");
+    }
+    let values = argv.iter().chain(launch.env.values()).chain(launch.secret_values.values());
+    if values.into_iter().any(|value| value.0.contains(&0)) {
+        return invalid("an argument or a variable's value has a zero byte");
+    }
+    Ok(())
 }

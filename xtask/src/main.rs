@@ -1,2 +1,56 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: the checks that everything must pass, and the benchmarks.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[cfg(feature = "bench")]
+mod bench;
+mod bench_command;
+mod cargo;
+mod ci;
+mod failure;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Checks and benchmarks of Windlass")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs every check; stops at the first that fails
+    Ci(ci::Arguments),
+    /// Measures ours beside the limit of the machine, in turn; prints ratios
+    Bench(bench_command::Arguments),
+    /// Does the measuring, in a build that carries it
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    Measure(bench::Arguments),
+    /// Plays a part in a measurement
+    #[cfg(feature = "bench")]
+    #[command(hide = true, subcommand)]
+    Part(bench::Part),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Ci(arguments) => ci::run(&arguments),
+        Command::Bench(arguments) => bench_command::run(&arguments),
+        #[cfg(feature = "bench")]
+        Command::Measure(arguments) => bench::run(&arguments),
+        #[cfg(feature = "bench")]
+        Command::Part(part) => bench::play(&part),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\nfailed: {failure}");
+            if let Some(hint) = failure.hint() {
+                eprintln!("what to do: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The small parent of one execution; see the crate `windlass-shim`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    windlass_shim::run()
+}

@@ -1,1 +1,3 @@
-//! placeholder
+//! The one test binary: what concerns more than one crate.
+
+mod tidy;

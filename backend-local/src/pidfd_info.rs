@@ -1,0 +1,101 @@
+//! What only raw calls on a pidfd can do: read the exit of a process that is not our child, and ask for a group by its
+//! leader. Both are probed by trying; kernels without them say so.
+#![expect(unsafe_code, reason = "rustix has neither the ioctl nor the flag")]
+
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use rustix::ioctl::{Updater, opcode};
+use windlass_core::outcome::Exit;
+
+/// The first published form of the kernel's `struct pidfd_info`: 64 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    pid: u32,
+    tgid: u32,
+    ppid: u32,
+    /// Real, effective, saved and file system user and group.
+    ids: [u32; 8],
+    exit_code: i32,
+}
+
+/// Asks for the exit, and says that it is there.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(0xFF, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: rustix::ioctl::Opcode = opcode::read_write::<PidfdInfo>(0xff, 11);
+/// Means the group that the process leads, or led.
+const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+
+/// Returns how a process ended, whoever reaped it; `None` if it lives or the kernel is older than 6.15.
+///
+/// The pidfd must have been opened before it was reaped.
+pub(crate) fn exit_of(pidfd: impl AsFd) -> Option<Exit> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the opcode carries the size of `PidfdInfo`, of which the kernel writes no more than that many bytes; every
+    // bit pattern is a valid value of its fields.
+    let asked = unsafe {
+        rustix::ioctl::ioctl(pidfd, Updater::<PIDFD_GET_INFO, PidfdInfo>::new(&mut info))
+    };
+    if asked.is_err() || info.mask & PIDFD_INFO_EXIT == 0 {
+        return None;
+    }
+    Some(Exit::from_wait_status(info.exit_code.cast_unsigned()))
+}
+
+/// Says whether the group that a process leads, or led, has a member. While it has, its number is given to no other one.
+///
+/// `false` before Linux 6.9.
+pub(crate) fn group_lives(leader: impl AsFd) -> bool {
+    const NO_SIGNAL: libc::c_int = 0;
+    // SAFETY: no memory is passed; the descriptor is open for the length of the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            leader.as_fd().as_raw_fd(),
+            NO_SIGNAL,
+            std::ptr::null::<libc::siginfo_t>(),
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    };
+    result == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::identity::Pidfd;
+
+    #[test]
+    fn an_exit_is_seen_by_whoever_held_a_pidfd() {
+        for (script, exit) in [("exit 42", Exit::Code(42)), ("kill -9 $$", Exit::Signal(9))] {
+            let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let pidfd = Pidfd::open(child.id()).unwrap();
+            child.wait().unwrap();
+            let seen = exit_of(&pidfd);
+            // Kernels before 6.15 cannot tell, and must say so.
+            assert!(seen.is_none_or(|seen| seen == exit), "{script}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn what_lives_has_no_exit_and_a_group() {
+        let mut child = Command::new("cat")
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pidfd = Pidfd::open(child.id()).unwrap();
+        assert_eq!(exit_of(&pidfd), None);
+        // Pidfds have names in pidfs since the release that knows groups.
+        assert_eq!(group_lives(&pidfd), pidfd.pidfs().is_some());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!group_lives(&pidfd));
+    }
+}

@@ -1,0 +1,211 @@
+//! Checks that what is there is the recorded worktree: from git's files, without a process.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
+use windlass_core::id::AttemptId;
+use windlass_core::vcs_worktree::{VcsWorktreeError, Verified};
+use windlass_core::workspace::Worktree;
+
+use super::git::without_newline;
+use super::marker::{Marker, Read};
+use super::refs::{self, HEADS, Head};
+use super::{Inner, failed, locator, mismatch, path_of};
+use crate::group::Cancel;
+
+/// A worktree that was verified.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its directory.
+    pub(super) path: PathBuf,
+    /// Its private git directory.
+    pub(super) admin: PathBuf,
+    /// The common git directory.
+    pub(super) common: PathBuf,
+    /// What HEAD names.
+    pub(super) verified: Verified,
+}
+
+impl Inner {
+    /// Verifies in both directions: the directory names its registration, the registration the directory.
+    pub(super) fn verify(
+        &self,
+        cancel: &Cancel,
+        attempt: AttemptId,
+        worktree: &Worktree,
+    ) -> Result<Found, VcsWorktreeError> {
+        let path = self.inside(worktree)?;
+        let common = common_of(worktree, &path)?;
+        match path.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(mismatch(&path, "it is no directory")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(VcsWorktreeError::Gone { path: worktree.path.clone() });
+            }
+            Err(error) => return Err(failed("verify", &path, error)),
+        }
+        let real = fs::canonicalize(&path).map_err(|error| failed("verify", &path, error))?;
+        if real != path {
+            return Err(mismatch(&path, format!("a link on the way leads to {}", real.display())));
+        }
+        let admin = registration(&path, &common)?;
+        self.check_marker(&admin, &path, attempt)?;
+        let verified = self.head(cancel, &admin, &common, &path)?;
+        Ok(Found { path, admin, common, verified })
+    }
+
+    fn check_marker(
+        &self,
+        admin: &Path,
+        path: &Path,
+        attempt: AttemptId,
+    ) -> Result<(), VcsWorktreeError> {
+        match Marker::read(admin).map_err(|error| failed("verify", admin, error))? {
+            Read::Says(marker) if marker == self.marker(attempt) => Ok(()),
+            Read::Says(marker) if marker.data_directory != self.data_directory => {
+                Err(mismatch(path, "it belongs to another data directory"))
+            }
+            Read::Says(marker) => {
+                Err(mismatch(path, format!("it belongs to attempt {}", marker.attempt.short())))
+            }
+            Read::Missing => Err(mismatch(path, "it carries no marker of ours")),
+            Read::Unclear(why) => Err(mismatch(path, why)),
+        }
+    }
+
+    /// Reads what HEAD names; asks git where its files do not say it plainly.
+    pub(super) fn head(
+        &self,
+        cancel: &Cancel,
+        admin: &Path,
+        common: &Path,
+        path: &Path,
+    ) -> Result<Verified, VcsWorktreeError> {
+        let unborn = |branch: &str| {
+            mismatch(path, format!("its HEAD names branch {branch:?}, which has no commit"))
+        };
+        match refs::head(admin, common).map_err(|error| failed("verify", admin, error))? {
+            Head::Commit { oid, branch } => return Ok(Verified { head: oid, branch }),
+            Head::Unborn { branch } => return Err(unborn(&branch)),
+            Head::Unusual => {}
+        }
+        // Each argument is printed as the options before it say.
+        let asked = self.git.on_worktree(admin, path, "rev-parse");
+        let asked = asked.args(["--verify", "--quiet", "HEAD"]).run(cancel)?;
+        let Some(head) = refs::oid(asked.stdout.trim_ascii()).filter(|_| asked.status.success())
+        else {
+            return Err(mismatch(path, "its HEAD names no commit"));
+        };
+        let name = self.git.on_worktree(admin, path, "symbolic-ref");
+        let name = name.args(["--quiet", "HEAD"]).answer(cancel)?;
+        let name = name.map(|name| String::from_utf8_lossy(without_newline(&name)).into_owned());
+        let branch = name.and_then(|name| name.strip_prefix(HEADS).map(str::to_owned));
+        Ok(Verified { head, branch })
+    }
+
+    /// Finds the registration that carries the marker of this attempt, wherever it says the worktree is.
+    pub(super) fn registered(
+        &self,
+        common: &Path,
+        attempt: AttemptId,
+    ) -> Result<Option<PathBuf>, VcsWorktreeError> {
+        let ours = self.marker(attempt);
+        for admin in registrations(common)? {
+            let marker = Marker::read(&admin).map_err(|error| failed("verify", &admin, error))?;
+            if matches!(marker, Read::Says(marker) if marker == ours) {
+                return Ok(Some(admin));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The recorded common git directory, which must still be one.
+fn common_of(worktree: &Worktree, path: &Path) -> Result<PathBuf, VcsWorktreeError> {
+    let recorded = path_of(&worktree.repo);
+    match fs::canonicalize(&recorded) {
+        Ok(real) if real == recorded => Ok(real),
+        Ok(real) => Err(mismatch(path, format!("its repository is now {}", real.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(mismatch(path, format!("its repository {} is gone", recorded.display())))
+        }
+        Err(error) => Err(failed("verify", &recorded, error)),
+    }
+}
+
+/// Follows the links from a worktree to its registration and back.
+fn registration(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError> {
+    let link = path.join(".git");
+    let meta = link.symlink_metadata().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => mismatch(path, "its file .git is gone"),
+        _ => failed("verify", &link, error),
+    })?;
+    if !meta.is_file() {
+        return Err(mismatch(path, "its .git is no file: it is a repository of its own"));
+    }
+    let admin = read_link(&link, "gitdir: ", path)
+        .map_err(|error| failed("verify", &link, error))?
+        .ok_or_else(|| mismatch(path, "its file .git is damaged"))?;
+    let admin = fs::canonicalize(&admin).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => mismatch(path, "it is not registered in its repository any more"),
+        _ => failed("verify", &admin, error),
+    })?;
+    if admin.parent() != Some(&common.join("worktrees")) {
+        return Err(mismatch(path, format!("it belongs to {}", admin.display())));
+    }
+    let back = read_link(&admin.join("gitdir"), "", &admin)
+        .map_err(|error| failed("verify", &admin, error))?;
+    match back.as_deref().map(same_file) {
+        Some(Some(back)) if back == link => {}
+        _ => {
+            let back = back.unwrap_or_default();
+            return Err(mismatch(path, format!("it is registered as {}", back.display())));
+        }
+    }
+    let shared = read_link(&admin.join("commondir"), "", &admin)
+        .map_err(|error| failed("verify", &admin, error))?;
+    match shared.and_then(|shared| fs::canonicalize(shared).ok()) {
+        Some(shared) if shared == *common => Ok(admin),
+        _ => Err(mismatch(path, "its registration belongs to another repository")),
+    }
+}
+
+/// Resolves the directory that a file is in, not the file.
+fn same_file(path: &Path) -> Option<PathBuf> {
+    let parent = fs::canonicalize(path.parent()?).ok()?;
+    Some(parent.join(path.file_name()?))
+}
+
+/// Reads a path out of one of git's link files; a relative one is meant from `base`. `None` if it holds none.
+pub(super) fn read_link(file: &Path, prefix: &str, base: &Path) -> io::Result<Option<PathBuf>> {
+    let content = match fs::read(file) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let path = without_newline(&content).strip_prefix(prefix.as_bytes()).unwrap_or_default();
+    let path = (!path.is_empty()).then(|| PathBuf::from(OsString::from_vec(path.to_vec())));
+    Ok(path.map(|path| base.join(path)))
+}
+
+/// Lists the private git directories of all worktrees of a repository.
+pub(super) fn registrations(common: &Path) -> Result<Vec<PathBuf>, VcsWorktreeError> {
+    let folder = common.join("worktrees");
+    let read = || -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(&folder) {
+            Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    };
+    read().map_err(|error| failed("list worktrees", &folder, error))
+}
+
+/// Says where a worktree would be by its path, for messages.
+pub(super) fn gone(path: &Path) -> VcsWorktreeError {
+    VcsWorktreeError::Gone { path: locator(path) }
+}

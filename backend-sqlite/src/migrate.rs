@@ -1,0 +1,261 @@
+//! Formats of the file: tells a store from anything else before touching it, makes new ones, migrates older ones.
+//!
+//! The version is `user_version` in the header of the main file. It is there before the file is put into WAL mode, and a
+//! migration ends with a checkpoint; so it can be read without opening the database, which might write.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use windlass_core::error::BackendError;
+use windlass_core::process_store::ProcessStoreError;
+
+use crate::db::{BACKEND, failed, pragma, refused};
+
+/// One step from the format before it.
+#[derive(Debug)]
+pub(crate) struct Migration {
+    /// What it does. It must not contain a transaction of its own.
+    pub(crate) sql: &'static str,
+}
+
+/// The steps from nothing to the newest format, whose number is their count.
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    sql: include_str!("../migrations/0001_records.sql"),
+}];
+
+/// `application_id` in the header: the file is a store of ours.
+const APPLICATION_ID: u32 = 0x574e_444c;
+
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+const HEADER_BYTES: usize = 100;
+
+/// What lies at the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Nothing, or an empty file that was about to become a store.
+    Nothing,
+    /// A store of this format.
+    Store { version: u32 },
+}
+
+/// Makes sure that a store of the newest format is at `path`.
+pub(crate) async fn bring_up(
+    path: &Path,
+    options: &SqliteConnectOptions,
+    migrations: &'static [Migration],
+) -> Result<(), ProcessStoreError> {
+    let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
+    let looked_at = path.to_owned();
+    let found = blocking(move || look(&looked_at)).await?;
+    match found {
+        Found::Nothing => create(path, options, migrations, known).await,
+        Found::Store { version } if version > known => Err(ProcessStoreError::Newer {
+            found: version,
+            known,
+        }),
+        Found::Store { version } if version < known => {
+            migrate(path, options, migrations, known).await
+        }
+        Found::Store { .. } => Ok(()),
+    }
+}
+
+/// Reads the header without SQLite, so that nothing is written whatever is there.
+fn look(path: &Path) -> Result<Found, ProcessStoreError> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(refused(path, error)),
+    };
+    let mut header = [0_u8; HEADER_BYTES];
+    let mut length = 0;
+    while length < HEADER_BYTES {
+        match file.read(&mut header[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(refused(path, error)),
+        }
+    }
+    if length == 0 {
+        // A store never shrinks to nothing: with a log beside it, this is damage and not a beginning.
+        let log = std::fs::metadata(beside(path, "-wal"));
+        return match log {
+            Ok(log) if log.len() > 0 => {
+                Err(refused(path, "it is empty, but the log beside it is not"))
+            }
+            _ => Ok(Found::Nothing),
+        };
+    }
+    if length < HEADER_BYTES || &header[..MAGIC.len()] != MAGIC {
+        return Err(refused(
+            path,
+            "it is not a SQLite database, or its beginning is damaged",
+        ));
+    }
+    let word = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let (version, application) = (word(60), word(68));
+    if application != APPLICATION_ID || version == 0 {
+        return Err(refused(
+            path,
+            "it is a SQLite database, but not one of Windlass",
+        ));
+    }
+    Ok(Found::Store { version })
+}
+
+/// Makes a new store: with a rollback journal, so that it is complete or empty at every instant.
+async fn create(
+    path: &Path,
+    options: &SqliteConnectOptions,
+    migrations: &'static [Migration],
+    known: u32,
+) -> Result<(), ProcessStoreError> {
+    let options = options.clone().create_if_missing(true);
+    let mut connection = options
+        .connect()
+        .await
+        .map_err(|error| failed("open", error))?;
+    execute(&mut connection, "BEGIN EXCLUSIVE").await?;
+    // Somebody else may have been quicker.
+    if version(&mut connection).await? == 0 {
+        for migration in migrations {
+            execute(&mut connection, migration.sql).await?;
+        }
+        let stamp =
+            format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {known}");
+        execute_owned(&mut connection, stamp).await?;
+    }
+    execute(&mut connection, "COMMIT").await?;
+    close(connection).await?;
+    let path = path.to_owned();
+    blocking(move || sync_directory(&path).map_err(|error| refused(&path, error))).await
+}
+
+/// Migrates an older store. A copy of the original lies beside it until the migration is durable.
+async fn migrate(
+    path: &Path,
+    options: &SqliteConnectOptions,
+    migrations: &'static [Migration],
+    known: u32,
+) -> Result<(), ProcessStoreError> {
+    let mut connection = options
+        .connect()
+        .await
+        .map_err(|error| failed("open", error))?;
+    checkpoint(&mut connection).await?;
+    // The log may have held the end of a migration that was interrupted.
+    let found = version(&mut connection).await?;
+    if found > known {
+        return Err(ProcessStoreError::Newer { found, known });
+    }
+    let copy = beside(path, &format!(".v{found}"));
+    if found < known {
+        let (from, to) = (path.to_owned(), copy.clone());
+        blocking(move || keep_copy(&from, &to).map_err(|error| refused(&from, error))).await?;
+        execute(&mut connection, "BEGIN EXCLUSIVE").await?;
+        let done = usize::try_from(found).unwrap_or(usize::MAX);
+        for migration in migrations.iter().skip(done) {
+            execute(&mut connection, migration.sql).await?;
+        }
+        execute_owned(&mut connection, format!("PRAGMA user_version = {known}")).await?;
+        execute(&mut connection, "COMMIT").await?;
+        checkpoint(&mut connection).await?;
+    }
+    close(connection).await?;
+    // Copies of this and of earlier interrupted migrations have done their duty.
+    let path = path.to_owned();
+    blocking(move || {
+        for version in 1..known {
+            match std::fs::remove_file(beside(&path, &format!(".v{version}"))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(refused(&path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Brings the whole log into the main file.
+async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), ProcessStoreError> {
+    let busy = pragma::<i64>(connection, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    match busy.map_err(|error| failed("migrate", error))? {
+        Some(0) | None => Ok(()),
+        Some(_) => {
+            Err(BackendError::transient(BACKEND, "migrate", "somebody uses the store").into())
+        }
+    }
+}
+
+async fn version(connection: &mut SqliteConnection) -> Result<u32, ProcessStoreError> {
+    let version = pragma::<i64>(connection, "PRAGMA user_version").await;
+    let version = version.map_err(|error| failed("migrate", error))?;
+    Ok(version
+        .and_then(|version| u32::try_from(version).ok())
+        .unwrap_or(0))
+}
+
+async fn execute(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+) -> Result<(), ProcessStoreError> {
+    let done = sqlx::raw_sql(sql).execute(connection).await;
+    done.map(|_| ()).map_err(|error| failed("migrate", error))
+}
+
+async fn execute_owned(
+    connection: &mut SqliteConnection,
+    sql: String,
+) -> Result<(), ProcessStoreError> {
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(connection)
+        .await;
+    done.map(|_| ()).map_err(|error| failed("migrate", error))
+}
+
+async fn close(connection: SqliteConnection) -> Result<(), ProcessStoreError> {
+    connection
+        .close()
+        .await
+        .map_err(|error| failed("migrate", error))
+}
+
+/// Copies the file; the copy has its name only when it is whole and durable.
+fn keep_copy(from: &Path, to: &Path) -> io::Result<()> {
+    let unfinished = beside(to, ".new");
+    std::fs::copy(from, &unfinished)?;
+    File::open(&unfinished)?.sync_all()?;
+    std::fs::rename(&unfinished, to)?;
+    sync_directory(to)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Returns the path with `suffix` at its end.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Runs `work` where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ProcessStoreError> + Send + 'static,
+) -> Result<T, ProcessStoreError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|error| BackendError::permanent(BACKEND, "open", error))?
+}

@@ -1,0 +1,276 @@
+//! Lists: the SQL for a query, and reading records back.
+//!
+//! Every text names its index, so that a plan never depends on statistics. A query walks one index in the order of the
+//! list and stops at its limit; for several states the walks are merged. Only the rows of the page are read whole.
+
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments as _, Row as _};
+use uuid::Uuid;
+use windlass_core::process_store::{
+    Change, ChangeNumber, Cursor, Kind, Query, Record, RecordKey, Revision, Stored,
+};
+use windlass_core::time::Timestamp;
+
+/// What [`stored`] reads, in its order.
+pub(crate) const COLUMNS: &str =
+    "r.id, r.parent, r.owner, r.state, r.at, r.revision, r.change, r.body, json_valid(r.body)";
+
+/// Reads one record.
+pub(crate) const GET: &str = "SELECT r.id, r.parent, r.owner, r.state, r.at, r.revision, \
+     r.change, r.body, json_valid(r.body) FROM records AS r INDEXED BY records_by_id \
+     WHERE r.kind = ? AND r.id = ?";
+
+/// Reads a page of changes. One statement sees one state; the batch that holds the last wanted change is read to its end.
+pub(crate) const CHANGES: &str = "SELECT l.last, c.number, c.kind, c.id, c.parent, c.owner, \
+     c.state, c.revision \
+     FROM (SELECT coalesce(max(number), 0) AS last FROM changes) AS l \
+     LEFT JOIN changes AS c ON ?2 > 0 AND c.number > ?1 AND c.number <= coalesce( \
+         (SELECT number FROM changes WHERE number > ?1 \
+          ORDER BY number, ordinal LIMIT 1 OFFSET ?2 - 1), l.last) \
+     ORDER BY c.number, c.ordinal";
+
+/// More states than this are filtered, not merged: the text would grow without bound.
+const MERGED_STATES: usize = 32;
+
+/// Digits of an id's end that the index of tails holds.
+const TAIL_DIGITS: usize = 8;
+
+/// Makes the text and the arguments that list one row more than the page holds.
+pub(crate) fn list(query: &Query) -> Result<(String, SqliteArguments), sqlx::Error> {
+    let mut states = query.states.clone();
+    states.sort_unstable();
+    states.dedup();
+    let mut building = Building::default();
+    match walks(query, &states) {
+        Walks::One(index) => {
+            building.push(&format!("SELECT {COLUMNS} "));
+            building.walk(index, query, &states)?;
+        }
+        Walks::Sorted(index) => {
+            building.push(&format!("SELECT {COLUMNS} FROM (SELECT n, at, id "));
+            building.walk(index, query, &states)?;
+            building.push(SORTED_END);
+            building.bind(i64::from(query.limit) + 1)?;
+        }
+        Walks::EachState(index) => {
+            building.push(&format!("SELECT {COLUMNS} FROM ("));
+            for (n, state) in states.iter().enumerate() {
+                building.push(if n == 0 { "" } else { " UNION ALL " });
+                building.push("SELECT * FROM (SELECT n, at, id ");
+                building.walk(index, query, std::slice::from_ref(state))?;
+                building.push(")");
+            }
+            building.push(SORTED_END);
+            building.bind(i64::from(query.limit) + 1)?;
+        }
+    }
+    Ok((building.text, building.arguments))
+}
+
+/// How a list comes about.
+enum Walks {
+    /// A walk along this index, whose order is that of the list.
+    One(&'static str),
+    /// A walk along this index whose few results have to be sorted.
+    Sorted(&'static str),
+    /// One walk for each state, merged.
+    EachState(&'static str),
+}
+
+fn walks(query: &Query, states: &[String]) -> Walks {
+    match (&query.id_suffix, query.parent, &query.owner, states.len()) {
+        // With a single digit the walk in order finds a page sooner than sorting a sixteenth of all records.
+        (Some(suffix), ..) if suffix.len() >= 2 => Walks::Sorted("records_by_tail"),
+        (_, Some(_), ..) => Walks::One("records_by_parent"),
+        (_, None, Some(_), 0 | MERGED_STATES..) => Walks::One("records_by_owner"),
+        (_, None, None, 0 | MERGED_STATES..) => Walks::One("records_by_time"),
+        (_, None, Some(_), 1) => Walks::One("records_by_owner_state"),
+        (_, None, None, 1) => Walks::One("records_by_state"),
+        (_, None, Some(_), _) => Walks::EachState("records_by_owner_state"),
+        (_, None, None, _) => Walks::EachState("records_by_state"),
+    }
+}
+
+/// Takes the first of what was walked, and only then reads whole rows.
+const SORTED_END: &str = ") AS page CROSS JOIN records AS r ON r.n = page.n \
+     ORDER BY page.at DESC, page.id DESC LIMIT ?";
+
+#[derive(Debug, Default)]
+struct Building {
+    text: String,
+    arguments: SqliteArguments,
+}
+
+impl Building {
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    fn bind<'t, T>(&mut self, value: T) -> Result<(), sqlx::Error>
+    where
+        T: sqlx::Encode<'t, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    {
+        self.arguments.add(value).map_err(sqlx::Error::Encode)
+    }
+
+    /// Adds one walk, from `FROM` to `LIMIT`. A row whose place in the order cannot be read is left out.
+    fn walk(&mut self, index: &str, query: &Query, states: &[String]) -> Result<(), sqlx::Error> {
+        self.push("FROM records AS r INDEXED BY ");
+        self.push(index);
+        self.push(" WHERE kind = ?");
+        self.bind(query.kind.as_str())?;
+        if let Some(parent) = query.parent {
+            self.push(" AND parent = ?");
+            self.bind(blob(parent))?;
+        }
+        if let Some(owner) = &query.owner {
+            self.push(" AND owner = ?");
+            self.bind(owner.as_str())?;
+        }
+        match states {
+            [] => {}
+            [state] => {
+                self.push(" AND state = ?");
+                self.bind(state.as_str())?;
+            }
+            states => {
+                for (n, state) in states.iter().enumerate() {
+                    self.push(if n == 0 { " AND state IN (?" } else { ",?" });
+                    self.bind(state.as_str())?;
+                }
+                self.push(")");
+            }
+        }
+        if let Some(suffix) = &query.id_suffix {
+            self.suffix(suffix)?;
+        }
+        if let Some(Cursor { at, id }) = query.after {
+            self.push(" AND (at, id) < (?, ?)");
+            // A time out of range is after every record.
+            self.bind(i64::try_from(at.0).unwrap_or(i64::MAX))?;
+            self.bind(blob(id))?;
+        }
+        self.push(
+            " AND typeof(at) = 'integer' AND length(id) = 16 ORDER BY at DESC, id DESC LIMIT ?",
+        );
+        self.bind(i64::from(query.limit) + 1)
+    }
+
+    fn suffix(&mut self, suffix: &str) -> Result<(), sqlx::Error> {
+        if suffix.len() >= 2 {
+            let tail: String = suffix.chars().rev().take(TAIL_DIGITS).collect();
+            self.push(" AND tail >= ? AND tail < ?");
+            // 'g' follows every digit.
+            let end = format!("{tail}g");
+            self.bind(tail)?;
+            self.bind(end)?;
+        }
+        if suffix.len() == 1 || suffix.len() > TAIL_DIGITS {
+            self.push(&format!(" AND substr(hex(id), -{}) = ?", suffix.len()));
+            self.bind(suffix.to_ascii_uppercase())?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a row of [`COLUMNS`]; an error is the reason why the record is damaged.
+pub(crate) fn stored(kind: Kind, row: &SqliteRow) -> Result<Stored, String> {
+    let id = optional_blob(row, 0)
+        .map_err(reason)?
+        .ok_or("it has no id")?;
+    let state: String = row.try_get(3).map_err(reason)?;
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if state.is_empty() || state.len() > 32 || !state.bytes().all(word) {
+        return Err(format!("the state {state:?} is not a short word"));
+    }
+    let body: String = row.try_get(7).map_err(reason)?;
+    if row.try_get::<i64, _>(8).map_err(reason)? != 1 {
+        return Err("its body is not JSON text".to_owned());
+    }
+    Ok(Stored {
+        record: Record {
+            key: RecordKey { kind, id },
+            parent: optional_blob(row, 1).map_err(reason)?,
+            owner: row.try_get(2).map_err(reason)?,
+            state,
+            at: Timestamp(positive(row, 4)?),
+            body,
+        },
+        revision: Revision(positive(row, 5)?),
+        change: ChangeNumber(positive(row, 6)?),
+    })
+}
+
+/// Reads the place of a row in the order of the list.
+pub(crate) fn cursor(row: &SqliteRow) -> Result<Cursor, sqlx::Error> {
+    let id = optional_blob(row, 0)?.ok_or(sqlx::Error::RowNotFound)?;
+    let at: i64 = row.try_get(4)?;
+    Ok(Cursor {
+        at: Timestamp(u64::try_from(at).unwrap_or(0)),
+        id,
+    })
+}
+
+/// Reads a row of [`CHANGES`]; `None` for the one that only holds the last number, and for a damaged one.
+pub(crate) fn change(row: &SqliteRow) -> Option<Change> {
+    let kind = Kind::from_word(row.try_get(2).ok()?)?;
+    let id = optional_blob(row, 3).ok()??;
+    Some(Change {
+        number: ChangeNumber(positive(row, 1).ok()?),
+        key: RecordKey { kind, id },
+        parent: optional_blob(row, 4).ok()?,
+        owner: row.try_get(5).ok()?,
+        state: row.try_get(6).ok()?,
+        revision: Revision(positive(row, 7).ok()?),
+    })
+}
+
+/// Reads a row of all records; an error names it as far as it can be read, and says why.
+pub(crate) fn readable(row: &SqliteRow) -> Result<(), String> {
+    let word: Result<&str, _> = row.try_get(9);
+    let id = optional_blob(row, 0)
+        .ok()
+        .flatten()
+        .map(|id| id.to_string());
+    let n: i64 = row.try_get(10).unwrap_or_default();
+    let name = |kind: &str| match &id {
+        Some(id) => format!("{kind} {id}"),
+        None => format!("{kind} in row {n}"),
+    };
+    let Ok(word) = word else {
+        return Err(format!("{}: its kind is no text", name("record")));
+    };
+    let Some(kind) = Kind::from_word(word) else {
+        return Err(format!("{}: there is no kind {word:?}", name("record")));
+    };
+    stored(kind, row)
+        .map(|_| ())
+        .map_err(|reason| format!("{}: {reason}", name(word)))
+}
+
+/// Reads an id; `None` where the column is NULL.
+pub(crate) fn optional_blob(row: &SqliteRow, index: usize) -> Result<Option<Uuid>, sqlx::Error> {
+    let bytes: Option<&[u8]> = row.try_get(index)?;
+    let decode = |source: uuid::Error| sqlx::Error::ColumnDecode {
+        index: index.to_string(),
+        source: source.into(),
+    };
+    bytes
+        .map(|bytes| Uuid::from_slice(bytes).map_err(decode))
+        .transpose()
+}
+
+/// Returns the id as it is stored.
+pub(crate) fn blob(id: Uuid) -> Vec<u8> {
+    id.as_bytes().to_vec()
+}
+
+fn positive(row: &SqliteRow, index: usize) -> Result<u64, String> {
+    let integer: i64 = row.try_get(index).map_err(reason)?;
+    u64::try_from(integer).map_err(|_| format!("{integer} is below zero"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn reason(error: sqlx::Error) -> String {
+    error.to_string()
+}

@@ -1,0 +1,690 @@
+//! The command line's verbs and flags. A verb or flag that is not here is refused.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration;
+
+/// Runs commands in isolated git worktrees and never loses what they did.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "windlass",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "\
+Ids are printed as a-… (attempt) and x-… (execution). Taken are full ids, their last 4 or more digits, @last, and for an
+attempt also its branch or one of its executions. Durations: 500ms, 30s, 5m, 2h.
+
+Examples:
+  windlass run -- make test          run a command in a new worktree of this repository and follow it
+  windlass ps                        what runs
+  windlass logs -f @last             its output, from the beginning and as it comes
+  windlass diff @last                what it changed
+
+Exit codes: 0 done; 1 failed; 2 usage; 3 not found; 4 refused or conflict; 5 no host. run, exec and wait end with the
+execution's code; their own failures are 119 (wait timed out), 120 usage, 121 no host, 122 refused, 123 not found."
+)]
+pub struct Cli {
+    /// What every verb takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The data directory [env: WINDLASS_DATA_DIR; default: windlass in the XDG data directory]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub data_dir: Option<PathBuf>,
+    /// The store of a new data directory; refused if an existing one has another
+    #[arg(long, global = true, value_name = "KIND", help_heading = "Global options")]
+    pub store: Option<StoreKind>,
+    /// The log store of a new data directory; refused if an existing one has another
+    #[arg(long, global = true, value_name = "KIND", help_heading = "Global options")]
+    pub logs: Option<LogsKind>,
+    /// The client that it is done for [env: WINDLASS_OWNER; without one, the operator, who sees all]
+    #[arg(long, global = true, value_name = "O", help_heading = "Global options")]
+    pub owner: Option<String>,
+    /// The key under which a repeated request changes nothing
+    #[arg(long, global = true, value_name = "K", help_heading = "Global options")]
+    pub key: Option<String>,
+    /// Print JSON: one object, or one a line for lists
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Print results and errors only
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// When to use colour
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    pub color: ColorWhen,
+    /// Do not start a host where none runs
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_start: bool,
+}
+
+/// The stores that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// One SQLite file.
+    Sqlite,
+}
+
+impl StoreKind {
+    /// Returns the word that is kept in the data directory.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+/// The log stores that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogsKind {
+    /// The segments that the shims write.
+    Files,
+}
+
+impl LogsKind {
+    /// Returns the word that is kept in the data directory.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+        }
+    }
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do when somebody presses Ctrl-C while following.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnInterrupt {
+    /// Ask on a terminal; detach without one.
+    Ask,
+    /// Stop the execution.
+    Stop,
+    /// Leave it running.
+    Detach,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Run a command as a new attempt, in a new worktree
+    Run(RunArgs),
+    /// Run one more command in an attempt's workspace
+    Exec(ExecArgs),
+    /// Write to an execution's standard input
+    Input(InputArgs),
+    /// List executions, newest first
+    Ps(PsArgs),
+    /// List attempts, newest first
+    Ls(LsArgs),
+    /// Show everything about an attempt or execution
+    Show(ShowArgs),
+    /// Print the path of an attempt's worktree
+    Path(PathArgs),
+    /// Print the output of an execution
+    Logs(LogsArgs),
+    /// Wait until executions have ended; end with their code
+    Wait(WaitArgs),
+    /// Stop executions, or all of an attempt, and wait until nothing of them lives
+    Stop(StopArgs),
+    /// Show what an attempt changed, against its merge base
+    Diff(DiffArgs),
+    /// Commit what is dirty in an attempt's worktree
+    Commit(CommitArgs),
+    /// Remove worktrees that hold nothing unsaved; branches stay
+    Rm(RmArgs),
+    /// Search all logs, or those of one attempt
+    Search(SearchArgs),
+    /// Print everything that changed, numbered
+    Events(EventsArgs),
+    /// Print or change settings of the data directory
+    Config(ConfigArgs),
+    /// Run, look at, end or install the host
+    Host(HostArgs),
+    /// Check git, kernel, shim, disk, permissions and store
+    Doctor,
+    /// Small tools
+    Util(UtilArgs),
+}
+
+impl Verb {
+    /// Says whether the verb ends with an execution's code, so that its own failures need codes of their own.
+    #[must_use]
+    pub fn ends_with_the_execution(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Exec(_) | Self::Wait(_))
+    }
+}
+
+/// The names of the verbs for which [`Verb::ends_with_the_execution`] holds.
+pub const FOLLOWING_VERBS: [&str; 3] = ["run", "exec", "wait"];
+
+/// How to run a command.
+#[derive(Clone, Debug, Args)]
+pub struct LaunchArgs {
+    /// Run TEXT with /bin/sh instead of a command
+    #[arg(long, value_name = "TEXT", conflicts_with = "command")]
+    pub shell: Option<String>,
+    /// Set a variable; without a value, take it from here
+    #[arg(long, value_name = "K[=V]", action = clap::ArgAction::Append)]
+    pub env: Vec<OsString>,
+    /// Take all variables from here
+    #[arg(long)]
+    pub env_all: bool,
+    /// Set a variable to a secret: from here (K), or at launch from a file, the host's environment or a shell command
+    /// (K=file:PATH, K=env:NAME, K=cmd:TEXT). Never recorded
+    #[arg(long, value_name = "K[=SOURCE]", action = clap::ArgAction::Append)]
+    pub secret: Vec<OsString>,
+    /// Stop it after this time
+    #[arg(long, value_name = "D", value_parser = duration::parse_positive)]
+    pub timeout: Option<Duration>,
+    /// Stop it after this time without output
+    #[arg(long, value_name = "D", value_parser = duration::parse_positive)]
+    pub idle_timeout: Option<Duration>,
+    /// Forward standard input
+    #[arg(short = 'i', long, conflicts_with = "detach")]
+    pub stdin: bool,
+    /// One pipe for both streams: exact order of writing
+    #[arg(long)]
+    pub merge_streams: bool,
+    /// Leave what the command started running when it ends
+    #[arg(long)]
+    pub leave_running: bool,
+    /// Refuse if no slot is free, instead of waiting for one
+    #[arg(long)]
+    pub no_queue: bool,
+    /// What Ctrl-C does while following
+    #[arg(long, value_name = "WHAT", default_value = "ask", conflicts_with = "detach")]
+    pub on_interrupt: OnInterrupt,
+    /// Do not follow; print the execution's id
+    #[arg(short, long)]
+    pub detach: bool,
+    /// The command
+    #[arg(last = true, value_name = "CMD", required_unless_present = "shell")]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `run`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass run -- cargo test
+  windlass run --title 'Try the new parser' --base main -- ./agent.sh
+  windlass run -d --timeout 30m --env-all -- make all
+  windlass run --dir /srv/data --no-queue -- ./check
+  windlass run --shell 'make && ./smoke | tee report'
+
+The first line on standard error names attempt and execution; with -d the execution's id is on standard output.
+What the command changed is committed on the attempt's branch when it ends with 0.")]
+pub struct RunArgs {
+    /// A directory in the repository [default: here]
+    #[arg(long, value_name = "P", conflicts_with = "dir")]
+    pub repo: Option<PathBuf>,
+    /// Where to start from: a branch, tag or commit [default: HEAD]
+    #[arg(long, value_name = "REF", conflicts_with = "dir")]
+    pub base: Option<String>,
+    /// The name of the new branch [default: made from the title]
+    #[arg(long, value_name = "B", conflicts_with = "dir")]
+    pub branch: Option<String>,
+    /// What to call the attempt [default: made from the command]
+    #[arg(long, value_name = "T")]
+    pub title: Option<String>,
+    /// Run in this directory as it is, without a worktree
+    #[arg(long, value_name = "P")]
+    pub dir: Option<PathBuf>,
+    /// Leave changes in the worktree instead of committing them
+    #[arg(long, conflicts_with = "dir")]
+    pub no_commit: bool,
+    /// How to run it.
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+}
+
+/// Arguments of `exec`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass exec @last -- git log --oneline -3
+  windlass exec a-1234abcd -d -- npm test")]
+pub struct ExecArgs {
+    /// The attempt
+    pub attempt: String,
+    /// How to run it.
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+}
+
+/// Arguments of `input`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The text is written as a line: a newline is added where it does not end with one.
+
+Examples:
+  windlass input x-1234abcd yes
+  windlass input x-1234abcd --close ''")]
+pub struct InputArgs {
+    /// The execution; it was started with --stdin
+    pub execution: String,
+    /// What to write
+    #[arg(allow_hyphen_values = true)]
+    pub text: OsString,
+    /// Write the text as it is, without a newline
+    #[arg(short = 'n', long)]
+    pub no_newline: bool,
+    /// Close standard input after it; an empty text then writes nothing
+    #[arg(long)]
+    pub close: bool,
+    /// Keep only its length in the log
+    #[arg(long)]
+    pub secret: bool,
+}
+
+/// Arguments of `ps`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass ps
+  windlass ps -a --status failed
+  windlass ps --json | jq -r .id")]
+pub struct PsArgs {
+    /// Ended ones too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only with this status: queued, starting, running, stopping, completed, failed, timed_out, killed, lost
+    #[arg(long, value_name = "S", value_parser = clap::builder::PossibleValuesParser::new(STATUS_WORDS))]
+    pub status: Option<String>,
+}
+
+/// The status words of executions.
+pub const STATUS_WORDS: [&str; 9] = [
+    "queued", "starting", "running", "stopping", "completed", "failed", "timed_out", "killed", "lost",
+];
+
+/// Arguments of `ls`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass ls
+  windlass ls -a --json | jq -r 'select(.dirty) | .worktree'")]
+pub struct LsArgs {
+    /// Removed ones too
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// Arguments of `show`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass show @last
+  windlass show a-1234abcd --json")]
+pub struct ShowArgs {
+    /// The attempt or execution
+    pub id: String,
+}
+
+/// Arguments of `path`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  cd \"$(windlass path @last)\"")]
+pub struct PathArgs {
+    /// The attempt
+    pub attempt: String,
+}
+
+/// Arguments of `logs`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+An entry is what one read of the pipe returned: some lines, or a part of one. --after, --tail and --limit count entries.
+With --grep every matching line is an entry.
+
+Examples:
+  windlass logs -f @last
+  windlass logs x-1234abcd --tail 20 -t
+  windlass logs x-1234abcd --raw > out 2> err
+  windlass logs @last --grep 'error|warning' --stream stderr
+  windlass logs @last --json --after 120")]
+pub struct LogsArgs {
+    /// The execution, or an attempt for its newest one
+    pub id: String,
+    /// Go on until it has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only entries after this number
+    #[arg(long, value_name = "SEQ", conflicts_with = "tail")]
+    pub after: Option<u64>,
+    /// Only the last N entries
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u32>,
+    /// At most N entries
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Only what was written since then: a time (RFC 3339) or a duration ago
+    #[arg(long, value_name = "T", value_parser = duration::parse_since)]
+    pub since: Option<duration::Since>,
+    /// Print the time of each line
+    #[arg(short = 't', long, conflicts_with = "raw")]
+    pub timestamps: bool,
+    /// Only this stream
+    #[arg(long, value_name = "S")]
+    pub stream: Option<StreamArg>,
+    /// Only lines that match this regular expression
+    #[arg(long, value_name = "RE", conflicts_with = "raw")]
+    pub grep: Option<String>,
+    /// Exactly the bytes that were written: standard output to standard output, standard error to standard error
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+}
+
+/// A stream of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StreamArg {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// What was written to standard input.
+    Stdin,
+}
+
+/// Arguments of `wait`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Ends with the code of the execution; with several, with the first that is not 0, in the order given. 119 says that the
+time was up.
+
+Examples:
+  windlass wait @last
+  windlass wait x-1234abcd x-5678cdef --any --timeout 10m")]
+pub struct WaitArgs {
+    /// The executions, or attempts for their newest one
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Wait no longer than this
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+    /// Wait for the first that ends
+    #[arg(long)]
+    pub any: bool,
+}
+
+/// Arguments of `stop`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass stop x-1234abcd
+  windlass stop a-1234abcd --grace 30s")]
+pub struct StopArgs {
+    /// The executions, or attempts for all of theirs
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// How long to wait between TERM and KILL
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
+    pub grace: Option<Duration>,
+}
+
+/// Arguments of `diff`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass diff @last
+  windlass diff a-1234abcd --stat
+  windlass diff @last | git apply")]
+pub struct DiffArgs {
+    /// The attempt
+    pub attempt: String,
+    /// Files and counts only
+    #[arg(long)]
+    pub stat: bool,
+}
+
+/// Arguments of `commit`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  windlass commit @last -m 'Fix the parser'")]
+pub struct CommitArgs {
+    /// The attempt
+    pub attempt: String,
+    /// The commit message [default: names the attempt]
+    #[arg(short, long, value_name = "M")]
+    pub message: Option<String>,
+}
+
+/// Arguments of `rm`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+A worktree that holds work which exists nowhere else is not removed.
+
+Examples:
+  windlass rm a-1234abcd
+  windlass rm --force @last")]
+pub struct RmArgs {
+    /// The attempts
+    #[arg(required = true, value_name = "ATTEMPT")]
+    pub attempts: Vec<String>,
+    /// Stop what runs in it first
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `search`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass search 'panicked at'
+  windlass search 'error: .*' --attempt @last")]
+pub struct SearchArgs {
+    /// The regular expression
+    pub re: String,
+    /// Only this attempt's logs
+    #[arg(long, value_name = "A")]
+    pub attempt: Option<String>,
+}
+
+/// Arguments of `events`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass events -f
+  windlass events --after 1200 --json")]
+pub struct EventsArgs {
+    /// Only what came after this number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub after: u64,
+    /// Go on as more happens
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Arguments of `config`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Settings count from the next start of the host on.
+
+Examples:
+  windlass config
+  windlass config set limits.per_host 64
+  windlass config unset limits.per_host")]
+pub struct ConfigArgs {
+    /// What to do [default: print all]
+    #[command(subcommand)]
+    pub action: Option<ConfigAction>,
+}
+
+/// What to do with settings.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Print one setting
+    Get {
+        /// Its name
+        name: String,
+    },
+    /// Change a setting
+    Set {
+        /// Its name
+        name: String,
+        /// Its value
+        value: String,
+    },
+    /// Go back to the default
+    Unset {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Arguments of `host`.
+#[derive(Clone, Debug, Args)]
+pub struct HostArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: HostAction,
+}
+
+/// What to do with the host.
+#[derive(Clone, Debug, Subcommand)]
+pub enum HostAction {
+    /// Be the host, in the foreground; for service managers
+    #[command(after_help = "\
+It drains on SIGTERM and SIGINT: executions run on and the next host adopts them.
+
+Example:
+  windlass host run")]
+    Run {
+        /// Go to the background: what the command line does when it starts a host.
+        #[arg(long, hide = true)]
+        background: bool,
+        /// Do not leave when idle
+        #[arg(long)]
+        stay: bool,
+    },
+    /// Print what is known of the host
+    Status,
+    /// Make the host leave; executions run on
+    Stop,
+    /// Register the host with the service manager
+    #[command(after_help = "\
+Example:
+  windlass host install --print")]
+    Install {
+        /// Print the service's definition instead of installing it
+        #[arg(long)]
+        print: bool,
+    },
+}
+
+/// Arguments of `util`.
+#[derive(Clone, Debug, Args)]
+pub struct UtilArgs {
+    /// Which one
+    #[command(subcommand)]
+    pub tool: UtilTool,
+}
+
+/// Small tools.
+#[derive(Clone, Debug, Subcommand)]
+pub enum UtilTool {
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Example:
+  windlass util completion bash > ~/.local/share/bash-completion/completions/windlass")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::error::ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_command_whatever_it_looks_like() {
+        let Verb::Run(run) = parse("windlass run -d --json -- ls --json -d").unwrap().verb else {
+            panic!("not run");
+        };
+        assert_eq!(run.launch.command, ["ls", "--json", "-d"]);
+        assert!(run.launch.detach);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "windlass run",
+            "windlass run --shell true -- true",
+            "windlass run --dir /tmp --base main -- true",
+            "windlass run -d -i -- true",
+            "windlass run --timeout 0s -- true",
+            "windlass run --timeout 5 -- true",
+            "windlass logs x --after 3 --tail 4",
+            "windlass logs x --raw --json",
+            "windlass logs x --raw --grep a",
+            "windlass --store redb ps",
+            "windlass merge x",
+            "windlass run --pty -- true",
+            "windlass rm x --discard-unsaved",
+            "windlass ps --status done",
+            "windlass wait",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in ["windlass --json --owner me ps", "windlass ps --json --owner me"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.global.json && cli.global.owner.as_deref() == Some("me"), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_verb_has_help() {
+        for verb in Cli::command().get_subcommands() {
+            assert!(verb.get_about().is_some(), "{}", verb.get_name());
+        }
+        for name in FOLLOWING_VERBS {
+            assert!(Cli::command().find_subcommand(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The environment, and the data directory's own configuration.
+//!
+//! This is the only reader of the environment; everything else gets values.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy as _;
+use serde::Deserialize;
+use uuid::Uuid;
+use windlass::core::id::NodeId;
+
+use crate::args::{Global, LogsKind, StoreKind};
+use crate::error::{Class, CliError};
+
+/// The format of data directories that this version makes and knows.
+pub const FORMAT: u32 = 1;
+
+/// What the environment says, read once.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// All variables.
+    pub variables: Vec<(OsString, OsString)>,
+}
+
+impl Environment {
+    /// Reads it.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { variables: std::env::vars_os().collect() }
+    }
+
+    /// Returns a variable's value; an empty one counts as none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        let found = self.variables.iter().find(|(have, _)| have == name);
+        found.map(|(_, value)| value.as_os_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the execution that this process belongs to, if its environment names one.
+    #[must_use]
+    pub fn execution(&self) -> Option<&OsStr> {
+        self.get("WINDLASS_EXECUTION_ID")
+    }
+
+    /// Returns the owner to act for.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be one.
+    pub fn owner(&self, global: &Global) -> Result<Option<String>, CliError> {
+        let owner = match (&global.owner, self.get("WINDLASS_OWNER")) {
+            (Some(owner), _) => Some(owner.clone()),
+            (None, Some(owner)) => Some(owner.to_string_lossy().into_owned()),
+            (None, None) => None,
+        };
+        check_header("--owner", owner)
+    }
+
+    /// Returns the data directory to use, as an absolute path.
+    ///
+    /// # Errors
+    ///
+    /// No place is known for it.
+    pub fn data_dir(&self, global: &Global) -> Result<PathBuf, CliError> {
+        let named = global.data_dir.clone();
+        let path = match named.or_else(|| self.get("WINDLASS_DATA_DIR").map(PathBuf::from)) {
+            Some(path) => path,
+            None => match etcetera::choose_base_strategy() {
+                Ok(strategy) => strategy.data_dir().join("windlass"),
+                Err(_) => {
+                    return Err(CliError::usage(
+                        "there is no home directory to keep data in",
+                        "name a data directory with --data-dir or WINDLASS_DATA_DIR",
+                    ));
+                }
+            },
+        };
+        std::path::absolute(&path).map_err(|error| CliError::io("find the data directory", &error))
+    }
+}
+
+/// Checks a text that travels in a header.
+///
+/// # Errors
+///
+/// It is empty, too long or has control characters.
+pub fn check_header(flag: &str, text: Option<String>) -> Result<Option<String>, CliError> {
+    match text {
+        Some(text)
+            if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) =>
+        {
+            Err(CliError::usage(
+                format!("{flag} is not 1 to 256 bytes of printable text"),
+                "give another one",
+            ))
+        }
+        text => Ok(text),
+    }
+}
+
+/// What `config.toml` says. Written once, when the data directory is made.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Fixed {
+    /// The format of the directory.
+    pub format: u32,
+    /// The store.
+    pub store: String,
+    /// The log store.
+    pub logs: String,
+    /// This machine's name in the records.
+    pub node: Uuid,
+}
+
+/// A data directory.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    /// Where it is; absolute.
+    pub path: PathBuf,
+    /// What was fixed when it was made.
+    pub fixed: Fixed,
+}
+
+/// The names that a data directory may hold before it has a `config.toml`: what an interrupted start left.
+const OUR_NAMES: [&str; 4] = ["host.lock", "host.start", "host.log", "settings.toml"];
+
+impl DataDir {
+    /// Opens a data directory, and makes it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// It is of a newer version, of another user, not a data directory, or of other kinds than `global` asks for.
+    pub fn open_or_create(path: &Path, global: &Global) -> Result<Self, CliError> {
+        if let Some(found) = Self::open(path, global)? {
+            return Ok(found);
+        }
+        create_directory(path)?;
+        check_owner(path)?;
+        check_empty(path)?;
+        let mut random = [0; 16];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| CliError::io("get random bytes", &error.into()))?;
+        let fixed = Fixed {
+            format: FORMAT,
+            store: global.store.unwrap_or(StoreKind::Sqlite).as_str().to_owned(),
+            logs: global.logs.unwrap_or(LogsKind::Files).as_str().to_owned(),
+            node: uuid::Builder::from_random_bytes(random).into_uuid(),
+        };
+        let text = format!(
+            "# Written once when this data directory was made. Settings are in settings.toml.\n\
+             format = {}\nstore = \"{}\"\nlogs = \"{}\"\nnode = \"{}\"\n",
+            fixed.format, fixed.store, fixed.logs, fixed.node
+        );
+        write_once(path, "config.toml", &text)
+            .map_err(|error| CliError::io(format!("write {}", show(path)), &error))?;
+        // Somebody else may have been first, with other kinds.
+        Self::open(path, global)?.ok_or_else(|| {
+            CliError::new(
+                Class::Failed,
+                "io",
+                format!("{} was taken away while it was made", show(path)),
+                "try again",
+            )
+        })
+    }
+
+    /// Opens a data directory; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataDir::open_or_create`].
+    pub fn open(path: &Path, global: &Global) -> Result<Option<Self>, CliError> {
+        let file = path.join("config.toml");
+        match fs::metadata(path) {
+            Ok(_) => check_owner(path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(CliError::io(format!("open {}", show(path)), &error)),
+        }
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(CliError::io(format!("read {}", show(&file)), &error)),
+        };
+        let fixed = parse_fixed(&text, &file)?;
+        check_kind("--store", global.store.map(StoreKind::as_str), &fixed.store, path)?;
+        check_kind("--logs", global.logs.map(LogsKind::as_str), &fixed.logs, path)?;
+        Ok(Some(Self { path: path.to_owned(), fixed }))
+    }
+
+    /// Returns the name of this machine in the records.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        NodeId(self.fixed.node)
+    }
+
+    /// Returns the path of the lock that the host holds for its life.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("host.lock")
+    }
+
+    /// Returns the path of the lock that is held while a host starts.
+    #[must_use]
+    pub fn start_lock(&self) -> PathBuf {
+        self.path.join("host.start")
+    }
+
+    /// Returns the path of the host's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("host.sock")
+    }
+
+    /// Returns the path of the host's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join("host.log")
+    }
+
+    /// Returns the path of the settings.
+    #[must_use]
+    pub fn settings(&self) -> PathBuf {
+        self.path.join("settings.toml")
+    }
+}
+
+/// Shows a path to people.
+#[must_use]
+pub fn show(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn create_directory(path: &Path) -> Result<(), CliError> {
+    let failed = |error| CliError::io(format!("make {}", show(path)), &error);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn check_owner(path: &Path) -> Result<(), CliError> {
+    let metadata = fs::metadata(path)
+        .map_err(|error| CliError::io(format!("open {}", show(path)), &error))?;
+    if !metadata.is_dir() {
+        return Err(CliError::new(
+            Class::Refused,
+            "not_a_data_directory",
+            format!("{} is not a directory", show(path)),
+            "name another one with --data-dir",
+        ));
+    }
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != user {
+        return Err(CliError::new(
+            Class::Refused,
+            "other_user",
+            format!("the data directory {} belongs to user {owner}, and this is user {user}", show(path)),
+            "use it as that user, or name another one with --data-dir",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses to make a data directory of a directory that is in use for something else.
+fn check_empty(path: &Path) -> Result<(), CliError> {
+    let failed = |error| CliError::io(format!("read {}", show(path)), &error);
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let text = name.to_string_lossy();
+        // Another process may be making the same directory right now.
+        if !OUR_NAMES.contains(&text.as_ref()) && !text.starts_with("config.toml") {
+            return Err(CliError::new(
+                Class::Refused,
+                "not_a_data_directory",
+                format!("{} holds {text:?} and is no data directory", show(path)),
+                "name a new or empty directory with --data-dir",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn parse_fixed(text: &str, file: &Path) -> Result<Fixed, CliError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let damaged = |error: &toml::de::Error| {
+        CliError::new(
+            Class::Failed,
+            "damaged",
+            format!("{} is damaged: {}", show(file), error.message()),
+            "put back what was there: format, store, logs and node",
+        )
+    };
+    // The format first: a newer one may have other fields.
+    let Format { format } = toml::from_str(text).map_err(|error| damaged(&error))?;
+    if format > FORMAT {
+        return Err(CliError::new(
+            Class::Refused,
+            "newer_format",
+            format!("{} has format {format}, this version knows up to {FORMAT}", show(file)),
+            "use the newer windlass that made it, or another --data-dir",
+        ));
+    }
+    toml::from_str(text).map_err(|error| damaged(&error))
+}
+
+fn check_kind(flag: &str, asked: Option<&str>, have: &str, path: &Path) -> Result<(), CliError> {
+    match asked {
+        Some(asked) if asked != have => Err(CliError::new(
+            Class::Refused,
+            "other_kind",
+            format!("{} was made with {flag} {have}, not {asked}", show(path)),
+            format!("leave {flag} out, or make another data directory with --data-dir"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file durably unless it is there already. Whoever is first wins.
+fn write_once(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+    let fresh = directory.join(format!("{name}.{}", std::process::id()));
+    write_synced(&fresh, text)?;
+    let linked = fs::hard_link(&fresh, directory.join(name));
+    fs::remove_file(&fresh)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => File::open(directory)?.sync_all(),
+    }
+}
+
+/// Writes a file durably in place of the one that is there.
+///
+/// # Errors
+///
+/// The system's; the file that was there is then still there.
+pub fn replace(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+    let fresh = directory.join(format!("{name}.{}", std::process::id()));
+    write_synced(&fresh, text)?;
+    fs::rename(&fresh, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    fn global(line: &str) -> Global {
+        Cli::try_parse_from(line.split(' ')).unwrap().global
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        Environment { variables: pairs.iter().map(|(k, v)| (k.into(), v.into())).collect() }
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let environment = environment(&[("WINDLASS_DATA_DIR", "/env"), ("WINDLASS_OWNER", "her")]);
+        let flags = global("windlass --data-dir /flag --owner me ps");
+        assert_eq!(environment.data_dir(&flags).unwrap(), Path::new("/flag"));
+        assert_eq!(environment.owner(&flags).unwrap().as_deref(), Some("me"));
+        let none = global("windlass ps");
+        assert_eq!(environment.data_dir(&none).unwrap(), Path::new("/env"));
+        assert_eq!(environment.owner(&none).unwrap().as_deref(), Some("her"));
+    }
+
+    #[test]
+    fn a_data_directory_is_made_once_and_keeps_its_node() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("ä b").join("data");
+        let made = DataDir::open_or_create(&path, &global("windlass ps")).unwrap();
+        let again = DataDir::open_or_create(&path, &global("windlass --store sqlite ps")).unwrap();
+        assert_eq!(made.fixed, again.fixed);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn newer_other_and_foreign_directories_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let kind = |text: &str| {
+            fs::write(root.path().join("config.toml"), text).unwrap();
+            DataDir::open_or_create(root.path(), &global("windlass --store sqlite ps"))
+                .unwrap_err()
+                .view
+                .kind
+        };
+        assert_eq!(kind("format = 2\nshape = \"new\"\n"), "newer_format");
+        assert_eq!(kind("format = \"x\"\n"), "damaged");
+        assert_eq!(kind("format = 1\n"), "damaged");
+        let other = "format = 1\nstore = \"redb\"\nlogs = \"files\"\nnode = \"00000000-0000-0000-0000-000000000001\"\n";
+        assert_eq!(kind(other), "other_kind");
+        fs::remove_file(root.path().join("config.toml")).unwrap();
+        fs::write(root.path().join("thesis.tex"), "").unwrap();
+        let error = DataDir::open_or_create(root.path(), &global("windlass ps")).unwrap_err();
+        assert_eq!(error.view.kind, "not_a_data_directory");
+    }
+
+    #[test]
+    fn owners_are_printable() {
+        let global = global("windlass ps");
+        assert!(environment(&[("WINDLASS_OWNER", "a\nb")]).owner(&global).is_err());
+        assert_eq!(environment(&[("WINDLASS_OWNER", "")]).owner(&global).unwrap(), None);
+    }
+}

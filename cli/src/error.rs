@@ -1,0 +1,174 @@
+//! What went wrong, for people and programs: kind, message, hint and exit code.
+
+use std::fmt;
+
+use windlass::api::client::ClientError;
+use windlass::view::{ErrorBody, ErrorView};
+
+/// What sort of failure it is; the exit code follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// It was tried and failed.
+    Failed,
+    /// The command line makes no sense.
+    Usage,
+    /// There is no such thing.
+    NotFound,
+    /// It was refused, or conflicts with something.
+    Refused,
+    /// There is no host to ask.
+    NoHost,
+    /// The time to wait was up.
+    TimedOut,
+}
+
+impl Class {
+    /// Returns the exit code. Verbs that end with an execution's code have codes of their own for their own failures.
+    #[must_use]
+    pub fn exit_code(self, ends_with_the_execution: bool) -> u8 {
+        match (self, ends_with_the_execution) {
+            (Self::Failed | Self::TimedOut, false) => 1,
+            (Self::Usage, false) => 2,
+            (Self::NotFound, false) => 3,
+            (Self::Refused, false) => 4,
+            (Self::NoHost, false) => 5,
+            (Self::TimedOut, true) => 119,
+            (Self::Usage, true) => 120,
+            (Self::NoHost, true) => 121,
+            (Self::Refused | Self::Failed, true) => 122,
+            (Self::NotFound, true) => 123,
+        }
+    }
+}
+
+/// Why a verb was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliError {
+    /// What sort of failure it is.
+    pub class: Class,
+    /// What to say.
+    pub view: ErrorView,
+}
+
+impl CliError {
+    /// Makes an error. Every error says what to do.
+    pub fn new(class: Class, kind: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let view = ErrorView {
+            kind: kind.to_owned(),
+            message: message.into(),
+            hint: Some(hint.into()),
+        };
+        Self { class, view }
+    }
+
+    /// Makes the error for a command line that makes no sense.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Class::Usage, "usage", message, hint)
+    }
+
+    /// Makes the error for something that is not there.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        let hint = "`windlass ps -a` and `windlass ls -a` list what there is";
+        Self::new(Class::NotFound, "not_found", message, hint)
+    }
+
+    /// Makes the error for a failed operation of the system.
+    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        let hint = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                "check its owner and mode; `windlass doctor` checks the data directory"
+            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                "free some disk space; `windlass doctor` shows how much there is"
+            }
+            _ => "`windlass doctor` checks what Windlass needs",
+        };
+        Self::new(Class::Failed, "io", format!("failed to {what}: {error}"), hint)
+    }
+
+    /// Prints it on standard error.
+    pub fn print(&self, as_json: bool) {
+        if as_json {
+            let body = ErrorBody { error: self.view.clone() };
+            // The view has string keys only and cannot fail to be encoded.
+            eprintln!("{}", serde_json::to_string(&body).unwrap_or_default());
+            return;
+        }
+        eprintln!("windlass: {}", self.view.message);
+        if let Some(hint) = &self.view.hint {
+            eprintln!("  hint: {hint}");
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.view.message)
+    }
+}
+
+impl std::error::Error for CliError {}
+
+/// Returns what sort of failure a kind of the API is.
+fn class_of(kind: &str) -> Class {
+    match kind {
+        "not_found" => Class::NotFound,
+        "invalid" | "usage" => Class::Usage,
+        "no_host" | "closing" | "superseded" | "api_version" => Class::NoHost,
+        "backend" | "io" => Class::Failed,
+        _ => Class::Refused,
+    }
+}
+
+impl From<ErrorView> for CliError {
+    fn from(view: ErrorView) -> Self {
+        Self { class: class_of(&view.kind), view }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::NoHost { view } | ClientError::Api { view, .. } => view.into(),
+            ClientError::Lost { .. } => Self::new(
+                Class::NoHost,
+                "no_host",
+                error.to_string(),
+                "it may have been carried out; ask again with the same --key, which changes nothing then",
+            ),
+            ClientError::Protocol { .. } => Self::new(
+                Class::Failed,
+                "protocol",
+                error.to_string(),
+                "use the host's version of windlass, or end the host: windlass host stop",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_contract() {
+        let all = [
+            Class::Failed,
+            Class::Usage,
+            Class::NotFound,
+            Class::Refused,
+            Class::NoHost,
+            Class::TimedOut,
+        ];
+        assert_eq!(all.map(|class| class.exit_code(false)), [1, 2, 3, 4, 5, 1]);
+        assert_eq!(all.map(|class| class.exit_code(true)), [122, 120, 123, 122, 121, 119]);
+    }
+
+    #[test]
+    fn kinds_of_the_api_have_a_class() {
+        let classes = ["not_found", "branch_exists", "invalid", "closing", "backend"].map(class_of);
+        let expected =
+            [Class::NotFound, Class::Refused, Class::Usage, Class::NoHost, Class::Failed];
+        assert_eq!(classes, expected);
+    }
+}

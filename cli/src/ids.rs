@@ -1,0 +1,277 @@
+//! Ids as people type them, and as they are printed.
+
+use uuid::Uuid;
+use windlass::api::client::Client;
+use windlass::core::action::RunReason;
+use windlass::core::id::{AttemptId, ExecutionId};
+use windlass::view::ExecutionView;
+
+use crate::error::{Class, CliError};
+
+/// The most candidates that an error lists.
+const LISTED: usize = 10;
+
+/// What was typed for an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Typed {
+    /// `@last`.
+    Last,
+    /// Hex digits, lower case, with what the letter said.
+    Hex { sort: Sort, hex: String },
+    /// Anything else; may be a branch.
+    Word,
+}
+
+/// What a letter before the digits says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Attempt,
+    Execution,
+    Either,
+}
+
+fn parse(text: &str) -> Typed {
+    if text == "@last" {
+        return Typed::Last;
+    }
+    let (sort, rest) = if let Some(rest) = text.strip_prefix("a-") {
+        (Sort::Attempt, rest)
+    } else if let Some(rest) = text.strip_prefix("x-") {
+        (Sort::Execution, rest)
+    } else {
+        (Sort::Either, text)
+    };
+    let hex = match rest.parse::<Uuid>() {
+        Ok(full) => full.simple().to_string(),
+        Err(_) => rest.to_lowercase(),
+    };
+    if (4..=32).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Typed::Hex { sort, hex }
+    } else {
+        Typed::Word
+    }
+}
+
+/// What an id names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// An attempt.
+    Attempt(AttemptId),
+    /// An execution.
+    Execution(ExecutionId),
+}
+
+/// Finds an attempt: by id, by branch, or by one of its executions.
+///
+/// # Errors
+///
+/// There is none, or several.
+pub async fn attempt(client: &Client, text: &str) -> Result<AttemptId, CliError> {
+    let (attempts, executions) = match parse(text) {
+        Typed::Last => return Ok(last(client).await?.attempt_id),
+        Typed::Hex { sort, hex } => candidates(client, sort, &hex).await?,
+        Typed::Word => (Vec::new(), Vec::new()),
+    };
+    match (attempts.as_slice(), executions.as_slice()) {
+        ([one], _) => return Ok(*one),
+        ([], []) => {}
+        ([], [one]) => return Ok(client.execution(*one).await?.attempt_id),
+        _ => return Err(ambiguous(text, &attempts, &executions)),
+    }
+    // An id wins over a branch of the same name.
+    match by_branch(client, text).await?.as_slice() {
+        [] => Err(CliError::not_found(format!("attempt {text:?} not found"))),
+        [one] => Ok(*one),
+        several => Err(ambiguous(text, several, &[])),
+    }
+}
+
+/// Finds an execution; an attempt stands for its newest one that is no git step.
+///
+/// # Errors
+///
+/// There is none, or several.
+pub async fn execution(client: &Client, text: &str) -> Result<ExecutionId, CliError> {
+    let (attempts, executions) = match parse(text) {
+        Typed::Last => return Ok(last(client).await?.id),
+        Typed::Hex { sort, hex } => candidates(client, sort, &hex).await?,
+        Typed::Word => (Vec::new(), Vec::new()),
+    };
+    let attempt = match (executions.as_slice(), attempts.as_slice()) {
+        ([one], _) => return Ok(*one),
+        ([], [one]) => *one,
+        ([], []) => match by_branch(client, text).await?.as_slice() {
+            [] => return Err(CliError::not_found(format!("execution {text:?} not found"))),
+            [one] => *one,
+            several => return Err(ambiguous(text, several, &[])),
+        },
+        _ => return Err(ambiguous(text, &attempts, &executions)),
+    };
+    newest_of(client, attempt).await
+}
+
+/// Finds whatever it is.
+///
+/// # Errors
+///
+/// There is none, or several.
+pub async fn any(client: &Client, text: &str) -> Result<Named, CliError> {
+    let (attempts, executions) = match parse(text) {
+        Typed::Last => return Ok(Named::Execution(last(client).await?.id)),
+        Typed::Hex { sort, hex } => candidates(client, sort, &hex).await?,
+        Typed::Word => (Vec::new(), Vec::new()),
+    };
+    match (attempts.as_slice(), executions.as_slice()) {
+        ([one], []) => Ok(Named::Attempt(*one)),
+        ([], [one]) => Ok(Named::Execution(*one)),
+        ([], []) => match by_branch(client, text).await?.as_slice() {
+            [] => Err(CliError::not_found(format!("{text:?} not found"))),
+            [one] => Ok(Named::Attempt(*one)),
+            several => Err(ambiguous(text, several, &[])),
+        },
+        _ => Err(ambiguous(text, &attempts, &executions)),
+    }
+}
+
+/// Finds what ends with these digits. A full id names itself even if its owner is another: the host says so then.
+async fn candidates(
+    client: &Client,
+    sort: Sort,
+    hex: &str,
+) -> Result<(Vec<AttemptId>, Vec<ExecutionId>), CliError> {
+    let mut found = client.ids(hex).await?;
+    match sort {
+        Sort::Attempt => found.executions.clear(),
+        Sort::Execution => found.attempts.clear(),
+        Sort::Either => {}
+    }
+    Ok((found.attempts, found.executions))
+}
+
+/// Finds the attempts that have this branch; of several, those that are not removed.
+async fn by_branch(client: &Client, branch: &str) -> Result<Vec<AttemptId>, CliError> {
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let page = client.attempts(true, Some(branch), before.as_deref(), false).await?;
+        found.extend(page.items);
+        match page.next {
+            Some(next) => before = Some(next),
+            None => break,
+        }
+    }
+    let mut there: Vec<_> =
+        found.iter().filter(|attempt| attempt.removed_at.is_none()).map(|attempt| attempt.id).collect();
+    if there.is_empty() {
+        // The newest one that had it.
+        there.extend(found.first().map(|attempt| attempt.id));
+    }
+    Ok(there)
+}
+
+/// Returns the newest execution.
+async fn last(client: &Client) -> Result<ExecutionView, CliError> {
+    let newest = client.executions(true, None, None, 1).await?.items.into_iter().next();
+    newest.ok_or_else(|| CliError::not_found("there is no execution yet"))
+}
+
+/// Returns an attempt's newest execution that is no git step; else its newest.
+async fn newest_of(client: &Client, attempt: AttemptId) -> Result<ExecutionId, CliError> {
+    let ids = client.attempt(attempt).await?.executions.unwrap_or_default();
+    for id in &ids {
+        if client.execution(*id).await?.run_reason != RunReason::Git {
+            return Ok(*id);
+        }
+    }
+    let first = ids.first().copied();
+    first.ok_or_else(|| CliError::not_found(format!("attempt {} has no execution", attempt.short())))
+}
+
+fn ambiguous(text: &str, attempts: &[AttemptId], executions: &[ExecutionId]) -> CliError {
+    let attempts = attempts.iter().map(|id| format!("a-{}", id.0.simple()));
+    let executions = executions.iter().map(|id| format!("x-{}", id.0.simple()));
+    let mut all: Vec<_> = attempts.chain(executions).collect();
+    let more = all.len().saturating_sub(LISTED);
+    all.truncate(LISTED);
+    if more > 0 {
+        all.push(format!("and {more} more"));
+    }
+    CliError::new(
+        Class::Usage,
+        "ambiguous",
+        format!("{text:?} may be any of {}", all.join(", ")),
+        "give more digits, or the letter a- or x-",
+    )
+}
+
+/// Returns an id's short form, longer where another one ends alike.
+///
+/// # Errors
+///
+/// The host's.
+pub async fn short(client: &Client, id: Named) -> Result<String, CliError> {
+    let (letter, uuid) = match id {
+        Named::Attempt(id) => ('a', id.0),
+        Named::Execution(id) => ('x', id.0),
+    };
+    let hex = uuid.simple().to_string();
+    let found = client.ids(&hex[24..]).await?;
+    let alike: Vec<Uuid> = match id {
+        Named::Attempt(_) => found.attempts.iter().map(|id| id.0).collect(),
+        Named::Execution(_) => found.executions.iter().map(|id| id.0).collect(),
+    };
+    Ok(shortest(letter, uuid, &alike))
+}
+
+/// Returns the letter and as many of the last digits, at least 8, as tell an id from all of `others`.
+#[must_use]
+pub fn shortest(letter: char, id: Uuid, others: &[Uuid]) -> String {
+    let hex = id.simple().to_string();
+    let alike = |other: &Uuid| {
+        let other = other.simple().to_string();
+        hex.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count()
+    };
+    let needed = others.iter().filter(|other| **other != id).map(|other| alike(other) + 1).max();
+    let digits = needed.unwrap_or(8).clamp(8, 32);
+    format!("{letter}-{}", &hex[32 - digits..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(sort: Sort, hex: &str) -> Typed {
+        Typed::Hex { sort, hex: hex.to_owned() }
+    }
+
+    #[test]
+    fn ids_are_taken_with_and_without_letter_short_and_full() {
+        assert_eq!(parse("@last"), Typed::Last);
+        assert_eq!(parse("x-0123ABCD"), hex(Sort::Execution, "0123abcd"));
+        assert_eq!(parse("a-beef"), hex(Sort::Attempt, "beef"));
+        assert_eq!(parse("beef"), hex(Sort::Either, "beef"));
+        let full = "01890a5d-ac96-774b-bcce-b302099a8057";
+        assert_eq!(parse(full), hex(Sort::Either, "01890a5dac96774bbcceb302099a8057"));
+        assert_eq!(parse(&format!("x-{full}")), hex(Sort::Execution, "01890a5dac96774bbcceb302099a8057"));
+        for word in ["abc", "x-abc", "main", "a-fix", "windlass/1234abcd-x", ""] {
+            assert_eq!(parse(word), Typed::Word, "{word}");
+        }
+    }
+
+    #[test]
+    fn printed_ids_are_longer_where_needed() {
+        let id = Uuid::from_u128(0x1111_2222_3333_4444);
+        let near = Uuid::from_u128(0x1111_2229_3333_4444);
+        let far = Uuid::from_u128(0x9999_4444);
+        assert_eq!(shortest('x', id, &[]), "x-33334444");
+        assert_eq!(shortest('x', id, &[id, far]), "x-33334444");
+        assert_eq!(shortest('a', id, &[far, near]), "a-233334444");
+    }
+
+    #[test]
+    fn ambiguity_lists_the_candidates() {
+        let ids: Vec<_> = (0..12).map(|n| AttemptId(Uuid::from_u128(n))).collect();
+        let error = ambiguous("0000", &ids, &[]);
+        assert!(error.view.message.ends_with("and 2 more"), "{}", error.view.message);
+        assert_eq!(error.class, Class::Usage);
+    }
+}

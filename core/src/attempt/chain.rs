@@ -1,0 +1,275 @@
+//! The chain: what follows when one of its executions is final, and how its work is committed.
+
+use super::{
+    ExecutionStep, Operation, Refusal, RefusalCode, Reply, RequestId, Slot, State, Tracked, Turn,
+    WorkspaceStep,
+};
+use crate::action::{
+    Action, ActionKind, Leftovers, OutputMode, RunOptions, RunReason, Stdin, TimeLimits,
+};
+use crate::id::ExecutionId;
+use crate::outcome::Outcome;
+use crate::process_store::Revision;
+use crate::record::{AttemptStatus, CommitPolicy, ExecutionRecord, Phase, Reason};
+use crate::vcs_worktree::GitStep;
+use crate::workspace::{Oid, Worktree};
+
+/// How often a commit whose execution was lost is tried.
+const COMMIT_TRIES: u32 = 2;
+
+impl State {
+    /// Says whether an execution of the chain is not final or its work is being committed.
+    pub(super) fn chain_is_active(&self) -> bool {
+        self.attempt.status == AttemptStatus::Committing
+            || self.attempt.chain.is_some_and(|id| self.is_active(id))
+    }
+
+    /// Goes on after the active execution of the chain is final.
+    pub(super) fn chain_step_ended(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let record = &tracked.record;
+        if record.action.run_reason == RunReason::Git {
+            self.commit_ended(turn, id);
+            return;
+        }
+        let well = record.outcome.is_some_and(|outcome| outcome.ended_well());
+        let commits = self.attempt.commit == CommitPolicy::Commit
+            && self.attempt.workspace.worktree().is_some();
+        if self.attempt.chain_stopped {
+            self.finalise(turn, Some(Reason::Stopped));
+        } else if !well {
+            self.finalise(turn, Some(Reason::EndedBadly { execution: id }));
+        } else if commits && self.attempt.claim.is_none() {
+            let message = default_message(record, &self.attempt.title);
+            self.attempt.commit_tries = 0;
+            self.begin_commit(turn, Some(id), message);
+        } else {
+            self.finalise(turn, None);
+        }
+    }
+
+    /// Ends the chain: exactly once, in the batch of what ended it.
+    fn finalise(&mut self, turn: &mut Turn<'_>, reason: Option<Reason>) {
+        let held = reason.is_some();
+        self.attempt.reason = reason;
+        self.attempt.chain = None;
+        self.attempt.committing = None;
+        self.attempt.commit_message = None;
+        self.attempt.chain_stopped = false;
+        let status = if held { AttemptStatus::Held } else { AttemptStatus::Finished };
+        if self.attempt.claim.is_some() {
+            self.attempt.claimed_from = Some(status);
+        } else if self.attempt.status != AttemptStatus::Failed {
+            self.attempt.status = status;
+        }
+        turn.attempt_changed = true;
+        // Released even if it was only asked for: admission forgets a waiting slot too.
+        let slot = Slot::Chain(self.attempt.id);
+        self.release(turn, slot);
+    }
+
+    pub(super) fn begin_commit(
+        &mut self,
+        turn: &mut Turn<'_>,
+        of: Option<ExecutionId>,
+        message: String,
+    ) {
+        let Some(worktree) = self.attempt.workspace.worktree().cloned() else { return };
+        self.attempt.status = AttemptStatus::Committing;
+        self.attempt.committing = of;
+        self.attempt.commit_message = Some(message);
+        self.attempt.commit_tries += 1;
+        turn.attempt_changed = true;
+        self.plan_commit(turn, worktree);
+    }
+
+    /// Finds out how to commit; also after a restart, when the answer was lost.
+    pub(super) fn plan_commit(&mut self, turn: &mut Turn<'_>, worktree: Worktree) {
+        self.workspace_step = WorkspaceStep::Planning;
+        let message = self.attempt.commit_message.clone().unwrap_or_default();
+        let identity = turn.config.identity.clone();
+        turn.begin(Operation::PlanCommit { worktree, message, identity });
+    }
+
+    pub(super) fn on_commit(&mut self, turn: &mut Turn<'_>, request: RequestId, message: String) {
+        if self.attempt.workspace.worktree().is_none() {
+            let message = "the attempt runs in a directory of yours, not in a worktree";
+            turn.refuse(request, RefusalCode::NotAWorktree, message);
+        } else if let Some(message) = self.workspace_gone() {
+            turn.refuse(request, RefusalCode::WorkspaceGone, message);
+        } else if self.chain_is_active()
+            || self.attempt.status == AttemptStatus::Creating
+            || self.workspace_step != WorkspaceStep::Idle
+        {
+            turn.refuse(request, RefusalCode::Busy, "its chain is still active");
+        } else {
+            self.waiting.push(request);
+            self.attempt.commit_tries = 0;
+            self.begin_commit(turn, None, message);
+        }
+    }
+
+    pub(super) fn on_commit_planned(
+        &mut self,
+        turn: &mut Turn<'_>,
+        clean: Option<Oid>,
+        step: Option<(ExecutionId, GitStep)>,
+    ) {
+        if self.workspace_step != WorkspaceStep::Planning {
+            return;
+        }
+        self.workspace_step = WorkspaceStep::Idle;
+        match step {
+            Some(_) if self.attempt.chain_stopped || self.attempt.claim.is_some() => {
+                self.answer_waiting(turn, &Reply::Clean);
+                self.finalise(turn, Some(Reason::Stopped));
+            }
+            Some((id, step)) => {
+                let record = self.git_execution(turn, id, step);
+                self.attempt.chain = Some(id);
+                turn.attempt_changed = true;
+                let tracked = Tracked {
+                    record,
+                    revision: Revision(0),
+                    // A git step runs in the slot of the chain, or needs none.
+                    admitted: true,
+                    step: ExecutionStep::Waiting,
+                };
+                self.executions.insert(id, tracked);
+                turn.touch(id);
+                self.answer_waiting(turn, &Reply::Committing(id));
+                self.begin_prepare(turn, id);
+            }
+            None => {
+                self.answer_waiting(turn, &Reply::Clean);
+                self.attempt.head = clean.or(self.attempt.head.take());
+                self.finalise(turn, None);
+            }
+        }
+    }
+
+    pub(super) fn on_commit_refused(&mut self, turn: &mut Turn<'_>, message: String) {
+        if self.workspace_step != WorkspaceStep::Planning {
+            return;
+        }
+        self.workspace_step = WorkspaceStep::Idle;
+        let refusal = Refusal { code: RefusalCode::Failed, message: message.clone() };
+        self.answer_waiting(turn, &Reply::Refused(refusal));
+        self.finalise(turn, Some(Reason::CommitFailed { output: message, execution: None }));
+    }
+
+    /// Goes on after the git execution that commits is final.
+    fn commit_ended(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let record = &tracked.record;
+        let (outcome, head) = (record.outcome, record.after_head.clone());
+        let moved = head.is_some() && head != record.before_head;
+        match outcome {
+            Some(outcome) if outcome.ended_well() => {
+                let committed = head.filter(|_| moved);
+                self.record_commit(turn, id, committed);
+                self.finalise(turn, None);
+            }
+            // Nobody knows how far it came: look, and try once more.
+            Some(Outcome::Lost { .. })
+                if self.attempt.commit_tries < COMMIT_TRIES && !self.attempt.chain_stopped =>
+            {
+                if moved {
+                    self.record_commit(turn, id, head);
+                }
+                let of = self.attempt.committing;
+                let message = self.attempt.commit_message.clone().unwrap_or_default();
+                self.begin_commit(turn, of, message);
+            }
+            Some(_) | None => {
+                let output = record.preview.clone().or(record.message.clone()).unwrap_or_default();
+                let stopped = self.attempt.chain_stopped;
+                let failed = Reason::CommitFailed { output, execution: Some(id) };
+                self.finalise(turn, Some(if stopped { Reason::Stopped } else { failed }));
+            }
+        }
+    }
+
+    /// Notes the commit on the git execution and asks to note it on the execution whose work it is.
+    fn record_commit(&mut self, turn: &mut Turn<'_>, git: ExecutionId, committed: Option<Oid>) {
+        for id in [Some(git), self.attempt.committing].into_iter().flatten() {
+            if let Some(tracked) = self.executions.get_mut(&id) {
+                tracked.record.committed.clone_from(&committed);
+                turn.touch(id);
+            }
+        }
+    }
+
+    fn git_execution(&self, turn: &Turn<'_>, id: ExecutionId, step: GitStep) -> ExecutionRecord {
+        let like = self.attempt.committing.and_then(|id| self.executions.get(&id));
+        let mut env = like.map(|tracked| tracked.record.options.env.clone()).unwrap_or_default();
+        env.extend(step.env);
+        ExecutionRecord {
+            id,
+            attempt: self.attempt.id,
+            owner: self.attempt.owner.clone(),
+            client_key: None,
+            action: Action {
+                kind: ActionKind::Command { argv: step.argv },
+                run_reason: RunReason::Git,
+                next: None,
+            },
+            options: RunOptions {
+                env,
+                secrets: Default::default(),
+                stdin: Stdin::Null,
+                output: OutputMode::Merged,
+                leftovers: Leftovers::Stop,
+                limits: TimeLimits {
+                    total_ms: Some(turn.config.git_timeout_ms),
+                    idle_ms: None,
+                    grace_ms: turn.config.git_grace_ms,
+                },
+                log_cap_bytes: 64 << 20,
+            },
+            repository_lock: Some(step.repository_lock),
+            cwd: step.cwd,
+            phase: Phase::Queued,
+            place: None,
+            void_places: 0,
+            stop: None,
+            pid: None,
+            outcome: None,
+            exit: None,
+            message: None,
+            report: None,
+            before_head: None,
+            after_head: None,
+            committed: None,
+            log: None,
+            preview: None,
+            survivors: Vec::new(),
+            more_survivors: 0,
+            output_incomplete: false,
+            superseded_by: None,
+            created_at: turn.at,
+            started_at: None,
+            ended_at: None,
+        }
+    }
+
+    pub(super) fn answer_waiting(&mut self, turn: &mut Turn<'_>, reply: &Reply) {
+        for request in std::mem::take(&mut self.waiting) {
+            turn.reply(request, reply.clone());
+        }
+    }
+}
+
+/// Makes the message of a commit from the title and the action: a subject of at most 72 characters, then the rest.
+fn default_message(record: &ExecutionRecord, title: &str) -> String {
+    let title = title.trim();
+    let line = title.lines().next().unwrap_or_default();
+    let short = record.attempt.short();
+    if line.is_empty() {
+        return format!("Work of {short}\n");
+    }
+    let subject: String = line.chars().take(72).collect();
+    let rest = title.get(subject.len()..).unwrap_or_default().trim();
+    let body = if rest.is_empty() { String::new() } else { format!("\n{rest}\n") };
+    format!("{subject}\n{body}\nAttempt: {short}\n")
+}

@@ -1,0 +1,449 @@
+//! The life of one execution, from queued to final.
+
+use super::{Effect, ExecutionStep, Operation, RefusalCode, Reply, RequestId, Slot, State, Turn};
+use crate::action::RunReason;
+use crate::container_service::{Launched, Place, StopCause, StopRequest};
+use crate::execution::{ExitReport, FinalReport};
+use crate::id::ExecutionId;
+use crate::outcome::{NotStarted, Outcome, StoppedBy};
+use crate::record::{AttemptStatus, ExecutionRecord, LogSummary, Phase, RequestRecord, StopIntent};
+use crate::workspace::Oid;
+
+use super::Tracked;
+use crate::process_store::Revision;
+
+impl State {
+    pub(super) fn on_run(
+        &mut self,
+        turn: &mut Turn<'_>,
+        request: RequestId,
+        execution: ExecutionRecord,
+        key: RequestRecord,
+        admitted: bool,
+    ) {
+        self.attempt.chain = Some(execution.id);
+        self.attempt.slot = admitted;
+        self.enqueue(turn, request, execution, key, admitted);
+        turn.attempt_changed = true;
+        if self.attempt.status == AttemptStatus::Creating {
+            self.begin_creation(turn);
+        }
+    }
+
+    pub(super) fn on_start(
+        &mut self,
+        turn: &mut Turn<'_>,
+        request: RequestId,
+        execution: ExecutionRecord,
+        key: RequestRecord,
+        admitted: bool,
+    ) {
+        if let Some(message) = self.workspace_gone() {
+            if admitted {
+                turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
+            }
+            turn.refuse(request, RefusalCode::WorkspaceGone, message);
+            return;
+        }
+        self.enqueue(turn, request, execution, key, admitted);
+    }
+
+    fn enqueue(
+        &mut self,
+        turn: &mut Turn<'_>,
+        request: RequestId,
+        execution: ExecutionRecord,
+        key: RequestRecord,
+        admitted: bool,
+    ) {
+        let id = execution.id;
+        let tracked = Tracked {
+            record: execution,
+            revision: Revision(0),
+            admitted,
+            step: ExecutionStep::Waiting,
+        };
+        self.executions.insert(id, tracked);
+        turn.touch(id);
+        turn.key = Some(key);
+        turn.reply(request, Reply::Accepted);
+        if admitted {
+            self.begin_prepare(turn, id);
+        } else {
+            self.take_slot(turn, id, false);
+        }
+    }
+
+    /// Asks for the slot of an execution; the chain's if it is part of it.
+    pub(super) fn take_slot(&self, turn: &mut Turn<'_>, id: ExecutionId, adopted: bool) {
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let owner = tracked.record.owner.clone();
+        turn.begin(Operation::TakeSlot { slot: self.slot_of(&tracked.record), owner, adopted });
+    }
+
+    pub(super) fn slot_of(&self, record: &ExecutionRecord) -> Slot {
+        if record.action.run_reason.in_chain() {
+            Slot::Chain(self.attempt.id)
+        } else {
+            Slot::Execution(record.id)
+        }
+    }
+
+    pub(super) fn on_admitted(&mut self, turn: &mut Turn<'_>, slot: Slot) {
+        let waits =
+            |tracked: &&mut Tracked| !tracked.admitted && tracked.record.phase == Phase::Queued;
+        let id = match slot {
+            Slot::Chain(_) => self.attempt.chain,
+            Slot::Execution(id) => Some(id),
+        };
+        let found = id.and_then(|id| self.executions.get_mut(&id)).filter(waits);
+        let Some(tracked) = found else {
+            // It ended while it waited; nobody needs the slot.
+            if id.is_none_or(|id| !self.is_active(id)) {
+                turn.begin(Operation::ReleaseSlot(slot));
+            }
+            return;
+        };
+        tracked.admitted = true;
+        let id = tracked.record.id;
+        if matches!(slot, Slot::Chain(_)) {
+            self.attempt.slot = true;
+        }
+        self.begin_prepare(turn, id);
+    }
+
+    /// Makes room for a start if everything that it needs is there.
+    pub(super) fn begin_prepare(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        if self.attempt.status == AttemptStatus::Creating {
+            return;
+        }
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        if tracked.step != ExecutionStep::Waiting || !tracked.admitted {
+            return;
+        }
+        tracked.step = ExecutionStep::Preparing;
+        let execution = Box::new(tracked.record.clone());
+        let workspace = self.attempt.workspace.clone();
+        turn.begin(Operation::Prepare { execution, workspace });
+    }
+
+    pub(super) fn on_prepared(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ExecutionId,
+        place: Place,
+        head: Option<Oid>,
+    ) {
+        let waits = |tracked: &&mut Tracked| tracked.step == ExecutionStep::Preparing;
+        let Some(tracked) = self.executions.get_mut(&id).filter(waits) else {
+            turn.begin(Operation::Discard { execution: id, place });
+            return;
+        };
+        tracked.step = ExecutionStep::Launching;
+        tracked.record.phase = Phase::Starting;
+        tracked.record.place = Some(place);
+        if tracked.record.before_head.is_none() {
+            tracked.record.before_head.clone_from(&head);
+        }
+        let execution = Box::new(tracked.record.clone());
+        turn.touch(id);
+        let chain = execution.action.run_reason.in_chain();
+        if chain && self.attempt.status == AttemptStatus::Ready {
+            self.attempt.status = AttemptStatus::Running;
+            turn.attempt_changed = true;
+        }
+        if head.is_some() && self.attempt.head != head {
+            self.attempt.head = head;
+            turn.attempt_changed = true;
+        }
+        let workspace = self.attempt.workspace.clone();
+        turn.begin(Operation::Launch { execution, workspace });
+    }
+
+    pub(super) fn on_secret_missing(&mut self, turn: &mut Turn<'_>, id: ExecutionId, name: &str) {
+        let waits = |tracked: &&mut Tracked| tracked.step == ExecutionStep::Preparing;
+        let Some(tracked) = self.executions.get_mut(&id).filter(waits) else { return };
+        tracked.step = ExecutionStep::Waiting;
+        tracked.admitted = false;
+        tracked.record.message = Some(format!("waiting for the secret {name}"));
+        let slot = self.slot_of_id(id);
+        turn.touch(id);
+        self.release(turn, slot);
+    }
+
+    pub(super) fn on_secrets_given(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let waits =
+            |tracked: &&mut Tracked| tracked.step == ExecutionStep::Waiting && !tracked.admitted;
+        let Some(tracked) = self.executions.get_mut(&id).filter(waits) else { return };
+        if tracked.record.message.take().is_some() {
+            turn.touch(id);
+            self.take_slot(turn, id, false);
+        }
+    }
+
+    fn slot_of_id(&self, id: ExecutionId) -> Slot {
+        match self.executions.get(&id) {
+            Some(tracked) => self.slot_of(&tracked.record),
+            None => Slot::Execution(id),
+        }
+    }
+
+    /// Gives a slot back; the chain's only once.
+    pub(super) fn release(&mut self, turn: &mut Turn<'_>, slot: Slot) {
+        if matches!(slot, Slot::Chain(_)) {
+            self.attempt.slot = false;
+            turn.attempt_changed = true;
+        }
+        turn.begin(Operation::ReleaseSlot(slot));
+    }
+
+    pub(super) fn on_launched(&mut self, turn: &mut Turn<'_>, id: ExecutionId, launched: Launched) {
+        let waits = |tracked: &&mut Tracked| tracked.step == ExecutionStep::Launching;
+        let Some(tracked) = self.executions.get_mut(&id).filter(waits) else { return };
+        match launched {
+            Launched::Running(running) => {
+                tracked.record.pid = Some(running.pid);
+                tracked.record.started_at = Some(running.since);
+                self.watch(turn, id);
+            }
+            Launched::NotStarted { reason, message } => {
+                self.on_not_started(turn, id, reason, message);
+            }
+        }
+    }
+
+    /// Records that it runs, waits for its outcome, and passes an accepted stop on.
+    pub(super) fn watch(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        let Some(place) = tracked.record.place.clone() else { return };
+        tracked.step = ExecutionStep::Watching;
+        let stopping = tracked.record.stop.is_some();
+        let phase = if stopping { Phase::Stopping } else { Phase::Running };
+        if tracked.record.phase < phase || tracked.record.pid.is_some() {
+            tracked.record.phase = tracked.record.phase.max(phase);
+            turn.touch(id);
+        }
+        // Waiting is harmless before the phase is stored, and a short command has ended by then.
+        turn.begin_at_once(Operation::AwaitExit { execution: id, place });
+        if stopping {
+            self.pass_stop_on(turn, id);
+        }
+    }
+
+    fn pass_stop_on(&self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let (Some(place), Some(stop)) = (tracked.record.place.clone(), tracked.record.stop) else {
+            return;
+        };
+        let request = StopRequest {
+            cause: stop.cause,
+            grace: std::time::Duration::from_millis(stop.grace_ms),
+            epoch: turn.config.epoch,
+        };
+        turn.begin(Operation::Stop { execution: id, place, request });
+    }
+
+    pub(super) fn on_exited(&mut self, turn: &mut Turn<'_>, id: ExecutionId, report: ExitReport) {
+        let waits = |tracked: &&mut Tracked| {
+            matches!(tracked.step, ExecutionStep::Watching | ExecutionStep::Adopting)
+        };
+        let Some(tracked) = self.executions.get_mut(&id).filter(waits) else { return };
+        tracked.step = ExecutionStep::Finishing;
+        if tracked.record.phase < Phase::Ended {
+            record_exit(&mut tracked.record, report);
+            turn.touch(id);
+        }
+        if let Some(place) = tracked.record.place.clone() {
+            let worktree = self.attempt.workspace.worktree().cloned();
+            turn.begin_at_once(Operation::Finish { execution: id, place, worktree });
+        }
+    }
+
+    pub(super) fn on_finished(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ExecutionId,
+        report: FinalReport,
+        preview: Option<String>,
+        head: Option<Oid>,
+    ) {
+        let waits = |tracked: &&mut Tracked| tracked.step == ExecutionStep::Finishing;
+        let Some(tracked) = self.executions.get_mut(&id).filter(waits) else { return };
+        tracked.step = ExecutionStep::Done;
+        let record = &mut tracked.record;
+        if record.phase < Phase::Ended {
+            record_exit(record, report.exit);
+        }
+        record.phase = Phase::Final;
+        record.log = Some(LogSummary {
+            last_seq: report.last_seq,
+            bytes: report.bytes,
+            dropped_bytes: report.dropped_bytes,
+        });
+        record.survivors = report.survivors;
+        record.more_survivors = report.more_survivors;
+        record.output_incomplete = report.output_incomplete;
+        record.preview = preview;
+        record.after_head.clone_from(&head);
+        if head.is_some() && self.attempt.head != head {
+            self.attempt.head = head;
+            turn.attempt_changed = true;
+        }
+        turn.touch(id);
+        self.after_final(turn, id);
+    }
+
+    /// Ends an execution that will never run.
+    pub(super) fn on_not_started(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ExecutionId,
+        reason: NotStarted,
+        message: String,
+    ) {
+        self.end_unstarted(turn, id, Outcome::NotStarted { reason }, Some(message));
+    }
+
+    /// Ends an execution of which nothing ran, as final.
+    pub(super) fn end_unstarted(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ExecutionId,
+        outcome: Outcome,
+        message: Option<String>,
+    ) {
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        if tracked.record.phase >= Phase::Ended {
+            return;
+        }
+        tracked.step = ExecutionStep::Done;
+        let record = &mut tracked.record;
+        record.phase = Phase::Final;
+        record.outcome = Some(outcome);
+        record.message = message;
+        record.ended_at = Some(turn.at);
+        record.log = Some(LogSummary::default());
+        record.after_head.clone_from(&record.before_head);
+        turn.touch(id);
+        self.after_final(turn, id);
+    }
+
+    /// Goes on after an execution is final: its slot, its chain, a removal that waits for it.
+    fn after_final(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let (reason, admitted) = (tracked.record.action.run_reason, tracked.admitted);
+        if self.attempt.chain == Some(id) {
+            self.chain_step_ended(turn, id);
+        } else if reason != RunReason::Git {
+            let slot = Slot::Execution(id);
+            if admitted || tracked.record.place.is_none() {
+                turn.begin(Operation::ReleaseSlot(slot));
+            }
+        }
+        self.go_on_removing(turn);
+    }
+
+    pub(super) fn on_stop(
+        &mut self,
+        turn: &mut Turn<'_>,
+        request: RequestId,
+        execution: Option<ExecutionId>,
+        cause: StopCause,
+        grace_ms: Option<u64>,
+    ) {
+        let binds = matches!(cause, StopCause::Stop { .. });
+        let whole = execution.is_none();
+        let chain = whole || execution == self.attempt.chain;
+        if binds && chain && self.chain_is_active() && !self.attempt.chain_stopped {
+            self.attempt.chain_stopped = true;
+            turn.attempt_changed = true;
+        }
+        let targets: Vec<_> = match execution {
+            Some(id) => vec![id],
+            None => self.executions.keys().copied().collect(),
+        };
+        for id in targets {
+            self.stop_one(turn, id, cause, grace_ms);
+        }
+        turn.reply(request, Reply::Accepted);
+    }
+
+    /// Stops one execution, wherever it is in its life. One that has ended is left as it is.
+    pub(super) fn stop_one(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ExecutionId,
+        cause: StopCause,
+        grace_ms: Option<u64>,
+    ) {
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        let grace_ms = grace_ms.unwrap_or(tracked.record.options.limits.grace_ms);
+        let StopIntent { grace_ms: earlier, .. } =
+            tracked.record.stop.unwrap_or(StopIntent { cause, grace_ms, at: turn.at });
+        match (tracked.record.phase, tracked.step) {
+            (Phase::Ended | Phase::Final, _) => {}
+            (Phase::Queued, _) => {
+                let outcome = match cause {
+                    StopCause::Stop { by } => Outcome::Stopped { by },
+                    StopCause::Complete { .. } => {
+                        Outcome::NotStarted { reason: NotStarted::Stopped }
+                    }
+                };
+                self.end_unstarted(turn, id, outcome, Some("stopped before it started".into()));
+            }
+            (Phase::Starting | Phase::Running | Phase::Stopping, step) => {
+                let news = tracked.record.stop.is_none() || grace_ms < earlier;
+                if news {
+                    let cause = tracked.record.stop.map_or(cause, |stop| stop.cause);
+                    tracked.record.stop = Some(StopIntent { cause, grace_ms, at: turn.at });
+                    if tracked.record.phase == Phase::Running {
+                        tracked.record.phase = Phase::Stopping;
+                    }
+                    turn.touch(id);
+                }
+                // While it is being launched or looked at, the stop is passed on afterwards.
+                if step == ExecutionStep::Watching && news {
+                    self.pass_stop_on(turn, id);
+                } else if matches!(step, ExecutionStep::Retry(_) | ExecutionStep::Stuck) {
+                    self.pass_stop_on(turn, id);
+                    self.begin_adopt(turn, id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn stop_all(&mut self, turn: &mut Turn<'_>) {
+        let cause = StopCause::Stop { by: StoppedBy::Host };
+        for id in self.executions.keys().copied().collect::<Vec<_>>() {
+            self.stop_one(turn, id, cause, None);
+        }
+    }
+
+    pub(super) fn on_woke(&mut self, turn: &mut Turn<'_>) {
+        let at = turn.at;
+        let due =
+            |tracked: &Tracked| matches!(tracked.step, ExecutionStep::Retry(when) if when <= at);
+        let ids: Vec<_> =
+            self.executions.iter().filter(|(_, t)| due(t)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.begin_adopt(turn, id);
+        }
+    }
+
+    pub(super) fn retry_later(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let when = turn.at.plus_ms(turn.config.readopt_ms);
+        if let Some(tracked) = self.executions.get_mut(&id) {
+            tracked.step = ExecutionStep::Retry(when);
+            turn.after.push(Effect::WakeAt(when));
+        }
+    }
+}
+
+fn record_exit(record: &mut ExecutionRecord, report: ExitReport) {
+    record.phase = Phase::Ended;
+    record.outcome = Some(report.outcome);
+    record.exit = report.exit;
+    record.ended_at = Some(report.at);
+    record.pid = None;
+    record.report = Some(report);
+}

@@ -1,0 +1,154 @@
+//! Taking over: what a new host does with an attempt, and what evidence leads to.
+
+use super::{ExecutionStep, Operation, State, Tracked, Turn};
+use crate::container_service::Adoption;
+use crate::id::ExecutionId;
+use crate::outcome::{NotStarted, Outcome};
+use crate::record::{AttemptStatus, Phase};
+
+impl State {
+    pub(super) fn on_recovered(&mut self, turn: &mut Turn<'_>) {
+        let chain = self.attempt.chain.filter(|id| self.is_active(*id));
+        for id in self.executions.keys().copied().collect::<Vec<_>>() {
+            let Some(tracked) = self.executions.get_mut(&id) else { continue };
+            let git = Some(id) == chain && self.attempt.status == AttemptStatus::Committing;
+            match tracked.record.phase {
+                Phase::Queued if git => {
+                    tracked.admitted = true;
+                    self.begin_prepare(turn, id);
+                }
+                Phase::Queued => {
+                    tracked.record.message = None;
+                    self.take_slot(turn, id, false);
+                }
+                Phase::Starting | Phase::Running | Phase::Stopping | Phase::Ended => {
+                    tracked.admitted = true;
+                    self.take_slot(turn, id, true);
+                    self.begin_adopt(turn, id);
+                }
+                Phase::Final => {}
+            }
+        }
+        match self.attempt.status {
+            AttemptStatus::Creating => self.begin_creation(turn),
+            AttemptStatus::Committing => {
+                if let (None, Some(worktree)) = (chain, self.attempt.workspace.worktree().cloned())
+                {
+                    self.plan_commit(turn, worktree);
+                }
+            }
+            AttemptStatus::Removing => {
+                self.stop_all(turn);
+                self.go_on_removing(turn);
+            }
+            AttemptStatus::Ready
+            | AttemptStatus::Running
+            | AttemptStatus::Held
+            | AttemptStatus::Parked
+            | AttemptStatus::Finished
+            | AttemptStatus::Removed
+            | AttemptStatus::Failed => {}
+        }
+    }
+
+    pub(super) fn begin_adopt(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        let Some(place) = tracked.record.place.clone() else { return };
+        tracked.step = ExecutionStep::Adopting;
+        turn.begin(Operation::Adopt { execution: id, place });
+    }
+
+    pub(super) fn on_adopted(&mut self, turn: &mut Turn<'_>, id: ExecutionId, adoption: Adoption) {
+        let waits = |tracked: &&mut Tracked| tracked.step == ExecutionStep::Adopting;
+        let Some(tracked) = self.executions.get_mut(&id).filter(waits) else { return };
+        match adoption {
+            Adoption::Running { running, exited } => {
+                if tracked.record.message.take().is_some() {
+                    turn.touch(id);
+                }
+                if let Some(running) = running {
+                    tracked.record.started_at.get_or_insert(running.since);
+                    if tracked.record.pid.replace(running.pid) != Some(running.pid) {
+                        turn.touch(id);
+                    }
+                }
+                match exited {
+                    Some(report) => self.on_exited(turn, id, report),
+                    None => self.watch(turn, id),
+                }
+            }
+            Adoption::Ended(report) => self.on_exited(turn, id, report.exit),
+            Adoption::NeverRan => self.never_ran(turn, id),
+            Adoption::Unresponsive { detail } => {
+                self.note(turn, id, detail);
+                self.retry_later(turn, id);
+            }
+            Adoption::Foreign { detail } | Adoption::Unverifiable { detail } => {
+                tracked.step = ExecutionStep::Stuck;
+                self.note(turn, id, detail);
+            }
+        }
+    }
+
+    /// Shows what keeps an execution from going on.
+    fn note(&mut self, turn: &mut Turn<'_>, id: ExecutionId, detail: String) {
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        if tracked.record.message.as_ref() != Some(&detail) {
+            tracked.record.message = Some(detail);
+            turn.touch(id);
+        }
+    }
+
+    /// Launches again in a new place, unless something speaks against it. The old one is closed for ever.
+    fn never_ran(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let claimed = self.attempt.claim.is_some();
+        let bound = self.attempt.chain_stopped && self.attempt.chain == Some(id);
+        let workspace = self.attempt.workspace.clone();
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        tracked.record.void_places += 1;
+        if let Some(stop) = tracked.record.stop {
+            let outcome = match stop.cause {
+                crate::container_service::StopCause::Stop { by } => Outcome::Stopped { by },
+                crate::container_service::StopCause::Complete { .. } => {
+                    Outcome::NotStarted { reason: NotStarted::Stopped }
+                }
+            };
+            self.end_unstarted(turn, id, outcome, Some("stopped before it started".into()));
+        } else if claimed || bound {
+            let outcome = Outcome::NotStarted { reason: NotStarted::Stopped };
+            self.end_unstarted(turn, id, outcome, None);
+        } else if tracked.record.void_places > turn.config.max_void_places {
+            let tries = tracked.record.void_places;
+            let outcome = Outcome::NotStarted { reason: NotStarted::SpawnFailed };
+            let message = format!("its supervisor did not start it in {tries} tries");
+            self.end_unstarted(turn, id, outcome, Some(message));
+        } else {
+            tracked.step = ExecutionStep::Preparing;
+            let execution = Box::new(tracked.record.clone());
+            turn.touch(id);
+            turn.begin(Operation::Prepare { execution, workspace });
+        }
+    }
+
+    /// An operation failed without telling whether it had an effect: the evidence tells.
+    pub(super) fn on_in_doubt(&mut self, turn: &mut Turn<'_>, id: ExecutionId, message: String) {
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        match tracked.step {
+            // Looking again at once would not help what just failed.
+            ExecutionStep::Adopting => {
+                self.note(turn, id, message);
+                self.retry_later(turn, id);
+            }
+            ExecutionStep::Launching | ExecutionStep::Watching | ExecutionStep::Finishing => {
+                self.begin_adopt(turn, id);
+            }
+            ExecutionStep::Preparing => {
+                self.on_not_started(turn, id, NotStarted::SpawnFailed, message);
+            }
+            ExecutionStep::Waiting
+            | ExecutionStep::Retry(_)
+            | ExecutionStep::Stuck
+            | ExecutionStep::Done => {}
+        }
+    }
+}

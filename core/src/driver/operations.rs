@@ -1,0 +1,233 @@
+//! What each operation does with the ports. Errors become facts.
+
+use std::error::Error;
+use std::time::Duration;
+
+use super::Ports;
+use crate::attempt::{EXECUTION_MARK, Fact, Operation, Refusal, RefusalCode};
+use crate::container_service::{ContainerServiceError, LaunchSpec, Place};
+use crate::id::{AttemptId, Epoch, ExecutionId, Nonce};
+use crate::locator::OsBytes;
+use crate::log_store::{From, LogKey, ReadOptions};
+use crate::outcome::{NotStarted, Outcome};
+use crate::preview::preview;
+use crate::record::ExecutionRecord;
+use crate::vcs_worktree::{CommitPlan, Identity, VcsWorktreeError};
+use crate::workspace::{Workspace, Worktree};
+
+/// What an operation may need that only the driver can give.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fresh {
+    pub(super) nonce: Nonce,
+    pub(super) execution: ExecutionId,
+    pub(super) epoch: Epoch,
+}
+
+/// Prints an error with its causes.
+pub(crate) fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+pub(super) async fn perform(
+    ports: &Ports,
+    attempt: AttemptId,
+    operation: Operation,
+    fresh: Fresh,
+) -> Option<Fact> {
+    match operation {
+        // The host's, never given to us.
+        Operation::TakeSlot { .. } | Operation::ReleaseSlot(_) => None,
+        Operation::CreateWorktree(worktree) => {
+            Some(match ports.worktrees.create(attempt, &worktree).await {
+                Ok(verified) => Fact::WorktreeCreated { head: verified.head },
+                Err(error) => Fact::WorktreeFailed { message: describe(&error) },
+            })
+        }
+        Operation::Prepare { execution, workspace } => {
+            Some(prepare(ports, attempt, &execution, &workspace, fresh.nonce).await)
+        }
+        Operation::Launch { execution, workspace } => {
+            Some(launch(ports, &execution, &workspace, fresh.epoch).await)
+        }
+        Operation::AwaitExit { execution, place } => {
+            Some(match ports.containers.exited(execution, &place).await {
+                Ok(report) => Fact::Exited { execution, report },
+                Err(error) => Fact::InDoubt { execution, message: describe(&error) },
+            })
+        }
+        Operation::Finish { execution, place, worktree } => {
+            Some(finish(ports, attempt, execution, place, worktree.as_ref()).await)
+        }
+        Operation::Adopt { execution, place } => {
+            Some(match ports.containers.adopt(execution, &place, fresh.epoch).await {
+                Ok(adoption) => Fact::Adopted { execution, adoption },
+                Err(error) => Fact::InDoubt { execution, message: describe(&error) },
+            })
+        }
+        Operation::Stop { execution, place, request } => {
+            match ports.containers.stop(execution, &place, request).await {
+                Ok(()) => None,
+                Err(error) => Some(Fact::InDoubt { execution, message: describe(&error) }),
+            }
+        }
+        Operation::Discard { execution, place } => {
+            // What is left over is found and removed at the next start.
+            let _left_over = ports.containers.discard(execution, &place).await;
+            None
+        }
+        Operation::PlanCommit { worktree, message, identity } => {
+            Some(plan_commit(ports, attempt, &worktree, &message, &identity, fresh.execution).await)
+        }
+        Operation::RemoveWorktree(worktree) => {
+            Some(match ports.worktrees.remove(attempt, &worktree).await {
+                Ok(()) => Fact::WorktreeRemoved,
+                Err(error) => Fact::RemoveRefused { refusal: refusal(&error) },
+            })
+        }
+    }
+}
+
+async fn prepare(
+    ports: &Ports,
+    attempt: AttemptId,
+    execution: &ExecutionRecord,
+    workspace: &Workspace,
+    nonce: Nonce,
+) -> Fact {
+    let id = execution.id;
+    let failed = |reason, message| Fact::PrepareFailed { execution: id, reason, message };
+    if let Err(gone) = ports.secrets.resolve(id, &execution.options.secrets).await {
+        return Fact::SecretMissing { execution: id, name: gone.name };
+    }
+    let head = match workspace {
+        Workspace::Worktree(worktree) => match ports.worktrees.verify(attempt, worktree).await {
+            Ok(verified) => Some(verified.head),
+            Err(error) => return failed(NotStarted::WorkspaceRefused, describe(&error)),
+        },
+        Workspace::Directory { .. } => None,
+    };
+    match ports.containers.prepare(id, nonce).await {
+        Ok(place) => Fact::Prepared { execution: id, place, head },
+        Err(error @ ContainerServiceError::Full) => {
+            failed(NotStarted::LimitRefused, describe(&error))
+        }
+        Err(error) => failed(NotStarted::SpawnFailed, describe(&error)),
+    }
+}
+
+async fn launch(
+    ports: &Ports,
+    execution: &ExecutionRecord,
+    workspace: &Workspace,
+    epoch: Epoch,
+) -> Fact {
+    let id = execution.id;
+    let in_doubt = |message| Fact::InDoubt { execution: id, message };
+    let Some(place) = execution.place.as_ref() else {
+        return in_doubt("it has no place".to_owned());
+    };
+    let secrets = match ports.secrets.resolve(id, &execution.options.secrets).await {
+        Ok(values) => values,
+        // It was there a moment ago; the place is closed by looking at it.
+        Err(gone) => return in_doubt(gone.to_string()),
+    };
+    let mut env = execution.options.env.clone();
+    env.extend(secrets);
+    env.insert(EXECUTION_MARK.to_owned(), id.to_string().into());
+    env.insert("WINDLASS_ATTEMPT_ID".to_owned(), execution.attempt.to_string().into());
+    if let Some(worktree) = workspace.worktree() {
+        env.insert("WINDLASS_BRANCH".to_owned(), worktree.branch.as_str().into());
+    }
+    let options = &execution.options;
+    let spec = LaunchSpec {
+        execution: id,
+        argv: execution.action.kind.argv(),
+        env: env.into_iter().map(|(name, value)| (OsBytes::from(name), value)).collect(),
+        cwd: execution.cwd.clone(),
+        stdin: options.stdin,
+        output: options.output,
+        leftovers: options.leftovers,
+        total: options.limits.total_ms.map(Duration::from_millis),
+        idle: options.limits.idle_ms.map(Duration::from_millis),
+        grace: Duration::from_millis(options.limits.grace_ms),
+        log_cap_bytes: options.log_cap_bytes,
+        repository_lock: execution.repository_lock.clone(),
+    };
+    match ports.containers.launch(place, spec, epoch).await {
+        Ok(launched) => Fact::Launched { execution: id, launched },
+        Err(error) => in_doubt(describe(&error)),
+    }
+}
+
+async fn finish(
+    ports: &Ports,
+    attempt: AttemptId,
+    execution: ExecutionId,
+    place: Place,
+    worktree: Option<&Worktree>,
+) -> Fact {
+    let report = match ports.containers.finished(execution, &place).await {
+        Ok(report) => report,
+        Err(error) => return Fact::InDoubt { execution, message: describe(&error) },
+    };
+    let log = LogKey { execution, place };
+    if matches!(report.exit.outcome, Outcome::Lost { .. }) {
+        // A log that cannot be sealed now is sealed when it is read: nothing is added to it any more.
+        let _unsealed = ports.logs.seal(&log).await;
+    }
+    let mut shown = None;
+    if report.last_seq > 0 {
+        let options = ReadOptions { from: From::Tail(64), max_items: 64, max_bytes: 1 << 20 };
+        if let Ok(page) = ports.logs.read(&log, options).await {
+            shown = preview(&page.items, report.exit.outcome.ended_well());
+        }
+    }
+    let head = match worktree {
+        Some(worktree) => ports.worktrees.verify(attempt, worktree).await.ok().map(|v| v.head),
+        None => None,
+    };
+    Fact::Finished { execution, report, preview: shown, head }
+}
+
+async fn plan_commit(
+    ports: &Ports,
+    attempt: AttemptId,
+    worktree: &Worktree,
+    message: &str,
+    identity: &Identity,
+    execution: ExecutionId,
+) -> Fact {
+    match ports.worktrees.plan_commit(attempt, worktree, message, identity).await {
+        Ok(CommitPlan::Clean { head }) => Fact::CommitPlanned { clean: Some(head), step: None },
+        Ok(CommitPlan::Run(step)) => {
+            Fact::CommitPlanned { clean: None, step: Some((execution, step)) }
+        }
+        Err(error) => Fact::CommitRefused { message: describe(&error) },
+    }
+}
+
+fn refusal(error: &VcsWorktreeError) -> Refusal {
+    let code = match error {
+        VcsWorktreeError::Unsaved { .. } => RefusalCode::Unsaved,
+        VcsWorktreeError::Mismatch { .. } => RefusalCode::WorkspaceMismatch,
+        VcsWorktreeError::Gone { .. } => RefusalCode::WorkspaceGone,
+        VcsWorktreeError::Busy { .. } => RefusalCode::RepositoryBusy,
+        VcsWorktreeError::NotARepository { .. }
+        | VcsWorktreeError::Empty { .. }
+        | VcsWorktreeError::UnknownBase { .. }
+        | VcsWorktreeError::BranchExists { .. }
+        | VcsWorktreeError::InvalidBranch { .. }
+        | VcsWorktreeError::NoGit { .. }
+        | VcsWorktreeError::Full
+        | VcsWorktreeError::Git { .. }
+        | VcsWorktreeError::Backend(_) => RefusalCode::Failed,
+    };
+    Refusal { code, message: describe(error) }
+}

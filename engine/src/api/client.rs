@@ -1,0 +1,662 @@
+//! The client of the API. A request whose answer was lost is repeated under its key; a stream goes on at its cursor.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::http::{HeaderValue, Method, Request, Response};
+use bytes::{Buf as _, Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use windlass_core::id::{AttemptId, ExecutionId};
+
+use super::{
+    API_VERSION, CommitBody, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER, LogQuery,
+    OWNER_HEADER, StopBody, Until, VERSION_HEADER, VersionView, socket, with_query,
+};
+use crate::request::{Accepted, Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
+use crate::view::{
+    AttemptView, ChangeView, CommitView, DiffView, ErrorBody, ErrorView, ExecutionView, HostView,
+    LogEntryView, SearchHitView,
+};
+
+/// How often a request is made before its loss is reported.
+const TRIES: u32 = 4;
+
+/// The longest line of a stream: the largest entry, every byte of it escaped, and then some.
+const MAX_LINE_BYTES: usize = 8 << 20;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// There is no host to ask.
+    #[error("{}", view.message)]
+    NoHost {
+        /// What went wrong, and what to do.
+        view: ErrorView,
+    },
+    /// The host refused or failed.
+    #[error("{}", view.message)]
+    Api {
+        /// The HTTP status.
+        status: u16,
+        /// What went wrong, and what to do.
+        view: ErrorView,
+    },
+    /// The answer was lost, again and again; the request may have been carried out.
+    #[error("the host's answer was lost: {reason}")]
+    Lost {
+        /// What happened.
+        reason: String,
+    },
+    /// The answer is not what this version understands.
+    #[error("the host's answer is not understood: {reason}")]
+    Protocol {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// Says whether asking again may help: the answer was lost, or the host leaves.
+    fn is_lost(&self) -> bool {
+        match self {
+            Self::Lost { .. } => true,
+            Self::Api { view, .. } => matches!(view.kind.as_str(), "closing" | "superseded"),
+            Self::NoHost { .. } | Self::Protocol { .. } => false,
+        }
+    }
+
+    fn lost(error: impl std::error::Error + 'static) -> Self {
+        Self::Lost { reason: super::error::chain(&error) }
+    }
+
+    fn protocol(error: &impl fmt::Display) -> Self {
+        Self::Protocol { reason: error.to_string() }
+    }
+}
+
+/// Finds the host.
+#[async_trait]
+pub trait Connect: fmt::Debug + Send + Sync {
+    /// Connects to the host; `again` says that the last connection, or its answer, was lost.
+    ///
+    /// # Errors
+    ///
+    /// What to tell people, if there is none.
+    async fn connect(&self, again: bool) -> Result<UnixStream, ErrorView>;
+}
+
+/// Finds the host at a socket, and starts none.
+#[derive(Clone, Debug)]
+pub struct AtSocket(pub PathBuf);
+
+#[async_trait]
+impl Connect for AtSocket {
+    async fn connect(&self, _again: bool) -> Result<UnixStream, ErrorView> {
+        socket::connect(&self.0).await.map_err(|error| ErrorView {
+            kind: "no_host".to_owned(),
+            message: format!("no host answers at {}: {error}", self.0.display()),
+            hint: Some("start one: windlass host run".to_owned()),
+        })
+    }
+}
+
+/// A client of one host. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    connect: Arc<dyn Connect>,
+    caller: Caller,
+}
+
+type Answer = Response<Incoming>;
+
+impl Client {
+    /// Makes a client that asks on behalf of `caller`, whose key goes with every request.
+    #[must_use]
+    pub fn new(connect: Arc<dyn Connect>, caller: Caller) -> Self {
+        Self { connect, caller }
+    }
+
+    /// Makes one request and repeats it while its answer is lost.
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
+        let mut tries = 0;
+        loop {
+            let answer = match self.connect.connect(tries > 0).await {
+                Ok(stream) => self.send_once(stream, method.clone(), path, body.clone()).await,
+                Err(view) => return Err(ClientError::NoHost { view }),
+            };
+            tries += 1;
+            match answer {
+                Err(error) if error.is_lost() && tries < TRIES => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn send_once(
+        &self,
+        stream: UnixStream,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answer, ClientError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "windlass")
+            .header("content-type", "application/json")
+            .header(VERSION_HEADER, API_VERSION)
+            .body(Full::new(body))
+            .map_err(|error| ClientError::protocol(&error))?;
+        for (name, value) in [(OWNER_HEADER, &self.caller.owner), (KEY_HEADER, &self.caller.key)] {
+            if let Some(value) = value {
+                let value = HeaderValue::from_bytes(value.as_bytes());
+                let value = value.map_err(|error| ClientError::protocol(&error))?;
+                request.headers_mut().insert(name, value);
+            }
+        }
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(ClientError::lost)?;
+        // It ends with the answer's body; an error of it is an error of the body too.
+        drop(tokio::spawn(connection));
+        let answer = sender.send_request(request).await.map_err(ClientError::lost)?;
+        check_version(&answer)?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status().as_u16();
+        let bytes = collect(answer).await?;
+        match serde_json::from_slice::<ErrorBody>(&bytes) {
+            Ok(body) => Err(ClientError::Api { status, view: body.error }),
+            Err(_) => Err(ClientError::Protocol { reason: format!("status {status}") }),
+        }
+    }
+
+    /// Makes a request and reads its whole answer; a body that breaks off is a lost answer.
+    async fn fetch(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let mut tries = 0;
+        loop {
+            let answer = self.send(method.clone(), path, body.clone()).await?;
+            tries += 1;
+            match collect(answer).await {
+                Err(error) if error.is_lost() && tries < TRIES => {}
+                bytes => return bytes,
+            }
+        }
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::protocol(&error))?;
+        let bytes = self.fetch(method, path, body.into()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::protocol(&error))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let bytes = self.fetch(Method::GET, path, Bytes::new()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::protocol(&error))
+    }
+
+    async fn lines<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {
+        let answer = self.send(Method::GET, path, Bytes::new()).await?;
+        Ok(Lines {
+            body: answer.into_body(),
+            buffer: BytesMut::new(),
+            scanned: 0,
+            kind: PhantomData,
+        })
+    }
+}
+
+/// The requests. Each fails as [`ClientError`] says; each may be dropped, and may then have been carried out.
+#[expect(clippy::missing_errors_doc, reason = "said once, above")]
+impl Client {
+    /// Asks for the host's version.
+    pub async fn version(&self) -> Result<VersionView, ClientError> {
+        self.get("/v1/version").await
+    }
+
+    /// Asks for what is known of the host.
+    pub async fn host(&self) -> Result<HostView, ClientError> {
+        self.get("/v1/host").await
+    }
+
+    /// Asks the host to leave; returns before it has left.
+    pub async fn stop_host(&self) -> Result<(), ClientError> {
+        self.fetch(Method::POST, "/v1/host/stop", Bytes::new()).await.map(drop)
+    }
+
+    /// Finds attempts and executions by the last digits of their ids.
+    pub async fn ids(&self, suffix: &str) -> Result<IdsView, ClientError> {
+        self.get(&format!("/v1/ids/{suffix}")).await
+    }
+
+    /// Makes an attempt and starts its execution.
+    pub async fn run(&self, request: &RunRequest) -> Result<Accepted, ClientError> {
+        self.json(Method::POST, "/v1/attempts", request).await
+    }
+
+    /// Starts one more execution in an attempt.
+    pub async fn exec(&self, request: ExecRequest) -> Result<Accepted, ClientError> {
+        let ExecRequest { attempt, run_reason, launch } = request;
+        let path = format!("/v1/attempts/{attempt}/executions");
+        self.json(Method::POST, &path, &ExecBody { run_reason, launch }).await
+    }
+
+    /// Reads one page of executions, newest first; `before` is the `next` of the page before.
+    pub async fn executions(
+        &self,
+        all: bool,
+        status: Option<&str>,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<ItemsView<ExecutionView>, ClientError> {
+        let mut pairs = vec![("all", all.to_string()), ("limit", limit.to_string())];
+        pairs.extend(status.map(|status| ("status", status.to_owned())));
+        pairs.extend(before.map(|before| ("before", before.to_owned())));
+        self.get(&with_query("/v1/executions", &pairs)).await
+    }
+
+    /// Reads one page of an attempt's executions that have not ended, newest first.
+    pub async fn active_of(
+        &self,
+        attempt: AttemptId,
+    ) -> Result<ItemsView<ExecutionView>, ClientError> {
+        self.get(&format!("/v1/attempts/{attempt}/executions")).await
+    }
+
+    /// Reads one page of attempts, newest first; `measure` looks at their worktrees.
+    pub async fn attempts(
+        &self,
+        all: bool,
+        branch: Option<&str>,
+        before: Option<&str>,
+        measure: bool,
+    ) -> Result<ItemsView<AttemptView>, ClientError> {
+        let mut pairs = vec![("all", all.to_string()), ("measure", measure.to_string())];
+        pairs.extend(branch.map(|branch| ("branch", branch.to_owned())));
+        pairs.extend(before.map(|before| ("before", before.to_owned())));
+        self.get(&with_query("/v1/attempts", &pairs)).await
+    }
+
+    /// Reads one execution.
+    pub async fn execution(&self, id: ExecutionId) -> Result<ExecutionView, ClientError> {
+        self.get(&format!("/v1/executions/{id}")).await
+    }
+
+    /// Reads one attempt and looks at its worktree.
+    pub async fn attempt(&self, id: AttemptId) -> Result<AttemptView, ClientError> {
+        self.get(&format!("/v1/attempts/{id}")).await
+    }
+
+    /// Asks for a stop; returns when it is recorded.
+    pub async fn stop(&self, target: StopTarget, grace_ms: Option<u64>) -> Result<(), ClientError> {
+        let path = match target {
+            StopTarget::Execution(id) => format!("/v1/executions/{id}/stop"),
+            StopTarget::Attempt(id) => format!("/v1/attempts/{id}/stop"),
+        };
+        let _accepted: serde_json::Value =
+            self.json(Method::POST, &path, &StopBody { grace_ms }).await?;
+        Ok(())
+    }
+
+    /// Commits what is dirty in an attempt's worktree.
+    pub async fn commit(
+        &self,
+        id: AttemptId,
+        message: Option<String>,
+    ) -> Result<CommitView, ClientError> {
+        self.json(Method::POST, &format!("/v1/attempts/{id}/commit"), &CommitBody { message }).await
+    }
+
+    /// Removes an attempt's worktree.
+    pub async fn remove(&self, id: AttemptId, force: bool) -> Result<AttemptView, ClientError> {
+        let path = with_query(&format!("/v1/attempts/{id}"), &[("force", force.to_string())]);
+        let bytes = self.fetch(Method::DELETE, &path, Bytes::new()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::protocol(&error))
+    }
+
+    /// Lists what differs between an attempt's merge base and its worktree.
+    pub async fn diff(&self, id: AttemptId) -> Result<DiffView, ClientError> {
+        self.get(&format!("/v1/attempts/{id}/diff")).await
+    }
+
+    /// Returns the patch from an attempt's merge base to its worktree.
+    pub async fn patch(&self, id: AttemptId) -> Result<Bytes, ClientError> {
+        self.fetch(Method::GET, &format!("/v1/attempts/{id}/diff.patch"), Bytes::new()).await
+    }
+
+    /// Writes to an execution's standard input.
+    pub async fn input(&self, request: InputRequest) -> Result<(), ClientError> {
+        let InputRequest { execution, key, bytes, secret, close } = request;
+        let path = format!("/v1/executions/{execution}/input");
+        let body = InputBody { key, bytes, secret, close };
+        let _taken: serde_json::Value = self.json(Method::POST, &path, &body).await?;
+        Ok(())
+    }
+
+    /// Searches all logs, or those of one attempt.
+    pub async fn search(
+        &self,
+        re: &str,
+        attempt: Option<AttemptId>,
+    ) -> Result<Lines<SearchHitView>, ClientError> {
+        let mut pairs = vec![("re", re.to_owned())];
+        pairs.extend(attempt.map(|id| ("attempt", id.to_string())));
+        self.lines(&with_query("/v1/search", &pairs)).await
+    }
+
+    /// Reads a log.
+    #[must_use]
+    pub fn log(&self, id: ExecutionId, query: LogQuery) -> LogLines {
+        LogLines { client: self.clone(), id, query, lines: None, seen: 0, losses: 0 }
+    }
+
+    /// Waits for executions, in the order in which they are done.
+    #[must_use]
+    pub fn wait(&self, ids: impl IntoIterator<Item = ExecutionId>, until: Until) -> WaitLines {
+        let left = ids.into_iter().collect();
+        WaitLines { client: self.clone(), left, until, lines: None, losses: 0 }
+    }
+
+    /// Reads the changes after a number.
+    #[must_use]
+    pub fn events(&self, after: u64, follow: bool) -> EventLines {
+        let client = self.clone();
+        EventLines {
+            client,
+            after,
+            current: after,
+            seen: 0,
+            follow,
+            skip: 0,
+            lines: None,
+            losses: 0,
+        }
+    }
+}
+
+fn check_version(answer: &Answer) -> Result<(), ClientError> {
+    let version = answer.headers().get(VERSION_HEADER);
+    if version.is_some_and(|version| *version == HeaderValue::from(API_VERSION)) {
+        return Ok(());
+    }
+    let version = version.and_then(|version| version.to_str().ok()).unwrap_or("unknown");
+    Err(ClientError::Api {
+        status: answer.status().as_u16(),
+        view: ErrorView {
+            kind: "api_version".to_owned(),
+            message: format!(
+                "the host speaks version {version} of the API, this client version {API_VERSION}"
+            ),
+            hint: Some(
+                "use a client of the host's version, or end the host: windlass host stop"
+                    .to_owned(),
+            ),
+        },
+    })
+}
+
+async fn collect(answer: Answer) -> Result<Bytes, ClientError> {
+    let collected = answer.into_body().collect().await.map_err(ClientError::lost)?;
+    Ok(collected.to_bytes())
+}
+
+/// A stream of JSON lines.
+#[derive(Debug)]
+pub struct Lines<T> {
+    body: Incoming,
+    buffer: BytesMut,
+    /// How much of the buffer is known to hold no newline.
+    scanned: usize,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Lines<T> {
+    /// Returns the next object; `None` after the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]; the stream has then ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped; nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
+        loop {
+            let end = self.buffer[self.scanned..].iter().position(|&byte| byte == b'\n');
+            if let Some(end) = end {
+                let line = self.buffer.split_to(self.scanned + end);
+                self.buffer.advance(1);
+                self.scanned = 0;
+                return parse(&line).map(Some);
+            }
+            self.scanned = self.buffer.len();
+            if self.scanned > MAX_LINE_BYTES {
+                return Err(ClientError::Protocol { reason: "a line is too long".to_owned() });
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(ClientError::lost(error)),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => {
+                    return Err(ClientError::Lost { reason: "it broke off".to_owned() });
+                }
+            }
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
+    if line.starts_with(br#"{"error":"#)
+        && let Ok(body) = serde_json::from_slice::<ErrorBody>(line)
+    {
+        return Err(ClientError::Api { status: 200, view: body.error });
+    }
+    serde_json::from_slice(line).map_err(|error| ClientError::protocol(&error))
+}
+
+/// Counts a loss; gives up when too many came one after the other.
+fn survive(error: ClientError, losses: &mut u32) -> Result<(), ClientError> {
+    *losses += 1;
+    if error.is_lost() && *losses < TRIES { Ok(()) } else { Err(error) }
+}
+
+/// A log's entries. A connection that is lost is made again, and the log read on from where it was.
+#[derive(Debug)]
+pub struct LogLines {
+    client: Client,
+    id: ExecutionId,
+    query: LogQuery,
+    lines: Option<Lines<LogEntryView>>,
+    seen: u64,
+    losses: u32,
+}
+
+impl LogLines {
+    /// Returns the next entry or gap; `None` after the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]. A log that is searched for a pattern is not read on after a loss: where it was is not known.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped; nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<LogEntryView>, ClientError> {
+        loop {
+            let lines = match &mut self.lines {
+                Some(lines) => lines,
+                None => {
+                    let path =
+                        with_query(&format!("/v1/executions/{}/log", self.id), &self.pairs());
+                    self.lines.insert(self.client.lines(&path).await?)
+                }
+            };
+            match lines.next().await {
+                Ok(Some(entry)) => {
+                    self.losses = 0;
+                    self.seen += 1;
+                    self.query.after = entry.seq();
+                    self.query.limit = self.query.limit.map(|limit| limit.saturating_sub(1));
+                    return Ok(Some(entry));
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    if self.query.grep.is_some() && self.seen > 0 {
+                        return Err(error);
+                    }
+                    survive(error, &mut self.losses)?;
+                    self.lines = None;
+                }
+            }
+        }
+    }
+
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let LogQuery { after, tail, limit, since_ms, until_ms, stream, grep, follow } = &self.query;
+        let mut pairs = vec![("after", after.to_string()), ("follow", follow.to_string())];
+        pairs.extend(tail.map(|tail| ("tail", tail.to_string())));
+        pairs.extend(limit.map(|limit| ("limit", limit.to_string())));
+        pairs.extend(since_ms.map(|ms| ("since_ms", ms.to_string())));
+        pairs.extend(until_ms.map(|ms| ("until_ms", ms.to_string())));
+        pairs.extend(grep.as_ref().map(|grep| ("grep", grep.clone())));
+        if let Some(stream) = stream
+            && let Ok(serde_json::Value::String(word)) = serde_json::to_value(stream)
+        {
+            pairs.push(("stream", word));
+        }
+        pairs
+    }
+}
+
+/// Executions as they are done. A connection that is lost is made again for those that are left.
+#[derive(Debug)]
+pub struct WaitLines {
+    client: Client,
+    left: BTreeSet<ExecutionId>,
+    until: Until,
+    lines: Option<Lines<ExecutionView>>,
+    losses: u32,
+}
+
+impl WaitLines {
+    /// Returns the next one that is done; `None` after the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped; nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<ExecutionView>, ClientError> {
+        while !self.left.is_empty() {
+            let lines = match &mut self.lines {
+                Some(lines) => lines,
+                None => {
+                    let ids: Vec<_> = self.left.iter().map(ToString::to_string).collect();
+                    let until = match self.until {
+                        Until::Ended => "ended",
+                        Until::Settled => "settled",
+                    };
+                    let pairs = [("ids", ids.join(",")), ("until", until.to_owned())];
+                    self.lines.insert(self.client.lines(&with_query("/v1/wait", &pairs)).await?)
+                }
+            };
+            match lines.next().await {
+                Ok(Some(view)) => {
+                    self.losses = 0;
+                    self.left.remove(&view.id);
+                    return Ok(Some(view));
+                }
+                Ok(None) => {
+                    return Err(ClientError::Lost { reason: "the wait ended early".to_owned() });
+                }
+                Err(error) => {
+                    survive(error, &mut self.losses)?;
+                    self.lines = None;
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Changes in their order. A connection that is lost is made again, and the changes read on from where they were.
+#[derive(Debug)]
+pub struct EventLines {
+    client: Client,
+    /// The last batch that was seen whole.
+    after: u64,
+    /// The batch that is being seen, and how much of it was.
+    current: u64,
+    seen: u64,
+    follow: bool,
+    skip: u64,
+    lines: Option<Lines<ChangeView>>,
+    losses: u32,
+}
+
+impl EventLines {
+    /// Returns the next change; `None` after the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped; nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<ChangeView>, ClientError> {
+        loop {
+            let lines = match &mut self.lines {
+                Some(lines) => lines,
+                None => {
+                    self.skip = self.seen;
+                    let follow = self.follow.to_string();
+                    let pairs = [("after", self.after.to_string()), ("follow", follow)];
+                    self.lines.insert(self.client.lines(&with_query("/v1/events", &pairs)).await?)
+                }
+            };
+            match lines.next().await {
+                Ok(Some(change)) if self.skip > 0 && change.number == self.current => {
+                    self.skip -= 1
+                }
+                Ok(Some(change)) => {
+                    self.losses = 0;
+                    self.skip = 0;
+                    if change.number != self.current {
+                        self.after = self.current;
+                        self.current = change.number;
+                        self.seen = 0;
+                    }
+                    self.seen += 1;
+                    return Ok(Some(change));
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    survive(error, &mut self.losses)?;
+                    self.lines = None;
+                }
+            }
+        }
+    }
+}

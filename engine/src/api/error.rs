@@ -1,0 +1,259 @@
+//! What is answered instead of a result: kind, message, hint and status.
+
+use std::error::Error;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+
+use crate::error::{EngineError, RefusalCode};
+use crate::view::{ErrorBody, ErrorView};
+
+/// An error with its HTTP status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// The status.
+    pub status: StatusCode,
+    /// The error.
+    pub view: ErrorView,
+}
+
+impl ApiError {
+    /// Makes an error.
+    pub fn new(
+        status: StatusCode,
+        kind: &str,
+        message: impl Into<String>,
+        hint: Option<&str>,
+    ) -> Self {
+        let view = ErrorView {
+            kind: kind.to_owned(),
+            message: message.into(),
+            hint: hint.map(str::to_owned),
+        };
+        Self { status, view }
+    }
+
+    /// Makes the error for a request that makes no sense.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", message, Some("see docs/api.md"))
+    }
+
+    /// Makes the error for a stream that ends because the host leaves.
+    pub(super) fn closing() -> Self {
+        EngineError::Closing.into()
+    }
+
+    /// Returns it as the last line of a stream.
+    pub(super) fn line(&self) -> Bytes {
+        json_line(&ErrorBody { error: self.view.clone() })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(ErrorBody { error: self.view })).into_response()
+    }
+}
+
+/// Encodes one line of a stream.
+pub(super) fn json_line<T: serde::Serialize>(value: &T) -> Bytes {
+    // The views have string keys only and cannot fail to be encoded.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+/// Joins an error and its causes.
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        // A transparent error says the same as its source.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let message = chain(&error);
+        match &error {
+            EngineError::NotFound { .. } => Self::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                message,
+                Some("`windlass ps -a` and `windlass ls -a` list what there is"),
+            ),
+            EngineError::Invalid { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid", message, None)
+            }
+            EngineError::Refused { code, .. } => Self::new(
+                refusal_status(*code),
+                refusal_kind(*code),
+                message,
+                Some(refusal_hint(*code)),
+            ),
+            EngineError::Closing => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "closing",
+                message,
+                Some("ask again: another host takes over"),
+            ),
+            EngineError::Superseded => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "superseded",
+                message,
+                Some("ask again: the other host answers"),
+            ),
+            EngineError::Backend(source) => {
+                let hint = if source.transient {
+                    "try again"
+                } else {
+                    "`windlass doctor` checks the store, the disk and the permissions"
+                };
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "backend", message, Some(hint))
+            }
+        }
+    }
+}
+
+/// Returns the word for a rule, as it is in JSON.
+#[must_use]
+pub fn refusal_kind(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::LimitExecutions => "limit_executions",
+        RefusalCode::QueueFull => "queue_full",
+        RefusalCode::DiskFloor => "disk_floor",
+        RefusalCode::KeyReused => "key_reused",
+        RefusalCode::NotARepository => "not_a_repository",
+        RefusalCode::EmptyRepository => "empty_repository",
+        RefusalCode::UnknownBase => "unknown_base",
+        RefusalCode::BranchExists => "branch_exists",
+        RefusalCode::InvalidBranch => "invalid_branch",
+        RefusalCode::Unsaved => "unsaved",
+        RefusalCode::Busy => "busy",
+        RefusalCode::WorkspaceGone => "workspace_gone",
+        RefusalCode::WorkspaceMismatch => "workspace_mismatch",
+        RefusalCode::RepositoryBusy => "repository_busy",
+        RefusalCode::NoGit => "no_git",
+        RefusalCode::NoInput => "no_input",
+        RefusalCode::NotAWorktree => "not_a_worktree",
+        RefusalCode::WrongState => "wrong_state",
+        RefusalCode::Full => "full",
+        RefusalCode::Git => "git",
+    }
+}
+
+fn refusal_status(code: RefusalCode) -> StatusCode {
+    match code {
+        RefusalCode::LimitExecutions | RefusalCode::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+        RefusalCode::DiskFloor | RefusalCode::Full => StatusCode::INSUFFICIENT_STORAGE,
+        RefusalCode::KeyReused
+        | RefusalCode::NotARepository
+        | RefusalCode::EmptyRepository
+        | RefusalCode::UnknownBase
+        | RefusalCode::InvalidBranch
+        | RefusalCode::NoInput
+        | RefusalCode::NotAWorktree => StatusCode::UNPROCESSABLE_ENTITY,
+        RefusalCode::BranchExists
+        | RefusalCode::Unsaved
+        | RefusalCode::Busy
+        | RefusalCode::WorkspaceGone
+        | RefusalCode::WorkspaceMismatch
+        | RefusalCode::RepositoryBusy
+        | RefusalCode::NoGit
+        | RefusalCode::WrongState
+        | RefusalCode::Git => StatusCode::CONFLICT,
+    }
+}
+
+/// Returns what to do about a refusal.
+fn refusal_hint(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::LimitExecutions => {
+            "leave out --no-queue to wait for a slot, or stop something (`windlass ps`)"
+        }
+        RefusalCode::QueueFull => "wait until something ends, or stop something (`windlass ps`)",
+        RefusalCode::DiskFloor | RefusalCode::Full => {
+            "free some disk space; `windlass doctor` shows how much there is"
+        }
+        RefusalCode::KeyReused => "use a new --key for a new request",
+        RefusalCode::NotARepository => {
+            "stand in a git repository or name one with --repo; --dir PATH runs in a plain directory"
+        }
+        RefusalCode::EmptyRepository => "make a first commit: git commit --allow-empty -m start",
+        RefusalCode::UnknownBase => {
+            "name a branch, tag or commit that exists (`git branch -a`); fetch it first if it is remote"
+        }
+        RefusalCode::BranchExists => {
+            "choose another name with --branch, leave it out to have one made, or start from it with --base"
+        }
+        RefusalCode::InvalidBranch => {
+            "git takes no such name; `git check-ref-format --branch NAME` tells"
+        }
+        RefusalCode::Unsaved => {
+            "commit it first (`windlass commit ATTEMPT`) or take it out of the worktree"
+        }
+        RefusalCode::Busy => {
+            "wait for it (`windlass wait`), stop it (`windlass stop`), or use --force"
+        }
+        RefusalCode::WorkspaceGone => "start a new attempt with `windlass run`",
+        RefusalCode::WorkspaceMismatch => {
+            "put the recorded worktree back in its place; nothing was touched"
+        }
+        RefusalCode::RepositoryBusy => {
+            "another git command runs in the repository; try again when it has ended"
+        }
+        RefusalCode::NoGit => {
+            "install git 2.31 or newer and see that it is on the host's PATH; `windlass doctor` checks it"
+        }
+        RefusalCode::NoInput => "only what was started with --stdin and still runs takes input",
+        RefusalCode::NotAWorktree => "the directory is yours: use git in it yourself",
+        RefusalCode::WrongState => "`windlass show ATTEMPT` tells its state and the reason",
+        RefusalCode::Git => "see what git said above; `git status` in the worktree tells more",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use windlass_core::error::BackendError;
+
+    use super::*;
+
+    #[test]
+    fn kinds_are_the_words_of_the_codes() {
+        for code in [RefusalCode::LimitExecutions, RefusalCode::NoGit, RefusalCode::WorkspaceGone] {
+            let word = serde_json::to_value(code).unwrap();
+            assert_eq!(word.as_str(), Some(refusal_kind(code)));
+        }
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = BackendError::permanent("sqlite", "commit", "disk I/O error");
+        let error = ApiError::from(EngineError::Backend(Arc::new(cause)));
+        assert_eq!(
+            error.view.message,
+            "the engine's backend failed: sqlite: commit failed: disk I/O error"
+        );
+        assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        let error =
+            ApiError::from(EngineError::refused(RefusalCode::BranchExists, "branch \"x\" exists"));
+        assert_eq!((error.status.as_u16(), error.view.kind.as_str()), (409, "branch_exists"));
+        assert!(error.view.hint.unwrap().contains("--branch"));
+    }
+}

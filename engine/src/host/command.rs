@@ -1,0 +1,118 @@
+//! What handles send to the loop, and who waits for what.
+
+use std::fmt;
+
+use futures::channel::{mpsc, oneshot};
+use uuid::Uuid;
+use windlass_core::container_service::StopCause;
+use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
+
+use crate::error::EngineError;
+use crate::handle::{Commit, HostStatus};
+use crate::request::{Accepted, Caller, ExecRequest, RunRequest, StopTarget};
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
+
+/// What a handle sends to the loop.
+pub(crate) enum Command {
+    Run {
+        caller: Caller,
+        request: Box<RunRequest>,
+        answer: Answer<Accepted>,
+    },
+    Exec {
+        caller: Caller,
+        request: Box<ExecRequest>,
+        answer: Answer<Accepted>,
+    },
+    Stop {
+        caller: Caller,
+        target: StopTarget,
+        cause: StopCause,
+        grace_ms: Option<u64>,
+        answer: Answer<()>,
+    },
+    Commit {
+        caller: Caller,
+        attempt: AttemptId,
+        message: Option<String>,
+        answer: Answer<Commit>,
+    },
+    Remove {
+        caller: Caller,
+        attempt: AttemptId,
+        force: bool,
+        answer: Answer<()>,
+    },
+    Watch {
+        key: RecordKey,
+        watcher: mpsc::UnboundedSender<Record>,
+    },
+    AwaitChange {
+        after: ChangeNumber,
+        answer: oneshot::Sender<()>,
+    },
+    Status {
+        answer: Answer<HostStatus>,
+    },
+    ShutDown {
+        answer: oneshot::Sender<()>,
+    },
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Run { .. } => "Run",
+            Self::Exec { .. } => "Exec",
+            Self::Stop { .. } => "Stop",
+            Self::Commit { .. } => "Commit",
+            Self::Remove { .. } => "Remove",
+            Self::Watch { .. } => "Watch",
+            Self::AwaitChange { .. } => "AwaitChange",
+            Self::Status { .. } => "Status",
+            Self::ShutDown { .. } => "ShutDown",
+        })
+    }
+}
+
+impl Command {
+    /// Answers with an error.
+    pub(crate) fn fail(self, error: EngineError) {
+        match self {
+            Self::Run { answer, .. } | Self::Exec { answer, .. } => drop(answer.send(Err(error))),
+            Self::Stop { answer, .. } | Self::Remove { answer, .. } => {
+                drop(answer.send(Err(error)))
+            }
+            Self::Commit { answer, .. } => drop(answer.send(Err(error))),
+            Self::Status { answer } => drop(answer.send(Err(error))),
+            // Dropping the sender tells these.
+            Self::Watch { .. } | Self::AwaitChange { .. } | Self::ShutDown { .. } => {}
+        }
+    }
+}
+
+/// Who waits for the reply of a machine.
+pub(crate) enum Pending {
+    Accepted { accepted: Accepted, key: Uuid, answer: Answer<Accepted> },
+    Done(Answer<()>, Subject),
+    Commit(Answer<Commit>),
+}
+
+/// What a request without an answer of its own was about, for its error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Subject {
+    Attempt,
+    Execution(ExecutionId),
+}
+
+impl Pending {
+    pub(crate) fn fail(self, error: EngineError) {
+        match self {
+            Self::Accepted { answer, .. } => drop(answer.send(Err(error))),
+            Self::Done(answer, _) => drop(answer.send(Err(error))),
+            Self::Commit(answer) => drop(answer.send(Err(error))),
+        }
+    }
+}

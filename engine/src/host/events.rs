@@ -1,0 +1,140 @@
+//! What the loop does with what the driver tells.
+
+use windlass_core::admission;
+use windlass_core::attempt::{self, Fact, Input, Reply, RequestId, Slot};
+use windlass_core::driver::Event;
+use windlass_core::id::AttemptId;
+use windlass_core::process_store::{ChangeNumber, Kind, Write};
+use windlass_core::record::Phase;
+
+use super::command::{Pending, Subject};
+use super::{End, Host};
+use crate::error::{EngineError, RefusalCode};
+use crate::handle::Commit;
+use crate::runtime::Runtime;
+
+impl<R: Runtime> Host<R> {
+    pub(super) fn on_event(&mut self, event: Event) -> Option<End> {
+        match event {
+            Event::Fact { attempt, fact } => self.feed(attempt, Input::Fact(fact)),
+            Event::Persisted { attempt, number, writes } => {
+                self.on_persisted(number, writes);
+                self.drop_if_idle(attempt);
+            }
+            Event::WakeAt { attempt, at } => {
+                self.wakes.insert((at, attempt));
+            }
+            Event::Reply { request, reply } => self.on_reply(request, reply),
+            Event::TakeSlot { slot, owner, adopted, attempt } => {
+                self.slot_waiters.insert(slot, attempt);
+                self.admit(if adopted {
+                    admission::Input::Adopt { slot, owner }
+                } else {
+                    admission::Input::Wait { slot, owner }
+                });
+            }
+            Event::ReleaseSlot(slot) => {
+                self.slot_waiters.remove(&slot);
+                self.admit(admission::Input::Release(slot));
+            }
+            Event::Trouble { attempt: _, error } => return Some(End::Trouble(error)),
+        }
+        None
+    }
+
+    /// Feeds admission and tells the attempts that were admitted.
+    pub(super) fn admit(&mut self, input: admission::Input) {
+        let full =
+            std::mem::replace(&mut self.admission, admission::State::new(self.config.limits));
+        let step = full.step(input);
+        self.admission = step.state;
+        for effect in step.effects {
+            match effect {
+                admission::Effect::Admit(slot) => {
+                    if let Some(attempt) = self.slot_waiters.get(&slot).copied() {
+                        self.feed(attempt, Input::Fact(Fact::Admitted(slot)));
+                    }
+                }
+                // Only a request can be queued by name or refused; it looks at the effects itself.
+                admission::Effect::Queue { .. } | admission::Effect::Refuse { .. } => {}
+            }
+        }
+    }
+
+    fn on_persisted(&mut self, number: ChangeNumber, writes: Vec<Write>) {
+        self.last_change = self.last_change.max(number);
+        let last = self.last_change;
+        for (_, waiter) in self.change_waiters.extract_if(.., |(after, _)| *after < last) {
+            let _gone = waiter.send(());
+        }
+        for write in writes {
+            let Write::Put { record, .. } = write else { continue };
+            if record.key.kind == Kind::Execution && record.state == Phase::Final.as_str() {
+                self.secrets.forget(windlass_core::id::ExecutionId(record.key.id));
+            }
+            if let Some(watchers) = self.watchers.get_mut(&record.key) {
+                watchers.retain(|watcher| watcher.unbounded_send(record.clone()).is_ok());
+                if watchers.is_empty() {
+                    self.watchers.remove(&record.key);
+                }
+            }
+        }
+    }
+
+    fn on_reply(&mut self, request: RequestId, reply: Reply) {
+        let Some(pending) = self.pending.remove(&request) else { return };
+        match (pending, reply) {
+            (pending, Reply::Refused(refusal)) => {
+                if let Pending::Accepted { key, .. } = &pending {
+                    self.key_is_done(*key);
+                }
+                let subject = match &pending {
+                    Pending::Done(_, subject) => *subject,
+                    Pending::Accepted { .. } | Pending::Commit(_) => Subject::Attempt,
+                };
+                pending.fail(refused(refusal, subject));
+            }
+            (Pending::Accepted { accepted, key, answer }, _) => {
+                let _gone = answer.send(Ok(accepted));
+                self.key_is_done(key);
+            }
+            (Pending::Done(answer, _), _) => drop(answer.send(Ok(()))),
+            (Pending::Commit(answer), Reply::Committing(id)) => {
+                let _gone = answer.send(Ok(Commit::Started(id)));
+            }
+            (Pending::Commit(answer), Reply::Clean | Reply::Accepted | Reply::Removed) => {
+                let _gone = answer.send(Ok(Commit::Clean));
+            }
+        }
+    }
+
+    /// Lets the requests that waited for one with the same key go on: they find its record.
+    pub(super) fn key_is_done(&mut self, key: uuid::Uuid) {
+        for command in self.keys.remove(&key).unwrap_or_default() {
+            self.on_command(command);
+        }
+    }
+
+    pub(super) fn slot_of_attempt(&mut self, slot: Slot, attempt: AttemptId) {
+        self.slot_waiters.insert(slot, attempt);
+    }
+}
+
+fn refused(refusal: attempt::Refusal, subject: Subject) -> EngineError {
+    let code = match refusal.code {
+        attempt::RefusalCode::Busy => RefusalCode::Busy,
+        attempt::RefusalCode::WorkspaceGone => RefusalCode::WorkspaceGone,
+        attempt::RefusalCode::WorkspaceMismatch => RefusalCode::WorkspaceMismatch,
+        attempt::RefusalCode::Unsaved => RefusalCode::Unsaved,
+        attempt::RefusalCode::NotAWorktree => RefusalCode::NotAWorktree,
+        attempt::RefusalCode::RepositoryBusy => RefusalCode::RepositoryBusy,
+        attempt::RefusalCode::Failed => RefusalCode::Git,
+        attempt::RefusalCode::NoExecution => {
+            return match subject {
+                Subject::Execution(id) => EngineError::no_execution(id),
+                Subject::Attempt => EngineError::NotFound { what: "execution".to_owned() },
+            };
+        }
+    };
+    EngineError::refused(code, refusal.message)
+}

@@ -1,0 +1,232 @@
+//! What must be found out before a request can be fed to a machine: keys, room, workspaces, records.
+
+use uuid::Uuid;
+use windlass_core::attempt::State;
+use windlass_core::container_service::StopCause;
+use windlass_core::driver::Ports;
+use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::record::{ExecutionRecord, RequestRecord, request_id};
+use windlass_core::vcs_worktree::{VcsWorktreeError, WorktreeRequest};
+use windlass_core::workspace::Workspace;
+
+use super::command::Answer;
+use super::records::{load_attempt, read, visible};
+use crate::error::{EngineError, RefusalCode};
+use crate::handle::Commit;
+use crate::request::{Accepted, Caller, ExecRequest, RunRequest, StopTarget, WorkspaceRequest};
+
+/// A request whose prelude has ended.
+pub(super) enum Prelude {
+    Run {
+        caller: Caller,
+        request: Box<RunRequest>,
+        answer: Answer<Accepted>,
+        found: Found,
+        result: Result<Start<PlannedRun>, EngineError>,
+    },
+    Exec {
+        caller: Caller,
+        request: Box<ExecRequest>,
+        answer: Answer<Accepted>,
+        found: Found,
+        result: Result<Start<Loaded>, EngineError>,
+    },
+    Stop {
+        execution: Option<ExecutionId>,
+        cause: StopCause,
+        grace_ms: Option<u64>,
+        answer: Answer<()>,
+        attempt: Option<AttemptId>,
+        result: Result<Loaded, EngineError>,
+    },
+    Commit {
+        message: Option<String>,
+        answer: Answer<Commit>,
+        attempt: AttemptId,
+        result: Result<Loaded, EngineError>,
+    },
+    Remove {
+        force: bool,
+        answer: Answer<()>,
+        attempt: AttemptId,
+        result: Result<Loaded, EngineError>,
+    },
+}
+
+/// What names a request that starts something.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// Its key as text.
+    pub(super) client_key: String,
+    /// The id of its record.
+    pub(super) key: Uuid,
+    /// A digest of what it asks for.
+    pub(super) digest: Uuid,
+    /// The attempt that it is for.
+    pub(super) attempt: AttemptId,
+}
+
+/// Whether a request that starts something is a repetition.
+pub(super) enum Start<T> {
+    /// It led to this already.
+    Repeated(Accepted),
+    /// It is new.
+    New(T),
+}
+
+/// Where a run will happen.
+pub(super) struct PlannedRun {
+    pub(super) workspace: Workspace,
+    pub(super) source_is_dirty: bool,
+}
+
+/// An attempt as its records say; used unless the loop has its machine already.
+pub(super) struct Loaded {
+    pub(super) attempt: AttemptId,
+    pub(super) state: Option<State>,
+}
+
+/// Looks whether a key has been used.
+async fn repeated(
+    ports: &Ports,
+    owner: Option<&str>,
+    found: &Found,
+) -> Result<Option<Accepted>, EngineError> {
+    let id = request_id(owner, &found.client_key);
+    let Some((record, _)) = read::<RequestRecord>(ports, id).await? else { return Ok(None) };
+    if record.digest != found.digest {
+        let reason = format!("the key {:?} was used for another request", found.client_key);
+        return Err(EngineError::refused(RefusalCode::KeyReused, reason));
+    }
+    Ok(Some(Accepted {
+        attempt: record.attempt,
+        execution: record.execution,
+        source_is_dirty: false,
+    }))
+}
+
+async fn room(ports: &Ports) -> Result<(), EngineError> {
+    let room = ports.containers.room().await.map_err(container_error)?;
+    if room.free_bytes < room.floor_bytes {
+        let (free, floor) = (room.free_bytes >> 20, room.floor_bytes >> 20);
+        let reason = format!("{free} MiB of disk are free, {floor} MiB must be");
+        return Err(EngineError::refused(RefusalCode::DiskFloor, reason));
+    }
+    Ok(())
+}
+
+/// Prepares a run: its key, room on the disk, its workspace.
+pub(super) async fn run(
+    ports: &Ports,
+    caller: &Caller,
+    request: &RunRequest,
+    found: &Found,
+    title: String,
+) -> Result<Start<PlannedRun>, EngineError> {
+    if caller.key.is_some()
+        && let Some(accepted) = repeated(ports, caller.owner.as_deref(), found).await?
+    {
+        return Ok(Start::Repeated(accepted));
+    }
+    room(ports).await?;
+    match &request.workspace {
+        WorkspaceRequest::Directory { path } => Ok(Start::New(PlannedRun {
+            workspace: Workspace::Directory { path: path.clone() },
+            source_is_dirty: false,
+        })),
+        WorkspaceRequest::Worktree { repo, base, branch } => {
+            let request = WorktreeRequest {
+                attempt: found.attempt,
+                repo: repo.clone(),
+                base: base.clone(),
+                branch: branch.clone(),
+                title,
+            };
+            let planned = ports.worktrees.plan(request).await.map_err(worktree_error)?;
+            Ok(Start::New(PlannedRun {
+                workspace: Workspace::Worktree(planned.worktree),
+                source_is_dirty: planned.source_is_dirty,
+            }))
+        }
+    }
+}
+
+/// Prepares one more execution: its key, room on the disk, its attempt.
+pub(super) async fn exec(
+    ports: &Ports,
+    caller: &Caller,
+    found: &Found,
+) -> Result<Start<Loaded>, EngineError> {
+    if caller.key.is_some()
+        && let Some(accepted) = repeated(ports, caller.owner.as_deref(), found).await?
+    {
+        return Ok(Start::Repeated(accepted));
+    }
+    room(ports).await?;
+    on_attempt(ports, caller, found.attempt).await.map(Start::New)
+}
+
+/// Loads an attempt that the caller may see.
+pub(super) async fn on_attempt(
+    ports: &Ports,
+    caller: &Caller,
+    attempt: AttemptId,
+) -> Result<Loaded, EngineError> {
+    let state = load_attempt(ports, attempt).await?;
+    let seen = state
+        .as_ref()
+        .is_some_and(|state| visible(caller.owner.as_deref(), &state.attempt().owner));
+    if !seen {
+        return Err(EngineError::no_attempt(attempt));
+    }
+    Ok(Loaded { attempt, state })
+}
+
+/// Finds the attempt of what is to be stopped.
+pub(super) async fn attempt_of(
+    ports: &Ports,
+    caller: &Caller,
+    target: StopTarget,
+) -> Result<AttemptId, EngineError> {
+    match target {
+        StopTarget::Attempt(attempt) => Ok(attempt),
+        StopTarget::Execution(id) => {
+            let found = read::<ExecutionRecord>(ports, id.0).await?;
+            let seen = |record: &ExecutionRecord| visible(caller.owner.as_deref(), &record.owner);
+            let found = found.map(|(record, _)| record).filter(seen);
+            found.map(|record| record.attempt).ok_or_else(|| EngineError::no_execution(id))
+        }
+    }
+}
+
+pub(crate) fn container_error(
+    error: windlass_core::container_service::ContainerServiceError,
+) -> EngineError {
+    use windlass_core::container_service::ContainerServiceError as E;
+    match error {
+        E::Full => EngineError::refused(RefusalCode::Full, "no space left for an execution"),
+        E::Superseded { .. } => EngineError::Superseded,
+        E::NotAttached { execution } => EngineError::no_execution(execution),
+        E::Backend(error) => error.into(),
+    }
+}
+
+pub(crate) fn worktree_error(error: VcsWorktreeError) -> EngineError {
+    use VcsWorktreeError as E;
+    let code = match error {
+        E::NotARepository { .. } => RefusalCode::NotARepository,
+        E::Empty { .. } => RefusalCode::EmptyRepository,
+        E::UnknownBase { .. } => RefusalCode::UnknownBase,
+        E::BranchExists { .. } => RefusalCode::BranchExists,
+        E::InvalidBranch { .. } => RefusalCode::InvalidBranch,
+        E::Gone { .. } => RefusalCode::WorkspaceGone,
+        E::Mismatch { .. } => RefusalCode::WorkspaceMismatch,
+        E::Unsaved { .. } => RefusalCode::Unsaved,
+        E::Busy { .. } => RefusalCode::RepositoryBusy,
+        E::NoGit { .. } => RefusalCode::NoGit,
+        E::Full => RefusalCode::Full,
+        E::Git { .. } => RefusalCode::Git,
+        E::Backend(error) => return error.into(),
+    };
+    EngineError::refused(code, error.to_string())
+}

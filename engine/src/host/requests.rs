@@ -1,0 +1,549 @@
+//! What the loop does with commands: a prelude first, then an input for a machine.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+use windlass_core::action::{Action, ActionKind, RunOptions, RunReason, TimeLimits};
+use windlass_core::admission::{self, Full};
+use windlass_core::attempt::{Fact, Input, Request, RequestId, Slot, State, digest};
+use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::locator::Locator;
+use windlass_core::process_store::ChangeNumber;
+use windlass_core::record::{
+    AttemptRecord, AttemptStatus, ExecutionRecord, Phase, RequestRecord, request_id,
+};
+use windlass_core::time::Timestamp;
+
+use super::Host;
+use super::command::{Answer, Command, Pending, Subject};
+use super::prelude::{self, Found, Loaded, PlannedRun, Prelude, Start};
+use crate::error::{EngineError, RefusalCode};
+use crate::handle::HostStatus;
+use crate::request::{
+    Accepted, Caller, ExecRequest, LaunchRequest, RunRequest, StopTarget, WhenFull,
+};
+use crate::runtime::Runtime;
+
+impl<R: Runtime> Host<R> {
+    pub(super) fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Watch { key, watcher } => {
+                self.watchers.entry(key).or_default().push(watcher);
+                return;
+            }
+            Command::AwaitChange { after, answer } => {
+                self.on_await_change(after, answer);
+                return;
+            }
+            Command::Status { answer } => {
+                let _gone = answer.send(Ok(self.status()));
+                return;
+            }
+            Command::ShutDown { answer } => {
+                self.closing.get_or_insert_default().push(answer);
+                return;
+            }
+            command if self.closing.is_some() => {
+                command.fail(EngineError::Closing);
+                return;
+            }
+            Command::Run { .. }
+            | Command::Exec { .. }
+            | Command::Stop { .. }
+            | Command::Commit { .. }
+            | Command::Remove { .. } => {}
+        }
+        self.begin_prelude(command);
+    }
+
+    fn begin_prelude(&mut self, command: Command) {
+        match command {
+            Command::Run { caller, request, answer } => {
+                self.prelude_of_run(caller, request, answer)
+            }
+            Command::Exec { caller, request, answer } => {
+                self.prelude_of_exec(caller, request, answer);
+            }
+            Command::Stop { caller, target, cause, grace_ms, answer } => {
+                let (execution, attempt) = match target {
+                    StopTarget::Execution(id) => (Some(id), self.attempt_in_memory(id)),
+                    StopTarget::Attempt(attempt) => (None, Some(attempt)),
+                };
+                if let Some(attempt) = attempt {
+                    self.hold(attempt);
+                }
+                let ports = self.ports.clone();
+                self.preludes.push(Box::pin(async move {
+                    let result = match prelude::attempt_of(&ports, &caller, target).await {
+                        Ok(attempt) => prelude::on_attempt(&ports, &caller, attempt).await,
+                        Err(error) => Err(error),
+                    };
+                    Prelude::Stop { execution, cause, grace_ms, answer, attempt, result }
+                }));
+            }
+            Command::Commit { caller, attempt, message, answer } => {
+                let load = self.load(caller, attempt);
+                self.preludes.push(Box::pin(async move {
+                    Prelude::Commit { message, answer, attempt, result: load.await }
+                }));
+            }
+            Command::Remove { caller, attempt, force, answer } => {
+                let load = self.load(caller, attempt);
+                self.preludes.push(Box::pin(async move {
+                    Prelude::Remove { force, answer, attempt, result: load.await }
+                }));
+            }
+            Command::Watch { .. }
+            | Command::AwaitChange { .. }
+            | Command::Status { .. }
+            | Command::ShutDown { .. } => {}
+        }
+    }
+
+    fn prelude_of_run(
+        &mut self,
+        caller: Caller,
+        request: Box<RunRequest>,
+        answer: Answer<Accepted>,
+    ) {
+        let attempt = AttemptId::new(self.runtime.now(), self.ids.ten());
+        let mut canonical = request.clone();
+        canonical.launch.secret_values.clear();
+        let found = self.name(&caller, attempt, &canonical);
+        if let Some(waiting) = self.keys.get_mut(&found.key) {
+            waiting.push(Command::Run { caller, request, answer });
+            return;
+        }
+        self.keys.insert(found.key, Vec::new());
+        let title = title(&request);
+        let ports = self.ports.clone();
+        self.preludes.push(Box::pin(async move {
+            let result = prelude::run(&ports, &caller, &request, &found, title).await;
+            Prelude::Run { caller, request, answer, found, result }
+        }));
+    }
+
+    fn prelude_of_exec(
+        &mut self,
+        caller: Caller,
+        request: Box<ExecRequest>,
+        answer: Answer<Accepted>,
+    ) {
+        let mut canonical = request.clone();
+        canonical.launch.secret_values.clear();
+        let found = self.name(&caller, request.attempt, &canonical);
+        if let Some(waiting) = self.keys.get_mut(&found.key) {
+            waiting.push(Command::Exec { caller, request, answer });
+            return;
+        }
+        self.keys.insert(found.key, Vec::new());
+        self.hold(request.attempt);
+        let ports = self.ports.clone();
+        self.preludes.push(Box::pin(async move {
+            let result = prelude::exec(&ports, &caller, &found).await;
+            Prelude::Exec { caller, request, answer, found, result }
+        }));
+    }
+
+    /// Reads the records of an attempt, whose machine stays in memory meanwhile.
+    fn load(
+        &mut self,
+        caller: Caller,
+        attempt: AttemptId,
+    ) -> impl Future<Output = Result<Loaded, EngineError>> + Send + use<R> {
+        self.hold(attempt);
+        let ports = self.ports.clone();
+        async move { prelude::on_attempt(&ports, &caller, attempt).await }
+    }
+
+    /// Names a request that starts something.
+    fn name<T: serde::Serialize>(&self, caller: &Caller, attempt: AttemptId, request: &T) -> Found {
+        let client_key = caller.key.clone().unwrap_or_else(|| {
+            uuid::Builder::from_random_bytes(self.runtime.bytes()).into_uuid().to_string()
+        });
+        // Requests have string keys and serialize without fail.
+        let canonical = serde_json::to_vec(request).unwrap_or_default();
+        let key = request_id(caller.owner.as_deref(), &client_key);
+        Found { client_key, key, digest: digest(&canonical), attempt }
+    }
+
+    pub(super) fn on_prelude(&mut self, prelude: Prelude) {
+        match prelude {
+            Prelude::Run { caller, request, answer, found, result } => match result {
+                Ok(Start::New(planned)) => self.begin_run(caller, *request, answer, found, planned),
+                Ok(Start::Repeated(accepted)) => {
+                    self.repeat(accepted, request.launch.secret_values, answer, found.key);
+                }
+                Err(error) => self.fail_start(answer, found.key, error),
+            },
+            Prelude::Exec { caller, request, answer, found, result } => {
+                match result {
+                    Ok(Start::New(loaded)) => {
+                        self.insert(loaded);
+                        self.begin_exec(caller, *request, answer, found.clone());
+                    }
+                    Ok(Start::Repeated(accepted)) => {
+                        self.repeat(accepted, request.launch.secret_values, answer, found.key);
+                    }
+                    Err(error) => self.fail_start(answer, found.key, error),
+                }
+                self.release_hold(found.attempt);
+            }
+            Prelude::Stop { execution, cause, grace_ms, answer, attempt, result } => {
+                match result {
+                    Ok(loaded) => {
+                        let attempt = loaded.attempt;
+                        let subject = execution.map_or(Subject::Attempt, Subject::Execution);
+                        self.insert(loaded);
+                        let request = Request::Stop { execution, cause, grace_ms };
+                        self.ask(attempt, request, Pending::Done(answer, subject));
+                    }
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+                if let Some(attempt) = attempt {
+                    self.release_hold(attempt);
+                }
+            }
+            Prelude::Commit { message, answer, attempt, result } => {
+                match result {
+                    Ok(loaded) => {
+                        self.insert(loaded);
+                        let title = self.title_of(attempt);
+                        let message = message.unwrap_or(title);
+                        self.ask(attempt, Request::Commit { message }, Pending::Commit(answer));
+                    }
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+                self.release_hold(attempt);
+            }
+            Prelude::Remove { force, answer, attempt, result } => {
+                match result {
+                    Ok(loaded) => {
+                        self.insert(loaded);
+                        let pending = Pending::Done(answer, Subject::Attempt);
+                        self.ask(attempt, Request::Remove { force }, pending);
+                    }
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+                self.release_hold(attempt);
+            }
+        }
+    }
+
+    /// Answers a repeated request with what it led to, and takes the secrets that it brought along.
+    fn repeat(
+        &mut self,
+        accepted: Accepted,
+        values: BTreeMap<String, windlass_core::locator::OsBytes>,
+        answer: Answer<Accepted>,
+        key: Uuid,
+    ) {
+        let given = !values.is_empty();
+        let waits = self
+            .machines
+            .get(&accepted.attempt)
+            .is_some_and(|state| state.executions().any(|record| record.id == accepted.execution));
+        if given && waits {
+            self.secrets.keep(accepted.execution, values);
+            let fact = Fact::SecretsGiven { execution: accepted.execution };
+            self.feed(accepted.attempt, Input::Fact(fact));
+        }
+        let _gone = answer.send(Ok(accepted));
+        self.key_is_done(key);
+    }
+
+    fn fail_start(&mut self, answer: Answer<Accepted>, key: Uuid, error: EngineError) {
+        let _gone = answer.send(Err(error));
+        self.key_is_done(key);
+    }
+
+    fn begin_run(
+        &mut self,
+        caller: Caller,
+        request: RunRequest,
+        answer: Answer<Accepted>,
+        found: Found,
+        planned: PlannedRun,
+    ) {
+        let at = self.runtime.now();
+        let title = title(&request);
+        let status = match planned.workspace.worktree() {
+            Some(_) => AttemptStatus::Creating,
+            None => AttemptStatus::Ready,
+        };
+        let attempt = AttemptRecord {
+            id: found.attempt,
+            task: None,
+            title,
+            owner: caller.owner.clone(),
+            status,
+            reason: None,
+            workspace: planned.workspace,
+            commit: request.commit,
+            chain: None,
+            committing: None,
+            commit_message: None,
+            commit_tries: 0,
+            slot: false,
+            chain_stopped: false,
+            claim: None,
+            claimed_from: None,
+            head: None,
+            node: self.about.node,
+            host: self.about.host,
+            epoch: self.lease.epoch,
+            created_at: at,
+            removed_at: None,
+        };
+        let slot = Slot::Chain(attempt.id);
+        let admitted = match self.ask_for_slot(slot, attempt.id, &caller, &request.launch) {
+            Ok(admitted) => admitted,
+            Err(error) => return self.fail_start(answer, found.key, error),
+        };
+        let cwd = attempt.workspace.path().clone();
+        let launch = request.launch;
+        let execution = self.execution(&caller, &found, RunReason::Agent, launch, cwd, at);
+        let key = request_record(&caller, &found, execution.id, at);
+        let source_is_dirty = planned.source_is_dirty;
+        let accepted = Accepted { attempt: attempt.id, execution: execution.id, source_is_dirty };
+        let id = attempt.id;
+        self.machines.insert(id, State::new(attempt));
+        let request = Request::Run { execution: Box::new(execution), key, admitted };
+        self.ask(id, request, Pending::Accepted { accepted, key: found.key, answer });
+    }
+
+    fn begin_exec(
+        &mut self,
+        caller: Caller,
+        request: ExecRequest,
+        answer: Answer<Accepted>,
+        found: Found,
+    ) {
+        let at = self.runtime.now();
+        let Some(state) = self.machines.get(&found.attempt) else {
+            let error = EngineError::no_attempt(found.attempt);
+            return self.fail_start(answer, found.key, error);
+        };
+        let cwd = state.attempt().workspace.path().clone();
+        let reason = request.run_reason;
+        let execution = self.execution(&caller, &found, reason, request.launch.clone(), cwd, at);
+        let slot = Slot::Execution(execution.id);
+        let admitted = match self.ask_for_slot(slot, found.attempt, &caller, &request.launch) {
+            Ok(admitted) => admitted,
+            Err(error) => return self.fail_start(answer, found.key, error),
+        };
+        let key = request_record(&caller, &found, execution.id, at);
+        let accepted =
+            Accepted { attempt: found.attempt, execution: execution.id, source_is_dirty: false };
+        let request = Request::Start { execution: Box::new(execution), key, admitted };
+        self.ask(found.attempt, request, Pending::Accepted { accepted, key: found.key, answer });
+    }
+
+    /// Asks admission before anything is recorded: what is refused leaves nothing that could start later.
+    fn ask_for_slot(
+        &mut self,
+        slot: Slot,
+        attempt: AttemptId,
+        caller: &Caller,
+        launch: &LaunchRequest,
+    ) -> Result<bool, EngineError> {
+        let refuse_when_full = launch.when_full == WhenFull::Refuse;
+        let owner = caller.owner.clone();
+        let limits = self.config.limits;
+        let state = std::mem::replace(&mut self.admission, admission::State::new(limits));
+        let step = state.step(admission::Input::Ask { slot, owner, refuse_when_full });
+        self.admission = step.state;
+        self.slot_of_attempt(slot, attempt);
+        match step.effects.into_iter().next() {
+            Some(admission::Effect::Admit(_)) => Ok(true),
+            Some(admission::Effect::Queue { .. }) | None => Ok(false),
+            Some(admission::Effect::Refuse { why, .. }) => {
+                self.slot_waiters.remove(&slot);
+                Err(refused(&why))
+            }
+        }
+    }
+
+    fn execution(
+        &self,
+        caller: &Caller,
+        found: &Found,
+        run_reason: RunReason,
+        launch: LaunchRequest,
+        cwd: Locator,
+        at: Timestamp,
+    ) -> ExecutionRecord {
+        let id = ExecutionId::new(at, self.ids.ten());
+        self.secrets.keep(id, launch.secret_values);
+        let timeout = match run_reason {
+            RunReason::Background => self.config.background_timeout_ms,
+            RunReason::Setup
+            | RunReason::Agent
+            | RunReason::Cleanup
+            | RunReason::DevServer
+            | RunReason::Git => None,
+        };
+        let options = RunOptions {
+            env: launch.env,
+            secrets: launch.secrets,
+            stdin: launch.stdin,
+            output: launch.output,
+            leftovers: launch.leftovers,
+            limits: TimeLimits {
+                total_ms: launch.timeout_ms.or(timeout),
+                idle_ms: launch.idle_timeout_ms,
+                grace_ms: self.config.stop_grace_ms,
+            },
+            log_cap_bytes: self.config.log_cap_bytes,
+        };
+        ExecutionRecord {
+            id,
+            attempt: found.attempt,
+            owner: caller.owner.clone(),
+            client_key: Some(found.client_key.clone()),
+            action: Action { kind: launch.action, run_reason, next: None },
+            options,
+            repository_lock: None,
+            cwd,
+            phase: Phase::Queued,
+            place: None,
+            void_places: 0,
+            stop: None,
+            pid: None,
+            outcome: None,
+            exit: None,
+            message: None,
+            report: None,
+            before_head: None,
+            after_head: None,
+            committed: None,
+            log: None,
+            preview: None,
+            survivors: Vec::new(),
+            more_survivors: 0,
+            output_incomplete: false,
+            superseded_by: None,
+            created_at: at,
+            started_at: None,
+            ended_at: None,
+        }
+    }
+
+    /// Feeds a request to a machine and remembers who waits for the reply.
+    fn ask(&mut self, attempt: AttemptId, request: Request, pending: Pending) {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.pending.insert(id, pending);
+        self.feed(attempt, Input::Request { id, request });
+    }
+
+    fn insert(&mut self, loaded: Loaded) {
+        if let (false, Some(state)) = (self.machines.contains_key(&loaded.attempt), loaded.state) {
+            self.machines.insert(loaded.attempt, state);
+        }
+    }
+
+    /// Keeps the machine of an attempt in memory while its records are read for a request.
+    fn hold(&mut self, attempt: AttemptId) {
+        *self.held.entry(attempt).or_insert(0) += 1;
+    }
+
+    fn release_hold(&mut self, attempt: AttemptId) {
+        if let Some(count) = self.held.get_mut(&attempt) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&attempt);
+            }
+        }
+        self.drop_if_idle(attempt);
+    }
+
+    fn attempt_in_memory(&self, execution: ExecutionId) -> Option<AttemptId> {
+        let has = |state: &State| state.executions().any(|record| record.id == execution);
+        self.machines.iter().find(|(_, state)| has(state)).map(|(id, _)| *id)
+    }
+
+    fn title_of(&self, attempt: AttemptId) -> String {
+        self.machines.get(&attempt).map(|s| s.attempt().title.clone()).unwrap_or_default()
+    }
+
+    fn on_await_change(
+        &mut self,
+        after: ChangeNumber,
+        answer: futures::channel::oneshot::Sender<()>,
+    ) {
+        if self.last_change > after {
+            let _gone = answer.send(());
+        } else {
+            self.change_waiters.retain(|(_, waiter)| !waiter.is_canceled());
+            self.change_waiters.push((after, answer));
+        }
+    }
+
+    fn status(&self) -> HostStatus {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        HostStatus {
+            pid: self.about.pid,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.lease.epoch.0,
+            running: count(self.admission.running()),
+            queued: count(self.admission.queued()),
+            since_ms: self.about.since.0,
+        }
+    }
+}
+
+fn request_record(
+    caller: &Caller,
+    found: &Found,
+    execution: ExecutionId,
+    at: Timestamp,
+) -> RequestRecord {
+    RequestRecord {
+        client_key: found.client_key.clone(),
+        owner: caller.owner.clone(),
+        attempt: found.attempt,
+        execution,
+        digest: found.digest,
+        at,
+    }
+}
+
+fn refused(why: &Full) -> EngineError {
+    match why {
+        Full::Slots { own, others } => {
+            let names: Vec<_> = own
+                .iter()
+                .map(|slot| match slot {
+                    Slot::Chain(attempt) => attempt.short(),
+                    Slot::Execution(execution) => execution.short(),
+                })
+                .collect();
+            let mut reason = format!("all slots are taken: {}", names.join(", "));
+            if *others > 0 {
+                reason.push_str(&format!(" and {others} of others"));
+            }
+            EngineError::refused(RefusalCode::LimitExecutions, reason)
+        }
+        Full::Queue { length } => EngineError::refused(
+            RefusalCode::QueueFull,
+            format!("{length} executions wait already"),
+        ),
+    }
+}
+
+/// Returns what a run is called: as asked, else its command.
+fn title(request: &RunRequest) -> String {
+    if let Some(title) = request.title.as_deref().map(str::trim).filter(|title| !title.is_empty()) {
+        return title.to_owned();
+    }
+    let text = match &request.launch.action {
+        ActionKind::Command { argv } => {
+            let words = argv.iter().map(|word| String::from_utf8_lossy(&word.0).into_owned());
+            words.collect::<Vec<_>>().join(" ")
+        }
+        ActionKind::Script { script, .. } => script.clone(),
+    };
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(60).collect()
+}

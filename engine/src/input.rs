@@ -1,0 +1,46 @@
+//! Input to running executions: recorded before it is sent, so that a repeated message is written once.
+
+use windlass_core::driver::Ports;
+use windlass_core::id::Epoch;
+use windlass_core::input::{Input, InputError, InputMessage};
+
+use crate::error::{EngineError, RefusalCode};
+use crate::host::records::read_execution;
+use crate::request::{Caller, InputRequest};
+
+/// Sends one message.
+pub(crate) async fn send(
+    ports: &Ports,
+    input: Option<&dyn Input>,
+    epoch: Epoch,
+    caller: &Caller,
+    request: InputRequest,
+) -> Result<(), EngineError> {
+    let no_input = |reason: String| EngineError::refused(RefusalCode::NoInput, reason);
+    let record = read_execution(ports, caller.owner.as_deref(), request.execution).await?;
+    let id = record.id;
+    let Some(input) = input else {
+        return Err(no_input("this engine's backend writes to no standard input".to_owned()));
+    };
+    let Some(place) = record.place else {
+        return Err(no_input(format!("{} has not started yet", id.short())));
+    };
+    let mut position = 0;
+    loop {
+        let message = InputMessage {
+            key: request.key,
+            position,
+            bytes: request.bytes.0.clone().into(),
+            secret: request.secret,
+            close: request.close,
+        };
+        match input.send(id, &place, message, epoch).await {
+            Ok(()) => return Ok(()),
+            // The shim numbers what it took; the key, not the position, tells messages apart.
+            Err(InputError::NotNext { next, .. }) if next != position => position = next,
+            Err(InputError::Superseded { .. }) => return Err(EngineError::Superseded),
+            Err(InputError::Backend(error)) => return Err(error.into()),
+            Err(error) => return Err(no_input(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Bare secret values: held in memory, by execution, until it is final.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use windlass_core::action::SecretSource;
+use windlass_core::id::ExecutionId;
+use windlass_core::locator::OsBytes;
+use windlass_core::secrets::{SecretGone, Secrets};
+
+type Values = BTreeMap<String, OsBytes>;
+
+/// Keeps bare values and asks `sources` for all others.
+pub(crate) struct MemorySecrets {
+    values: Mutex<BTreeMap<ExecutionId, Values>>,
+    sources: Option<Arc<dyn Secrets>>,
+}
+
+impl fmt::Debug for MemorySecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySecrets").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}
+
+impl MemorySecrets {
+    pub(crate) fn new(sources: Option<Arc<dyn Secrets>>) -> Self {
+        Self { values: Mutex::new(BTreeMap::new()), sources }
+    }
+
+    pub(crate) fn keep(&self, execution: ExecutionId, values: Values) {
+        if !values.is_empty() {
+            self.lock().insert(execution, values);
+        }
+    }
+
+    pub(crate) fn forget(&self, execution: ExecutionId) {
+        self.lock().remove(&execution);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ExecutionId, Values>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Secrets for MemorySecrets {
+    async fn resolve(
+        &self,
+        execution: ExecutionId,
+        wanted: &BTreeMap<String, SecretSource>,
+    ) -> Result<Values, SecretGone> {
+        let mut found = Values::new();
+        let mut elsewhere = BTreeMap::new();
+        for (name, source) in wanted {
+            if *source == SecretSource::Memory {
+                let value =
+                    self.lock().get(&execution).and_then(|values| values.get(name).cloned());
+                let gone = || SecretGone { name: name.clone() };
+                found.insert(name.clone(), value.ok_or_else(gone)?);
+            } else {
+                elsewhere.insert(name.clone(), source.clone());
+            }
+        }
+        match (&self.sources, elsewhere.keys().next()) {
+            (_, None) => {}
+            (Some(sources), Some(_)) => found.extend(sources.resolve(execution, &elsewhere).await?),
+            (None, Some(name)) => return Err(SecretGone { name: name.clone() }),
+        }
+        Ok(found)
+    }
+}

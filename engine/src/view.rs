@@ -1,0 +1,608 @@
+//! What clients are shown: the JSON of the command line and of the API, made from core's records.
+//!
+//! Fields are always present and null where nothing is known. Nothing here reads a store or a clock.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+use windlass_core::action::{ActionKind, RunReason};
+use windlass_core::execution::{Survivor, SurvivorReason};
+use windlass_core::id::{AttemptId, ExecutionId, TaskId};
+use windlass_core::locator::Locator;
+use windlass_core::log_store::{GapCause, LogItem, LogStatus, Stream};
+use windlass_core::outcome::{Exit, Outcome};
+use windlass_core::process_store::Change;
+use windlass_core::record::{
+    AttemptRecord, AttemptStatus, ExecutionRecord, LogSummary, Phase, Reason,
+};
+use windlass_core::time::Timestamp;
+use windlass_core::vcs_worktree::{ChangeKind, FileDiff, WorktreeStatus};
+use windlass_core::workspace::{Oid, Workspace};
+
+use crate::handle::HostStatus;
+
+/// The version of the shapes in this module. New fields do not raise it.
+pub const SCHEMA: u32 = 1;
+
+/// A point in time, as RFC 3339 in UTC with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub Timestamp);
+
+/// The last millisecond of the year 9999: RFC 3339 has no later one.
+const LATEST_MS: u64 = 253_402_300_799_999;
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let since = Duration::from_millis(self.0.0.min(LATEST_MS));
+        humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).fmt(f)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let at = humantime::parse_rfc3339(&text).map_err(D::Error::custom)?;
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).map_err(D::Error::custom)?;
+        u64::try_from(since.as_millis()).map(|ms| Self(Timestamp(ms))).map_err(D::Error::custom)
+    }
+}
+
+/// How an execution ended, with what to tell people about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeView {
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// For people, for example which program is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The sums of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogView {
+    /// Entries that were written, those that gaps stand for included: the last number.
+    pub entries: u64,
+    /// Payload bytes, the dropped ones included.
+    pub bytes: u64,
+    /// Payload bytes that gaps stand for.
+    pub dropped_bytes: u64,
+    /// Nothing will be added.
+    pub sealed: bool,
+}
+
+impl From<LogSummary> for LogView {
+    fn from(log: LogSummary) -> Self {
+        let LogSummary { last_seq, bytes, dropped_bytes } = log;
+        Self { entries: last_seq, bytes, dropped_bytes, sealed: true }
+    }
+}
+
+impl From<LogStatus> for LogView {
+    fn from(log: LogStatus) -> Self {
+        let LogStatus { last, bytes, dropped_bytes, sealed, .. } = log;
+        Self { entries: last.0, bytes, dropped_bytes, sealed }
+    }
+}
+
+/// A process that outlived its execution, or how many more did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SurvivorView {
+    /// One, by name.
+    Named {
+        /// Its process number.
+        pid: u32,
+        /// Its command name.
+        name: String,
+        /// Why it lives.
+        reason: SurvivorReason,
+    },
+    /// The rest, counted.
+    More {
+        /// How many.
+        more: u32,
+    },
+}
+
+impl SurvivorView {
+    fn list(named: &[Survivor], more: u32) -> Vec<Self> {
+        let mut all: Vec<_> = named
+            .iter()
+            .map(|survivor| Self::Named {
+                pid: survivor.pid,
+                name: survivor.name.clone(),
+                reason: survivor.reason,
+            })
+            .collect();
+        if more > 0 {
+            all.push(Self::More { more });
+        }
+        all
+    }
+}
+
+/// What a queued execution waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitingFor {
+    /// Its workspace is being made.
+    Workspace,
+    /// A slot among the running executions, a secret or disk space.
+    Slot,
+}
+
+/// One start of one action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionView {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Its id.
+    pub id: ExecutionId,
+    /// The attempt it runs in.
+    pub attempt_id: AttemptId,
+    /// The client it belongs to.
+    pub owner: Option<String>,
+    /// The key of the request that asked for it.
+    pub client_key: Option<String>,
+    /// Why it runs.
+    pub run_reason: RunReason,
+    /// What it runs.
+    pub action: ActionKind,
+    /// Where it runs.
+    pub cwd: Locator,
+    /// `queued`, `starting`, `running`, `stopping`, then the word of its outcome.
+    pub status: String,
+    /// How it ended.
+    pub outcome: Option<OutcomeView>,
+    /// What the kernel saw.
+    pub exit: Option<Exit>,
+    /// The code that the command line ends with for it.
+    pub exit_code: Option<u8>,
+    /// The command's process number while it runs.
+    pub pid: Option<u32>,
+    /// When it was asked for.
+    pub created_at: Time,
+    /// When it began to run.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// From its start to its end, in milliseconds.
+    pub duration_ms: Option<u64>,
+    /// Its total run time limit in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// How many executions are before it in the queue.
+    pub queue: Option<u32>,
+    /// What it waits for while it is queued.
+    pub waiting_for: Option<WaitingFor>,
+    /// HEAD of the worktree before it.
+    pub before_head: Option<Oid>,
+    /// HEAD of the worktree after it.
+    pub after_head: Option<Oid>,
+    /// The commit that saved its changes.
+    pub committed: Option<Oid>,
+    /// The sums of its log.
+    pub log: Option<LogView>,
+    /// The last of its output.
+    pub preview: Option<String>,
+    /// What outlived it.
+    pub survivors: Vec<SurvivorView>,
+    /// Its log lacks output.
+    pub output_incomplete: bool,
+    /// The execution that was run instead.
+    pub superseded_by: Option<ExecutionId>,
+}
+
+/// What a record of an execution does not say itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExecutionContext {
+    /// The sums of a log that is being written.
+    pub log: Option<LogView>,
+    /// What it waits for.
+    pub waiting_for: Option<WaitingFor>,
+}
+
+/// Returns the status word of an execution (`design.md` §4).
+#[must_use]
+pub fn status_word(record: &ExecutionRecord) -> &'static str {
+    match (&record.outcome, record.phase) {
+        (Some(outcome), _) => outcome.word().as_str(),
+        (None, phase) => phase.as_str(),
+    }
+}
+
+impl ExecutionView {
+    /// Makes the view of a record.
+    #[must_use]
+    pub fn new(record: &ExecutionRecord, context: ExecutionContext) -> Self {
+        let duration_ms = match (record.started_at, record.ended_at) {
+            (Some(started), Some(ended)) => Some(ended.ms_since(started)),
+            _ => None,
+        };
+        let queued = record.phase == Phase::Queued && record.outcome.is_none();
+        Self {
+            schema: SCHEMA,
+            id: record.id,
+            attempt_id: record.attempt,
+            owner: record.owner.clone(),
+            client_key: record.client_key.clone(),
+            run_reason: record.action.run_reason,
+            action: record.action.kind.clone(),
+            cwd: record.cwd.clone(),
+            status: status_word(record).to_owned(),
+            outcome: record
+                .outcome
+                .map(|outcome| OutcomeView { outcome, message: record.message.clone() }),
+            exit: record.exit,
+            exit_code: record.outcome.map(|outcome| outcome.exit_code()),
+            pid: record.pid.filter(|_| record.outcome.is_none()),
+            created_at: Time(record.created_at),
+            started_at: record.started_at.map(Time),
+            ended_at: record.ended_at.map(Time),
+            duration_ms,
+            timeout_ms: record.options.limits.total_ms,
+            queue: None,
+            waiting_for: context.waiting_for.filter(|_| queued),
+            before_head: record.before_head.clone(),
+            after_head: record.after_head.clone(),
+            committed: record.committed.clone(),
+            log: record.log.map(LogView::from).or(context.log),
+            preview: record.preview.clone(),
+            survivors: SurvivorView::list(&record.survivors, record.more_survivors),
+            output_incomplete: record.output_incomplete,
+            superseded_by: record.superseded_by,
+        }
+    }
+
+    /// Says whether its outcome is known.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+}
+
+/// One try in its own workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Its id.
+    pub id: AttemptId,
+    /// The task that it belongs to.
+    pub task_id: Option<TaskId>,
+    /// What people call it.
+    pub title: String,
+    /// Where it is in its life.
+    pub status: AttemptStatus,
+    /// Why, if it is held or failed.
+    pub reason: Option<Reason>,
+    /// The repository: its common git directory; null in a plain directory.
+    pub repo: Option<Locator>,
+    /// Where its executions run.
+    pub worktree: Locator,
+    /// Its branch as it was last seen; null in a plain directory.
+    pub branch: Option<String>,
+    /// The base as it was named.
+    pub base: Option<String>,
+    /// The commit that the worktree was made from.
+    pub base_oid: Option<Oid>,
+    /// The branch that its work is meant for.
+    pub target: Option<String>,
+    /// HEAD as it was last seen.
+    pub head: Option<Oid>,
+    /// Commits on this side of the merge base.
+    pub ahead: Option<u64>,
+    /// Commits on the other side.
+    pub behind: Option<u64>,
+    /// Something differs from HEAD or is untracked.
+    pub dirty: Option<bool>,
+    /// Messages that wait for it.
+    pub queue: Vec<serde_json::Value>,
+    /// Saved work of its worktree.
+    pub snapshots: Vec<serde_json::Value>,
+    /// Its executions, newest first; null in lists.
+    pub executions: Option<Vec<ExecutionId>>,
+    /// What its worktree takes on the disk.
+    pub disk_bytes: Option<u64>,
+    /// When it was created.
+    pub created_at: Time,
+    /// When its workspace was removed.
+    pub removed_at: Option<Time>,
+}
+
+impl AttemptView {
+    /// Makes the view of a record, with what its worktree looks like now if that was measured.
+    #[must_use]
+    pub fn new(
+        record: &AttemptRecord,
+        measured: Option<&WorktreeStatus>,
+        executions: Option<Vec<ExecutionId>>,
+    ) -> Self {
+        let worktree = match &record.workspace {
+            Workspace::Worktree(worktree) => Some(worktree),
+            Workspace::Directory { .. } => None,
+        };
+        let seen = measured.and_then(|status| status.branch.clone());
+        Self {
+            schema: SCHEMA,
+            id: record.id,
+            task_id: record.task,
+            title: record.title.clone(),
+            status: record.status,
+            reason: record.reason.clone(),
+            repo: worktree.map(|worktree| worktree.repo.clone()),
+            worktree: record.workspace.path().clone(),
+            branch: seen.or_else(|| worktree.map(|worktree| worktree.branch.clone())),
+            base: worktree.map(|worktree| worktree.base.clone()),
+            base_oid: worktree.map(|worktree| worktree.base_oid.clone()),
+            target: worktree.and_then(|worktree| worktree.target.clone()),
+            head: measured.map(|status| status.head.clone()).or_else(|| record.head.clone()),
+            ahead: measured.map(|status| status.ahead),
+            behind: measured.map(|status| status.behind),
+            dirty: measured.map(|status| status.dirty),
+            queue: Vec::new(),
+            snapshots: Vec::new(),
+            executions,
+            disk_bytes: None,
+            created_at: Time(record.created_at),
+            removed_at: record.removed_at.map(Time),
+        }
+    }
+}
+
+/// Numbers that are missing from a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapView {
+    /// The first missing number.
+    pub first_seq: u64,
+    /// The last missing number, if it is known.
+    pub last_seq: Option<u64>,
+    /// How many payload bytes are missing.
+    pub bytes: u64,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// One line of a log in JSON: an entry, or the gap that stands for missing ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LogEntryView {
+    /// What is missing.
+    Gap {
+        /// The last number that it covers: where to go on.
+        seq: u64,
+        /// What is missing.
+        gap: GapView,
+    },
+    /// UTF-8.
+    Text {
+        /// Its number.
+        seq: u64,
+        /// When it was read.
+        at: Time,
+        /// Which stream.
+        stream: Stream,
+        /// The bytes as written.
+        text: String,
+        /// It does not end a line.
+        partial: bool,
+        /// How many bytes of secret input it stands for; absent for anything else.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        secret_bytes: Option<u64>,
+    },
+    /// Anything else.
+    Bytes {
+        /// Its number.
+        seq: u64,
+        /// When it was read.
+        at: Time,
+        /// Which stream.
+        stream: Stream,
+        /// The bytes as written, in base64 (standard alphabet, padded).
+        bytes: String,
+        /// It does not end a line.
+        partial: bool,
+    },
+}
+
+impl LogEntryView {
+    /// Makes the view of an item.
+    #[must_use]
+    pub fn new(item: &LogItem) -> Self {
+        match item {
+            LogItem::Gap { first, last, bytes, cause } => Self::Gap {
+                seq: item.last_seq().0,
+                gap: GapView {
+                    first_seq: first.0,
+                    last_seq: last.map(|seq| seq.0),
+                    bytes: *bytes,
+                    cause: *cause,
+                },
+            },
+            LogItem::Entry { seq, at, stream, partial, bytes, len } => {
+                let (seq, at, stream, partial) = (seq.0, Time(*at), *stream, *partial);
+                match std::str::from_utf8(bytes) {
+                    Ok(text) => {
+                        let written = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                        let secret_bytes = (*len != written).then_some(*len);
+                        Self::Text { seq, at, stream, text: text.to_owned(), partial, secret_bytes }
+                    }
+                    Err(_) => {
+                        let bytes = base64::engine::general_purpose::STANDARD.encode(bytes);
+                        Self::Bytes { seq, at, stream, bytes, partial }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the number to go on after.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Gap { seq, .. } | Self::Text { seq, .. } | Self::Bytes { seq, .. } => *seq,
+        }
+    }
+
+    /// Returns stream and payload, or `None` for a gap.
+    ///
+    /// # Errors
+    ///
+    /// The base64 is none.
+    pub fn payload(&self) -> Result<Option<(Stream, Bytes)>, base64::DecodeError> {
+        match self {
+            Self::Gap { .. } => Ok(None),
+            Self::Text { stream, text, .. } => {
+                Ok(Some((*stream, Bytes::copy_from_slice(text.as_bytes()))))
+            }
+            Self::Bytes { stream, bytes, .. } => {
+                let bytes = base64::engine::general_purpose::STANDARD.decode(bytes)?;
+                Ok(Some((*stream, bytes.into())))
+            }
+        }
+    }
+}
+
+/// One changed file of a diff.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffFileView {
+    /// Its path, relative to the worktree.
+    pub path: Locator,
+    /// Its former path, if renamed or copied.
+    pub old_path: Option<Locator>,
+    /// How it differs.
+    pub change: ChangeKind,
+    /// Lines added; null for binary content.
+    pub added: Option<u64>,
+    /// Lines removed; null for binary content.
+    pub removed: Option<u64>,
+    /// The new mode in octal; null if deleted.
+    pub mode: Option<String>,
+    /// The file is not tracked.
+    pub untracked: bool,
+}
+
+impl From<FileDiff> for DiffFileView {
+    fn from(file: FileDiff) -> Self {
+        let FileDiff { path, old_path, change, added, removed, mode, untracked } = file;
+        Self { path, old_path, change, added, removed, mode, untracked }
+    }
+}
+
+/// What differs between the merge base and the worktree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffView {
+    /// The merge base.
+    pub base: Oid,
+    /// The commit that HEAD names.
+    pub head: Oid,
+    /// The files, in path order.
+    pub files: Vec<DiffFileView>,
+}
+
+/// That one record was written or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// The batch; several changes may share it.
+    pub number: u64,
+    /// The kind of thing.
+    pub kind: String,
+    /// Its id.
+    pub id: Uuid,
+    /// What it belongs to, for example the attempt of an execution.
+    pub parent_id: Option<Uuid>,
+    /// The client it belongs to.
+    pub owner: Option<String>,
+    /// The state that it was put in; null if it was deleted.
+    pub state: Option<String>,
+    /// How often it has been written.
+    pub revision: u64,
+}
+
+impl From<Change> for ChangeView {
+    fn from(change: Change) -> Self {
+        let Change { number, key, parent, owner, state, revision } = change;
+        Self {
+            number: number.0,
+            kind: key.kind.as_str().to_owned(),
+            id: key.id,
+            parent_id: parent,
+            owner,
+            state,
+            revision: revision.0,
+        }
+    }
+}
+
+/// One line of a log that a search found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchHitView {
+    /// The execution.
+    pub execution_id: ExecutionId,
+    /// Its attempt.
+    pub attempt_id: AttemptId,
+    /// The line, as an entry numbered like the one in which it ends.
+    #[serde(flatten)]
+    pub line: LogEntryView,
+}
+
+/// What is known of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Its process number.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Executions that run.
+    pub running: u32,
+    /// Executions that wait for a slot.
+    pub queued: u32,
+    /// Since when.
+    pub since: Time,
+}
+
+impl From<HostStatus> for HostView {
+    fn from(status: HostStatus) -> Self {
+        let HostStatus { pid, version, epoch, running, queued, since_ms } = status;
+        Self { pid, version, epoch, running, queued, since: Time(Timestamp(since_ms)) }
+    }
+}
+
+/// What became of a commit request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitView {
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// The git execution that commits; null if there was nothing to commit.
+    pub execution_id: Option<ExecutionId>,
+}
+
+/// What went wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorView {
+    /// One of the words in `docs/api.md`.
+    pub kind: String,
+    /// What went wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// An error as it is sent and printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorView,
+}

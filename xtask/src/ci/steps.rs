@@ -1,0 +1,114 @@
+//! The steps.
+
+use super::{Done, Step, alone, output};
+use crate::cargo::cargo;
+use crate::failure::Failure;
+
+pub(super) const ALL: &[Step] = &[
+    Step {
+        name: "fmt",
+        about: "the sources are formatted",
+        hint: "run `cargo fmt --all`",
+        run: fmt,
+    },
+    Step {
+        name: "clippy",
+        about: "no lint complains, in code, tests, examples and benchmarks",
+        hint: "mend what clippy names above, or expect it with a reason",
+        run: clippy,
+    },
+    Step {
+        name: "test",
+        about: "every test passes, those in documentation included",
+        hint: "the failing test is named above; its name is the sentence that does not hold",
+        run: test,
+    },
+    Step {
+        name: "doc",
+        about: "the documentation has no broken links",
+        hint: "mend what rustdoc names above",
+        run: doc,
+    },
+    Step {
+        name: "embed",
+        about: "the example of the README runs",
+        hint: "run `cargo run -p windlass --example embed` and read what it says",
+        run: embed,
+    },
+    Step {
+        name: "alone",
+        about: "the programs built alone carry no crash points and no planted bugs",
+        hint: "a default feature, or a dependency of windlass-cli, turns them on; `cargo tree -e features -p windlass-cli` shows which",
+        run: alone::check,
+    },
+    Step {
+        name: "bench",
+        about: "a tenth of the extreme sizes: nothing is lost, memory stays bounded",
+        hint: "`cargo xtask bench --tenth --profile dev --only ROW` runs one row",
+        run: bench,
+    },
+];
+
+fn fmt() -> Result<Done, Failure> {
+    output::require(cargo().args(["fmt", "--all", "--", "--check"]))
+}
+
+fn clippy() -> Result<Done, Failure> {
+    output::require(cargo().args([
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        "xtask/bench",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn test() -> Result<Done, Failure> {
+    output::require(cargo().args([
+        "test",
+        "--locked",
+        "--workspace",
+        "--features",
+        "xtask/bench",
+    ]))
+}
+
+fn doc() -> Result<Done, Failure> {
+    // Libraries only: the program and the library `windlass` would be written to the same place.
+    output::require(
+        cargo()
+            .args(["doc", "--locked", "--workspace", "--no-deps", "--lib"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+fn embed() -> Result<Done, Failure> {
+    output::require(cargo().args([
+        "run",
+        "--locked",
+        "--quiet",
+        "-p",
+        "windlass",
+        "--example",
+        "embed",
+    ]))
+}
+
+fn bench() -> Result<Done, Failure> {
+    output::require(cargo().args([
+        "run",
+        "--locked",
+        "--quiet",
+        "-p",
+        "xtask",
+        "--",
+        "bench",
+        "--tenth",
+        "--profile",
+        "dev",
+    ]))
+}
