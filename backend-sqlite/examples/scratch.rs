@@ -15,6 +15,11 @@ async fn main() {
         ("50 all valid", format!("{hdr}, json_valid(r.body) {tail}"), 51),
         ("count valid", format!("SELECT sum(json_valid(body)) FROM (SELECT body {tail})"), 51),
         ("count", format!("SELECT sum(length(body)) FROM (SELECT body {tail})"), 51),
+        ("A", format!("SELECT format('%s %s %d %d %d %d', hex(r.id), hex(r.parent), r.at, r.revision, r.change, json_valid(r.body)), r.state, r.owner, r.body {tail}"), 51),
+        ("A2", format!("SELECT hex(r.id)||' '||coalesce(hex(r.parent),'')||' '||r.at||' '||r.revision||' '||r.change||' '||json_valid(r.body), r.state, r.owner, r.body {tail}"), 51),
+        ("A3", format!("SELECT r.id, r.parent, format('%d %d %d %d %d %s%s', r.at, r.revision, r.change, json_valid(r.body), length(r.state), r.state, r.owner), r.body {tail}"), 51),
+        ("B", format!("SELECT format('%s %s %d %d %d %d %d %s%s', hex(r.id), hex(r.parent), r.at, r.revision, r.change, json_valid(r.body), length(r.state), r.state, r.owner), r.body {tail}"), 51),
+        ("body", format!("SELECT r.body {tail}"), 51),
         ("packed", format!("SELECT group_concat(p, '') FROM (SELECT hex(r.id)||coalesce(hex(r.parent),'')||'|'||coalesce(r.owner,'')||'|'||r.state||'|'||r.at||'|'||r.revision||'|'||r.change||'|'||octet_length(r.body)||'|'||r.body AS p {tail})"), 51),
         ("packed valid", format!("SELECT group_concat(p, '') FROM (SELECT hex(r.id)||coalesce(hex(r.parent),'')||'|'||coalesce(r.owner,'')||'|'||r.state||'|'||r.at||'|'||r.revision||'|'||r.change||'|'||json_valid(r.body)||octet_length(r.body)||'|'||r.body AS p {tail})"), 51),
     ];

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::action::{Action, ActionKind, RunOptions, RunReason, TimeLimits};
-use crate::container_service::Running;
-use crate::execution::ResourceUse;
-use crate::id::{NodeId, Nonce};
+use crate::container_service::{Adoption, Launched, Place, Running, StopCause};
+use crate::execution::{ExitReport, FinalReport, ResourceUse};
+use crate::id::{AttemptId, NodeId, Nonce};
 use crate::locator::Locator;
-use crate::outcome::{CompletedBy, Exit, Lost, Outcome, StoppedBy};
+use crate::outcome::{CompletedBy, Exit, Lost, NotStarted, Outcome, StoppedBy};
 use crate::process_store::Record;
 use crate::record::{AttemptStatus, Claim, CommitPolicy, Reason};
+use crate::vcs_worktree::GitStep;
+use crate::workspace::{Oid, Workspace, Worktree};
 use proptest::prelude::*;
 
 const A: AttemptId = AttemptId(Uuid::from_u128(0xa));

@@ -1,29 +1,26 @@
 //! [`Handle`]: what a program does with a running engine. Dropping it detaches; nothing is stopped by that.
 
+mod look;
+mod wait;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::SinkExt as _;
 use futures::channel::{mpsc, oneshot};
-use futures::{SinkExt as _, StreamExt as _};
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, Epoch, ExecutionId, HostId, NodeId};
 use windlass_core::input::Input;
-use windlass_core::log_store::{LogKey, LogPage, LogStatus, LogStoreError, ReadOptions, Seq};
 use windlass_core::outcome::{CompletedBy, StoppedBy};
-use windlass_core::process_store::{
-    ChangeNumber, ChangePage, CheckReport, Cursor, Kind, Query, Record, RecordKey,
-};
+use windlass_core::process_store::{ChangeNumber, ChangePage, CheckReport, Cursor, Kind, Query};
 use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded};
 use windlass_core::time::Timestamp;
-use windlass_core::vcs_worktree::{Diff, DiffDetail, WorktreeStatus};
-use windlass_core::workspace::Worktree;
 
-use crate::error::{EngineError, RefusalCode};
+use crate::error::EngineError;
 use crate::host::command::{Answer, Command};
-use crate::host::prelude::worktree_error;
-use crate::host::records::{decode_error, read_attempt, read_execution, store_error, visible};
+use crate::host::records::{read_attempt, read_execution, store_error, visible};
 use crate::request::{Accepted, Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
 
 /// What became of a commit request.
@@ -370,184 +367,6 @@ impl Handle {
         ))
     }
 
-    /// Waits until the outcome of an execution is known and durable.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::NotFound`]; [`EngineError::Closing`] if the host leaves before.
-    pub async fn ended(
-        &self,
-        caller: &Caller,
-        id: ExecutionId,
-    ) -> Result<ExecutionRecord, EngineError> {
-        self.until(caller, id, |record| record.phase >= Phase::Ended).await
-    }
-
-    /// Waits until nothing of an execution will change any more and what it left is committed or not to be.
-    ///
-    /// # Errors
-    ///
-    /// As [`ended`](Self::ended).
-    pub async fn settled(
-        &self,
-        caller: &Caller,
-        id: ExecutionId,
-    ) -> Result<ExecutionRecord, EngineError> {
-        let record = self.until(caller, id, |record| record.phase == Phase::Final).await?;
-        let key = RecordKey { kind: Kind::Attempt, id: record.attempt.0 };
-        let committed =
-            |attempt: &AttemptRecord| attempt.committing != Some(id) && attempt.chain != Some(id);
-        let mut changes = self.watch(key).await?;
-        let mut attempt = self.attempt(caller, record.attempt).await?;
-        while !committed(&attempt) {
-            let change = changes.next().await.ok_or(EngineError::Closing)?;
-            attempt = AttemptRecord::decode(&change).map_err(decode_error)?;
-        }
-        self.execution(caller, id).await
-    }
-
-    /// Waits until an execution's record is as wanted.
-    async fn until(
-        &self,
-        caller: &Caller,
-        id: ExecutionId,
-        wanted: impl Fn(&ExecutionRecord) -> bool,
-    ) -> Result<ExecutionRecord, EngineError> {
-        let record = self.execution(caller, id).await?;
-        if wanted(&record) {
-            return Ok(record);
-        }
-        let key = RecordKey { kind: Kind::Execution, id: id.0 };
-        let mut changes = self.watch(key).await?;
-        // It may have become so between the first look and the watch.
-        let mut record = self.execution(caller, id).await?;
-        while !wanted(&record) {
-            let change = changes.next().await.ok_or(EngineError::Closing)?;
-            record = ExecutionRecord::decode(&change).map_err(decode_error)?;
-        }
-        Ok(record)
-    }
-
-    /// Subscribes to the durable writes of one record, from now on.
-    async fn watch(&self, key: RecordKey) -> Result<mpsc::UnboundedReceiver<Record>, EngineError> {
-        let (watcher, changes) = mpsc::unbounded();
-        let mut commands = self.commands.clone();
-        commands.send(Command::Watch { key, watcher }).await.map_err(|_| EngineError::Closing)?;
-        Ok(changes)
-    }
-
-    /// Reads one page of a log. An execution that has no log yet gives an empty page.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::NotFound`].
-    pub async fn log_page(
-        &self,
-        caller: &Caller,
-        id: ExecutionId,
-        options: ReadOptions,
-    ) -> Result<LogPage, EngineError> {
-        let record = self.execution(caller, id).await?;
-        match log_key(&record) {
-            Some(log) => self.ports.logs.read(&log, options).await.map_err(|e| log_error(id, e)),
-            None => Ok(LogPage {
-                items: Arc::from([]),
-                next: Seq(0),
-                end: record.phase == Phase::Final,
-            }),
-        }
-    }
-
-    /// Waits until a log has a number above `after` or will never have one.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::NotFound`]; [`EngineError::Closing`] if the host leaves before.
-    pub async fn log_grown(
-        &self,
-        caller: &Caller,
-        id: ExecutionId,
-        after: Seq,
-    ) -> Result<(), EngineError> {
-        let has_log =
-            |record: &ExecutionRecord| log_key(record).is_some() || record.phase == Phase::Final;
-        let record = self.until(caller, id, has_log).await?;
-        match log_key(&record) {
-            Some(log) => self.ports.logs.grown(&log, after).await.map_err(|e| log_error(id, e)),
-            None => Ok(()),
-        }
-    }
-
-    /// Measures a log.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::NotFound`].
-    pub async fn log_status(
-        &self,
-        caller: &Caller,
-        id: ExecutionId,
-    ) -> Result<LogStatus, EngineError> {
-        let record = self.execution(caller, id).await?;
-        match log_key(&record) {
-            Some(log) => self.ports.logs.status(&log).await.map_err(|e| log_error(id, e)),
-            None => Ok(LogStatus { sealed: record.phase == Phase::Final, ..LogStatus::default() }),
-        }
-    }
-
-    /// Compares an attempt's worktree with its merge base.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::Refused`] where there is no worktree (any more).
-    pub async fn diff(
-        &self,
-        caller: &Caller,
-        id: AttemptId,
-        detail: DiffDetail,
-    ) -> Result<Diff, EngineError> {
-        let worktree = self.worktree(caller, id).await?;
-        self.ports.worktrees.diff(id, &worktree, detail).await.map_err(worktree_error)
-    }
-
-    /// Measures an attempt's worktree.
-    ///
-    /// # Errors
-    ///
-    /// As [`diff`](Self::diff).
-    pub async fn worktree_status(
-        &self,
-        caller: &Caller,
-        id: AttemptId,
-    ) -> Result<WorktreeStatus, EngineError> {
-        let worktree = self.worktree(caller, id).await?;
-        self.ports.worktrees.status(id, &worktree).await.map_err(worktree_error)
-    }
-
-    async fn worktree(&self, caller: &Caller, id: AttemptId) -> Result<Worktree, EngineError> {
-        let attempt = self.attempt(caller, id).await?;
-        let code = match attempt.status {
-            AttemptStatus::Removed | AttemptStatus::Removing | AttemptStatus::Failed => {
-                RefusalCode::WorkspaceGone
-            }
-            AttemptStatus::Creating => RefusalCode::WrongState,
-            AttemptStatus::Ready
-            | AttemptStatus::Running
-            | AttemptStatus::Committing
-            | AttemptStatus::Held
-            | AttemptStatus::Parked
-            | AttemptStatus::Finished => {
-                let no = || {
-                    let reason = format!("{} runs in a directory, not in a worktree", id.short());
-                    EngineError::refused(RefusalCode::NotAWorktree, reason)
-                };
-                return attempt.workspace.worktree().cloned().ok_or_else(no);
-            }
-        };
-        let reason = format!("{} has no worktree: it is {}", id.short(), attempt.status.as_str());
-        Err(EngineError::refused(code, reason))
-    }
-
     /// Reads the changes after a number, whole batches. Those of other owners are left out for a caller with one.
     ///
     /// # Errors
@@ -584,23 +403,6 @@ impl Handle {
     /// [`EngineError::Backend`].
     pub async fn check(&self) -> Result<CheckReport, EngineError> {
         self.ports.store.check().await.map_err(store_error)
-    }
-}
-
-fn log_key(record: &ExecutionRecord) -> Option<LogKey> {
-    let place = record.place.clone()?;
-    Some(LogKey { execution: record.id, place })
-}
-
-fn log_error(id: ExecutionId, error: LogStoreError) -> EngineError {
-    match error {
-        LogStoreError::NotFound { .. } => {
-            EngineError::NotFound { what: format!("the log of execution {}", id.short()) }
-        }
-        LogStoreError::Backend(error) => error.into(),
-        LogStoreError::NotNext { .. } | LogStoreError::Sealed { .. } | LogStoreError::Full => {
-            EngineError::refused(RefusalCode::Full, error.to_string())
-        }
     }
 }
 

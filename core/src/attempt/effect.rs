@@ -1,0 +1,170 @@
+//! What the machine asks for: effects, operations and replies.
+
+use crate::container_service::{Place, StopRequest};
+use crate::id::{AttemptId, ExecutionId};
+use crate::process_store::Write;
+use crate::record::ExecutionRecord;
+use crate::time::Timestamp;
+use crate::vcs_worktree::Identity;
+use crate::workspace::{Workspace, Worktree};
+
+/// Names a request that waits for a reply. Not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What a slot is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Slot {
+    /// The chain of an attempt, from its first start to its end.
+    Chain(AttemptId),
+    /// One execution beside the chain.
+    Execution(ExecutionId),
+}
+
+/// Something that the driver must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Store these durably before performing any later effect of this attempt.
+    Persist {
+        /// One batch.
+        writes: Vec<Write>,
+    },
+    /// Begin an operation; its end comes back as a fact.
+    Begin(Operation),
+    /// Feed [`Fact::Woke`] at or after this time.
+    WakeAt(Timestamp),
+    /// Answer a request.
+    Reply {
+        /// Which.
+        request: RequestId,
+        /// With what.
+        reply: Reply,
+    },
+}
+
+/// Something that takes time. Safe to begin twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Take a slot; [`Fact::Admitted`] comes when there is one.
+    TakeSlot {
+        /// For what.
+        slot: Slot,
+        /// Of which client.
+        owner: Option<String>,
+        /// It runs already and counts, whatever the limits say.
+        adopted: bool,
+    },
+    /// Give a slot back.
+    ReleaseSlot(Slot),
+    /// Make the worktree.
+    CreateWorktree(Worktree),
+    /// Verify the workspace and make room for a start.
+    Prepare {
+        /// For which execution.
+        execution: Box<ExecutionRecord>,
+        /// Where it will run.
+        workspace: Workspace,
+    },
+    /// Start the command in its place.
+    Launch {
+        /// Which execution; it has a place.
+        execution: Box<ExecutionRecord>,
+        /// Where it runs.
+        workspace: Workspace,
+    },
+    /// Wait for the outcome.
+    AwaitExit {
+        /// Of which execution.
+        execution: ExecutionId,
+        /// Its place.
+        place: Place,
+    },
+    /// Wait until nothing changes any more; then look at the log's end and the workspace.
+    Finish {
+        /// Of which execution.
+        execution: ExecutionId,
+        /// Its place.
+        place: Place,
+        /// The worktree it ran in, if it is one.
+        worktree: Option<Worktree>,
+    },
+    /// Look at the evidence.
+    Adopt {
+        /// Of which execution.
+        execution: ExecutionId,
+        /// Its place.
+        place: Place,
+    },
+    /// Ask for a stop.
+    Stop {
+        /// Of which execution.
+        execution: ExecutionId,
+        /// Its place.
+        place: Place,
+        /// How.
+        request: StopRequest,
+    },
+    /// Remove a place that was never used.
+    Discard {
+        /// Of which execution.
+        execution: ExecutionId,
+        /// The place.
+        place: Place,
+    },
+    /// Find out how to commit.
+    PlanCommit {
+        /// Where.
+        worktree: Worktree,
+        /// With which message.
+        message: String,
+        /// By whom, if the repository does not say.
+        identity: Identity,
+    },
+    /// Remove the worktree.
+    RemoveWorktree(Worktree),
+}
+
+/// Which rule refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalCode {
+    /// Executions run in the workspace.
+    Busy,
+    /// The workspace is being removed, is gone or was never made.
+    WorkspaceGone,
+    /// What is there is not the recorded worktree.
+    WorkspaceMismatch,
+    /// Something in the worktree exists nowhere else.
+    Unsaved,
+    /// The directory is the user's.
+    NotAWorktree,
+    /// There is no such execution in this attempt.
+    NoExecution,
+    /// The repository is in use by another process.
+    RepositoryBusy,
+    /// Anything else that git or a backend said.
+    Failed,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which rule.
+    pub code: RefusalCode,
+    /// What to tell people.
+    pub message: String,
+}
+
+/// What a request is answered with. It is sent after everything that it claims is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is recorded and will be done.
+    Accepted,
+    /// There was nothing to commit.
+    Clean,
+    /// This git execution commits.
+    Committing(ExecutionId),
+    /// The workspace is gone.
+    Removed,
+    /// It will not be done.
+    Refused(Refusal),
+}

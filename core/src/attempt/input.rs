@@ -1,0 +1,176 @@
+//! What is fed to the machine: requests and facts.
+
+use crate::container_service::{Adoption, Launched, Place, StopCause};
+use crate::execution::{ExitReport, FinalReport};
+use crate::id::ExecutionId;
+use crate::outcome::NotStarted;
+use crate::record::{ExecutionRecord, RequestRecord};
+use crate::vcs_worktree::GitStep;
+use crate::workspace::Oid;
+
+use super::effect::{Refusal, RequestId, Slot};
+
+/// What is fed to the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Somebody asks for something.
+    Request {
+        /// Whom to answer.
+        id: RequestId,
+        /// What they ask for.
+        request: Request,
+    },
+    /// Something happened.
+    Fact(Fact),
+}
+
+/// What somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Record the new attempt of this machine and its first execution.
+    Run {
+        /// The first execution, queued.
+        execution: Box<ExecutionRecord>,
+        /// The key that it was asked for with.
+        key: RequestRecord,
+        /// A slot has been taken for it.
+        admitted: bool,
+    },
+    /// Start one more execution beside the chain.
+    Start {
+        /// The execution, queued.
+        execution: Box<ExecutionRecord>,
+        /// The key that it was asked for with.
+        key: RequestRecord,
+        /// A slot has been taken for it.
+        admitted: bool,
+    },
+    /// Stop one execution, or all of the attempt.
+    Stop {
+        /// Which; `None` is all.
+        execution: Option<ExecutionId>,
+        /// Why.
+        cause: StopCause,
+        /// From TERM to KILL; `None` is the execution's own.
+        grace_ms: Option<u64>,
+    },
+    /// Commit what is dirty.
+    Commit {
+        /// The message.
+        message: String,
+    },
+    /// Remove the workspace.
+    Remove {
+        /// Stop what runs in it first.
+        force: bool,
+    },
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A host took the attempt over; everything is to be looked at.
+    Recovered,
+    /// The time of a [`Effect::WakeAt`] has come.
+    Woke,
+    /// A slot was granted.
+    Admitted(Slot),
+    /// The worktree is there.
+    WorktreeCreated {
+        /// Its commit.
+        head: Oid,
+    },
+    /// The worktree could not be made; nothing of it is left.
+    WorktreeFailed {
+        /// What to tell people.
+        message: String,
+    },
+    /// There is room for a start, and the workspace is the right one.
+    Prepared {
+        /// The execution.
+        execution: ExecutionId,
+        /// The room.
+        place: Place,
+        /// The commit of the workspace, if it is a worktree.
+        head: Option<Oid>,
+    },
+    /// There is no room, or the workspace is not the right one.
+    PrepareFailed {
+        /// The execution.
+        execution: ExecutionId,
+        /// Why it will not start.
+        reason: NotStarted,
+        /// The same for people.
+        message: String,
+    },
+    /// A secret that the execution needs is gone with a former host.
+    SecretMissing {
+        /// The execution.
+        execution: ExecutionId,
+        /// The variable.
+        name: String,
+    },
+    /// Secrets were handed in again.
+    SecretsGiven {
+        /// The execution.
+        execution: ExecutionId,
+    },
+    /// The launch came to an end.
+    Launched {
+        /// The execution.
+        execution: ExecutionId,
+        /// What became of it.
+        launched: Launched,
+    },
+    /// The outcome is known.
+    Exited {
+        /// The execution.
+        execution: ExecutionId,
+        /// The outcome.
+        report: ExitReport,
+    },
+    /// Nothing of the execution will change any more.
+    Finished {
+        /// The execution.
+        execution: ExecutionId,
+        /// What is known of its end.
+        report: FinalReport,
+        /// The last of its output.
+        preview: Option<String>,
+        /// The commit of the workspace after it.
+        head: Option<Oid>,
+    },
+    /// Its evidence was looked at.
+    Adopted {
+        /// The execution.
+        execution: ExecutionId,
+        /// What it says.
+        adoption: Adoption,
+    },
+    /// An operation on the execution failed without telling whether it had an effect.
+    InDoubt {
+        /// The execution.
+        execution: ExecutionId,
+        /// What went wrong.
+        message: String,
+    },
+    /// How to commit is known.
+    CommitPlanned {
+        /// HEAD, if there is nothing to commit.
+        clean: Option<Oid>,
+        /// The step to run, with an id for its execution.
+        step: Option<(ExecutionId, GitStep)>,
+    },
+    /// How to commit could not be found out.
+    CommitRefused {
+        /// What to tell people.
+        message: String,
+    },
+    /// The worktree is gone.
+    WorktreeRemoved,
+    /// The worktree was not removed; it is as it was.
+    RemoveRefused {
+        /// Why.
+        refusal: Refusal,
+    },
+}
