@@ -276,10 +276,7 @@ impl Runs {
     fn unmake(&self, name: &str) -> io::Result<()> {
         let place = self.open_named(name)?;
         for file in place.files()? {
-            match rustix::fs::unlinkat(&place.fd, &file, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
+            place.unlink(&file)?;
         }
         rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?;
         Ok(())
@@ -403,6 +400,14 @@ impl PlaceDir {
         let mut file = File::from(self.open(name, flags)?);
         io::Write::write_all(&mut file, bytes)?;
         file.sync_all()
+    }
+
+    /// Removes a file; one that is not there is removed.
+    pub(crate) fn unlink(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Syncs the directory itself.

@@ -4,6 +4,7 @@ pub mod adoption;
 pub mod cutter;
 pub mod frame;
 pub mod journal;
+pub mod machine;
 pub mod message;
 pub mod retention;
 mod value;

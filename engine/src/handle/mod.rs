@@ -5,6 +5,7 @@ mod wait;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::SinkExt as _;
@@ -80,13 +81,12 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     ports: Ports,
     input: Option<Arc<dyn Input>>,
-    about: About,
-    epoch: Epoch,
+    epoch: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("about", &self.about).finish_non_exhaustive()
+        f.debug_struct("Handle").field("epoch", &self.epoch).finish_non_exhaustive()
     }
 }
 
@@ -95,10 +95,9 @@ impl Handle {
         commands: mpsc::Sender<Command>,
         ports: Ports,
         input: Option<Arc<dyn Input>>,
-        about: About,
-        epoch: Epoch,
+        epoch: Arc<AtomicU64>,
     ) -> Self {
-        Self { commands, ports, input, about, epoch }
+        Self { commands, ports, input, epoch }
     }
 
     /// Sends a command and waits for its answer.
@@ -225,7 +224,8 @@ impl Handle {
     ///
     /// [`EngineError::Refused`] when it takes no input (any more).
     pub async fn input(&self, caller: Caller, request: InputRequest) -> Result<(), EngineError> {
-        crate::input::send(&self.ports, self.input.as_deref(), self.epoch, &caller, request).await
+        let epoch = Epoch(self.epoch.load(Ordering::Acquire));
+        crate::input::send(&self.ports, self.input.as_deref(), epoch, &caller, request).await
     }
 
     /// Reads one execution.

@@ -40,11 +40,15 @@ impl Handle {
         let key = RecordKey { kind: Kind::Attempt, id: record.attempt.0 };
         let committed =
             |attempt: &AttemptRecord| attempt.committing != Some(id) && attempt.chain != Some(id);
-        let mut changes = self.watch(key).await?;
         let mut attempt = self.attempt(caller, record.attempt).await?;
-        while !committed(&attempt) {
-            let change = changes.next().await.ok_or(EngineError::Closing)?;
-            attempt = AttemptRecord::decode(&change).map_err(decode_error)?;
+        if !committed(&attempt) {
+            let mut changes = self.watch(key).await?;
+            // It may have become so between the first look and the watch.
+            attempt = self.attempt(caller, record.attempt).await?;
+            while !committed(&attempt) {
+                let change = changes.next().await.ok_or(EngineError::Closing)?;
+                attempt = AttemptRecord::decode(&change).map_err(decode_error)?;
+            }
         }
         self.execution(caller, id).await
     }

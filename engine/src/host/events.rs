@@ -45,7 +45,7 @@ impl<R: Runtime> Host<R> {
     /// Feeds admission and tells the attempts that were admitted.
     pub(super) fn admit(&mut self, input: admission::Input) {
         let full =
-            std::mem::replace(&mut self.admission, admission::State::new(self.config.limits));
+            std::mem::replace(&mut self.admission, admission::State::new(self.parts.config.limits));
         let step = full.step(input);
         self.admission = step.state;
         for effect in step.effects {
@@ -70,7 +70,7 @@ impl<R: Runtime> Host<R> {
         for write in writes {
             let Write::Put { record, .. } = write else { continue };
             if record.key.kind == Kind::Execution && record.state == Phase::Final.as_str() {
-                self.secrets.forget(windlass_core::id::ExecutionId(record.key.id));
+                self.parts.secrets.forget(windlass_core::id::ExecutionId(record.key.id));
             }
             if let Some(watchers) = self.watchers.get_mut(&record.key) {
                 watchers.retain(|watcher| watcher.unbounded_send(record.clone()).is_ok());

@@ -14,6 +14,7 @@ mod sweep;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::channel::{mpsc, oneshot};
@@ -47,14 +48,34 @@ enum End {
     Trouble(ProcessStoreError),
 }
 
-/// Everything that one lease owns.
-struct Host<R> {
+/// What outlives a lease.
+pub(crate) struct Parts<R> {
     runtime: Arc<R>,
-    ids: Ids<R>,
     ports: Ports,
     secrets: Arc<MemorySecrets>,
     config: Config,
     about: About,
+    /// The epoch of the current lease, for those who send input beside the loop.
+    epoch: Arc<AtomicU64>,
+}
+
+impl<R> Clone for Parts<R> {
+    fn clone(&self) -> Self {
+        Self {
+            runtime: Arc::clone(&self.runtime),
+            ports: self.ports.clone(),
+            secrets: Arc::clone(&self.secrets),
+            config: self.config.clone(),
+            about: self.about,
+            epoch: Arc::clone(&self.epoch),
+        }
+    }
+}
+
+/// Everything that one lease owns.
+struct Host<R> {
+    parts: Parts<R>,
+    ids: Ids<R>,
     lease: Lease,
     machine: attempt::Config,
     driver: Driver,
@@ -71,6 +92,8 @@ struct Host<R> {
     next_request: u64,
     wakes: BTreeSet<(Timestamp, AttemptId)>,
     watchers: BTreeMap<RecordKey, Vec<mpsc::UnboundedSender<Record>>>,
+    /// At how many watched records those without a watcher are looked for.
+    watchers_at_most: usize,
     last_change: ChangeNumber,
     change_waiters: Vec<(ChangeNumber, oneshot::Sender<()>)>,
     closing: Option<Vec<oneshot::Sender<()>>>,
@@ -92,9 +115,11 @@ pub(crate) async fn start<R: Runtime>(
     about: About,
 ) -> Result<Handle, EngineError> {
     let (sender, commands) = mpsc::channel(COMMANDS);
-    let host = Host::take_over(runtime, ports.clone(), secrets, config, about).await?;
-    let handle = Handle::new(sender, ports, input, about, host.lease.epoch);
-    let runtime = Arc::clone(&host.runtime);
+    let epoch = Arc::new(AtomicU64::new(0));
+    let parts = Parts { runtime, ports: ports.clone(), secrets, config, about, epoch };
+    let handle = Handle::new(sender, ports, input, Arc::clone(&parts.epoch));
+    let host = Host::take_over(parts).await?;
+    let runtime = Arc::clone(&host.parts.runtime);
     host.sweep_places();
     runtime.spawn(Box::pin(run(host, commands)));
     Ok(handle)
@@ -105,7 +130,7 @@ async fn run<R: Runtime>(mut host: Host<R>, mut commands: mpsc::Receiver<Command
     loop {
         match host.serve(&mut commands).await {
             End::Closed => break,
-            End::Trouble(error) => match host.start_over(error).await {
+            End::Trouble(error) => match host.start_over(error, &mut commands).await {
                 Some(next) => host = next,
                 None => break,
             },
@@ -163,8 +188,8 @@ impl<R: Runtime> Host<R> {
     fn timer(&self) -> impl FusedFuture<Output = ()> + Unpin + use<R> {
         match self.wakes.first() {
             Some((at, _)) => {
-                let ms = at.ms_since(self.runtime.now()).max(1);
-                self.runtime.sleep(Duration::from_millis(ms)).fuse()
+                let ms = at.ms_since(self.parts.runtime.now()).max(1);
+                self.parts.runtime.sleep(Duration::from_millis(ms)).fuse()
             }
             None => {
                 let never: BoxFuture<'static, ()> = Box::pin(std::future::pending());
@@ -174,7 +199,7 @@ impl<R: Runtime> Host<R> {
     }
 
     fn wake_due(&mut self) {
-        let now = self.runtime.now();
+        let now = self.parts.runtime.now();
         while let Some((at, attempt)) = self.wakes.first().copied() {
             if at > now {
                 break;
@@ -187,7 +212,7 @@ impl<R: Runtime> Host<R> {
     /// Feeds one input to one machine and hands its effects to the driver.
     fn feed(&mut self, id: AttemptId, input: Input) {
         let Some(state) = self.machines.remove(&id) else { return };
-        let step = state.step(&self.machine, self.runtime.now(), input);
+        let step = state.step(&self.machine, self.parts.runtime.now(), input);
         self.machines.insert(id, step.state);
         self.driver.submit(id, step.effects);
         self.drop_if_idle(id);

@@ -2,35 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::channel::mpsc;
 use futures::stream::FuturesUnordered;
 use windlass_core::admission;
-use windlass_core::attempt::{self, Fact, Input, State};
-use windlass_core::driver::{Driver, Ports};
+use windlass_core::attempt::{self, Fact, Input, Slot, State};
+use windlass_core::driver::Driver;
 use windlass_core::id::AttemptId;
 use windlass_core::process_store::{
     ChangeNumber, Kind, ProcessStoreError, ProcessStoreExt as _, Query, RecordKey,
 };
 use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded as _};
 
-use super::Host;
+use super::command::{Command, Pending};
 use super::records::{load_attempt, store_error};
-use crate::config::Config;
+use super::{Host, Parts};
 use crate::error::EngineError;
-use crate::handle::About;
 use crate::runtime::{Ids, Runtime};
-use crate::secrets::MemorySecrets;
 
 impl<R: Runtime> Host<R> {
     /// Raises the epoch, reads what is unfinished and begins to adopt it.
-    pub(super) async fn take_over(
-        runtime: Arc<R>,
-        ports: Ports,
-        secrets: Arc<MemorySecrets>,
-        config: Config,
-        about: About,
-    ) -> Result<Self, EngineError> {
+    pub(super) async fn take_over(parts: Parts<R>) -> Result<Self, EngineError> {
+        let Parts { ports, config, about, .. } = &parts;
         let lease = ports.store.acquire(about.host, about.node).await.map_err(store_error)?;
         let last =
             ports.store.changes(ChangeNumber(u64::MAX >> 1), 1).await.map_err(store_error)?;
@@ -43,12 +38,11 @@ impl<R: Runtime> Host<R> {
             max_void_places: 3,
             identity: config.identity.clone(),
         };
-        let driver = Driver::new(ports.clone(), lease, Box::new(Ids(Arc::clone(&runtime))));
+        let ids = || Ids(Arc::clone(&parts.runtime));
+        let driver = Driver::new(ports.clone(), lease, Box::new(ids()));
+        parts.epoch.store(lease.epoch.0, Ordering::Release);
         let mut host = Self {
-            ids: Ids(Arc::clone(&runtime)),
-            runtime,
-            secrets,
-            about,
+            ids: ids(),
             lease,
             machine,
             driver,
@@ -62,11 +56,11 @@ impl<R: Runtime> Host<R> {
             next_request: 0,
             wakes: BTreeSet::new(),
             watchers: BTreeMap::new(),
+            watchers_at_most: 64,
             last_change: last.last,
             change_waiters: Vec::new(),
             closing: None,
-            config,
-            ports,
+            parts,
         };
         host.recover().await?;
         Ok(host)
@@ -79,7 +73,7 @@ impl<R: Runtime> Host<R> {
         let mut query = Query::newest(Kind::Execution, Query::MAX_LIMIT);
         let active = Phase::ALL.iter().filter(|phase| **phase != Phase::Final);
         query.states = active.map(|phase| phase.as_str().to_owned()).collect();
-        for stored in self.ports.store.list_all(query).await.map_err(store_error)? {
+        for stored in self.parts.ports.store.list_all(query).await.map_err(store_error)? {
             // What cannot be read was set aside by the store or is of a newer version: it is left alone.
             if let Ok(record) = ExecutionRecord::decode(&stored.record) {
                 unfinished.insert(record.attempt);
@@ -89,16 +83,16 @@ impl<R: Runtime> Host<R> {
         let mut query = Query::newest(Kind::Attempt, Query::MAX_LIMIT);
         let busy = [AttemptStatus::Creating, AttemptStatus::Committing, AttemptStatus::Removing];
         query.states = busy.iter().map(|status| status.as_str().to_owned()).collect();
-        for stored in self.ports.store.list_all(query).await.map_err(store_error)? {
+        for stored in self.parts.ports.store.list_all(query).await.map_err(store_error)? {
             unfinished.insert(AttemptId(stored.record.key.id));
         }
         for id in unfinished {
             let key = RecordKey { kind: Kind::Attempt, id: id.0 };
-            let Ok(Some(stored)) = self.ports.store.get(key).await else { continue };
+            let Ok(Some(stored)) = self.parts.ports.store.get(key).await else { continue };
             let Ok(record) = AttemptRecord::decode(&stored.record) else { continue };
             let state = match record.committing {
                 // The execution whose work is being committed is final and not among them.
-                Some(_) => match load_attempt(&self.ports, id).await? {
+                Some(_) => match load_attempt(&self.parts.ports, id).await? {
                     Some(state) => state,
                     None => continue,
                 },
@@ -109,46 +103,76 @@ impl<R: Runtime> Host<R> {
             };
             self.machines.insert(id, state);
         }
+        self.count_the_living();
         for id in self.machines.keys().copied().collect::<Vec<_>>() {
             self.feed(id, Input::Fact(Fact::Recovered));
         }
         Ok(())
     }
 
-    /// After trouble with the store: raises the epoch and builds everything again from what is there.
-    ///
-    /// Requests under way are answered with an error; repeating them with their key is safe. Returns `None` when another
-    /// host has taken over.
-    pub(super) async fn start_over(&mut self, error: ProcessStoreError) -> Option<Self> {
-        let superseded = matches!(error, ProcessStoreError::Superseded { .. });
-        let told = store_error(error);
-        for (_, pending) in std::mem::take(&mut self.pending) {
-            pending.fail(told.clone());
-        }
-        for (_, waiting) in std::mem::take(&mut self.keys) {
-            waiting.into_iter().for_each(|command| command.fail(told.clone()));
-        }
-        if superseded {
-            return None;
-        }
-        loop {
-            let parts = (Arc::clone(&self.runtime), self.ports.clone(), Arc::clone(&self.secrets));
-            let taken =
-                Self::take_over(parts.0, parts.1, parts.2, self.config.clone(), self.about).await;
-            match taken {
-                Ok(mut host) => {
-                    // Those who watch records and changes need not know.
-                    host.watchers = std::mem::take(&mut self.watchers);
-                    host.change_waiters = std::mem::take(&mut self.change_waiters);
-                    host.closing = self.closing.take();
-                    host.next_request = self.next_request;
-                    return Some(host);
-                }
-                Err(_) => {
-                    let pause = Duration::from_millis(self.config.store_retry_ms);
-                    self.runtime.sleep(pause).await;
-                }
+    /// Takes the slots of everything that may run, before anything that waits asks for one.
+    fn count_the_living(&mut self) {
+        let mut taken = Vec::new();
+        for (id, state) in &self.machines {
+            if state.attempt().slot {
+                taken.push((Slot::Chain(*id), state.attempt().owner.clone()));
+            }
+            let lives = |record: &&ExecutionRecord| {
+                record.phase > Phase::Queued && !record.action.run_reason.in_chain()
+            };
+            for record in state.executions().filter(lives) {
+                taken.push((Slot::Execution(record.id), record.owner.clone()));
             }
         }
+        for (slot, owner) in taken {
+            self.admit(admission::Input::Adopt { slot, owner });
+        }
+    }
+
+    /// After trouble with the store: raises the epoch and builds everything again from what is there.
+    ///
+    /// Requests whose batch was under way are answered with an error; repeating them with their key is safe. Returns
+    /// `None` when another host has taken over.
+    pub(super) async fn start_over(
+        &mut self,
+        error: ProcessStoreError,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Option<Self> {
+        let superseded = matches!(error, ProcessStoreError::Superseded { .. });
+        let told = store_error(error);
+        let mut keys = Vec::new();
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            if let Pending::Accepted { key, .. } = &pending {
+                keys.push(*key);
+            }
+            pending.fail(told.clone());
+        }
+        while !superseded {
+            if let Ok(mut host) = Self::take_over(self.parts.clone()).await {
+                host.continue_from(self);
+                for key in keys {
+                    host.key_is_done(key);
+                }
+                return Some(host);
+            }
+            let pause = Duration::from_millis(self.parts.config.store_retry_ms);
+            self.parts.runtime.sleep(pause).await;
+            // Nobody waits for a store that may not come back.
+            while let Ok(command) = commands.try_recv() {
+                command.fail(told.clone());
+            }
+        }
+        None
+    }
+
+    /// Takes over from the loop of the lease before what does not depend on the records.
+    fn continue_from(&mut self, before: &mut Self) {
+        self.preludes = std::mem::take(&mut before.preludes);
+        self.keys = std::mem::take(&mut before.keys);
+        self.held = std::mem::take(&mut before.held);
+        self.watchers = std::mem::take(&mut before.watchers);
+        self.change_waiters = std::mem::take(&mut before.change_waiters);
+        self.closing = before.closing.take();
+        self.next_request = before.next_request;
     }
 }

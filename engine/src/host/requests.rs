@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use futures::channel::mpsc;
 use uuid::Uuid;
 use windlass_core::action::{Action, ActionKind, RunOptions, RunReason, TimeLimits};
 use windlass_core::admission::{self, Full};
 use windlass_core::attempt::{Fact, Input, Request, RequestId, Slot, State, digest};
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::Locator;
-use windlass_core::process_store::ChangeNumber;
+use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
 use windlass_core::record::{
     AttemptRecord, AttemptStatus, ExecutionRecord, Phase, RequestRecord, request_id,
 };
@@ -28,7 +29,7 @@ impl<R: Runtime> Host<R> {
     pub(super) fn on_command(&mut self, command: Command) {
         match command {
             Command::Watch { key, watcher } => {
-                self.watchers.entry(key).or_default().push(watcher);
+                self.on_watch(key, watcher);
                 return;
             }
             Command::AwaitChange { after, answer } => {
@@ -72,7 +73,7 @@ impl<R: Runtime> Host<R> {
                 if let Some(attempt) = attempt {
                     self.hold(attempt);
                 }
-                let ports = self.ports.clone();
+                let ports = self.parts.ports.clone();
                 self.preludes.push(Box::pin(async move {
                     let result = match prelude::attempt_of(&ports, &caller, target).await {
                         Ok(attempt) => prelude::on_attempt(&ports, &caller, attempt).await,
@@ -106,7 +107,7 @@ impl<R: Runtime> Host<R> {
         request: Box<RunRequest>,
         answer: Answer<Accepted>,
     ) {
-        let attempt = AttemptId::new(self.runtime.now(), self.ids.ten());
+        let attempt = AttemptId::new(self.parts.runtime.now(), self.ids.ten());
         let mut canonical = request.clone();
         canonical.launch.secret_values.clear();
         let found = self.name(&caller, attempt, &canonical);
@@ -116,7 +117,7 @@ impl<R: Runtime> Host<R> {
         }
         self.keys.insert(found.key, Vec::new());
         let title = title(&request);
-        let ports = self.ports.clone();
+        let ports = self.parts.ports.clone();
         self.preludes.push(Box::pin(async move {
             let result = prelude::run(&ports, &caller, &request, &found, title).await;
             Prelude::Run { caller, request, answer, found, result }
@@ -138,7 +139,7 @@ impl<R: Runtime> Host<R> {
         }
         self.keys.insert(found.key, Vec::new());
         self.hold(request.attempt);
-        let ports = self.ports.clone();
+        let ports = self.parts.ports.clone();
         self.preludes.push(Box::pin(async move {
             let result = prelude::exec(&ports, &caller, &found).await;
             Prelude::Exec { caller, request, answer, found, result }
@@ -152,14 +153,14 @@ impl<R: Runtime> Host<R> {
         attempt: AttemptId,
     ) -> impl Future<Output = Result<Loaded, EngineError>> + Send + use<R> {
         self.hold(attempt);
-        let ports = self.ports.clone();
+        let ports = self.parts.ports.clone();
         async move { prelude::on_attempt(&ports, &caller, attempt).await }
     }
 
     /// Names a request that starts something.
     fn name<T: serde::Serialize>(&self, caller: &Caller, attempt: AttemptId, request: &T) -> Found {
         let client_key = caller.key.clone().unwrap_or_else(|| {
-            uuid::Builder::from_random_bytes(self.runtime.bytes()).into_uuid().to_string()
+            uuid::Builder::from_random_bytes(self.parts.runtime.bytes()).into_uuid().to_string()
         });
         // Requests have string keys and serialize without fail.
         let canonical = serde_json::to_vec(request).unwrap_or_default();
@@ -244,7 +245,7 @@ impl<R: Runtime> Host<R> {
             .get(&accepted.attempt)
             .is_some_and(|state| state.executions().any(|record| record.id == accepted.execution));
         if given && waits {
-            self.secrets.keep(accepted.execution, values);
+            self.parts.secrets.keep(accepted.execution, values);
             let fact = Fact::SecretsGiven { execution: accepted.execution };
             self.feed(accepted.attempt, Input::Fact(fact));
         }
@@ -265,7 +266,7 @@ impl<R: Runtime> Host<R> {
         found: Found,
         planned: PlannedRun,
     ) {
-        let at = self.runtime.now();
+        let at = self.parts.runtime.now();
         let title = title(&request);
         let status = match planned.workspace.worktree() {
             Some(_) => AttemptStatus::Creating,
@@ -289,8 +290,8 @@ impl<R: Runtime> Host<R> {
             claim: None,
             claimed_from: None,
             head: None,
-            node: self.about.node,
-            host: self.about.host,
+            node: self.parts.about.node,
+            host: self.parts.about.host,
             epoch: self.lease.epoch,
             created_at: at,
             removed_at: None,
@@ -319,7 +320,7 @@ impl<R: Runtime> Host<R> {
         answer: Answer<Accepted>,
         found: Found,
     ) {
-        let at = self.runtime.now();
+        let at = self.parts.runtime.now();
         let Some(state) = self.machines.get(&found.attempt) else {
             let error = EngineError::no_attempt(found.attempt);
             return self.fail_start(answer, found.key, error);
@@ -349,7 +350,7 @@ impl<R: Runtime> Host<R> {
     ) -> Result<bool, EngineError> {
         let refuse_when_full = launch.when_full == WhenFull::Refuse;
         let owner = caller.owner.clone();
-        let limits = self.config.limits;
+        let limits = self.parts.config.limits;
         let state = std::mem::replace(&mut self.admission, admission::State::new(limits));
         let step = state.step(admission::Input::Ask { slot, owner, refuse_when_full });
         self.admission = step.state;
@@ -374,9 +375,9 @@ impl<R: Runtime> Host<R> {
         at: Timestamp,
     ) -> ExecutionRecord {
         let id = ExecutionId::new(at, self.ids.ten());
-        self.secrets.keep(id, launch.secret_values);
+        self.parts.secrets.keep(id, launch.secret_values);
         let timeout = match run_reason {
-            RunReason::Background => self.config.background_timeout_ms,
+            RunReason::Background => self.parts.config.background_timeout_ms,
             RunReason::Setup
             | RunReason::Agent
             | RunReason::Cleanup
@@ -392,9 +393,9 @@ impl<R: Runtime> Host<R> {
             limits: TimeLimits {
                 total_ms: launch.timeout_ms.or(timeout),
                 idle_ms: launch.idle_timeout_ms,
-                grace_ms: self.config.stop_grace_ms,
+                grace_ms: self.parts.config.stop_grace_ms,
             },
-            log_cap_bytes: self.config.log_cap_bytes,
+            log_cap_bytes: self.parts.config.log_cap_bytes,
         };
         ExecutionRecord {
             id,
@@ -467,6 +468,18 @@ impl<R: Runtime> Host<R> {
         self.machines.get(&attempt).map(|s| s.attempt().title.clone()).unwrap_or_default()
     }
 
+    fn on_watch(&mut self, key: RecordKey, watcher: mpsc::UnboundedSender<Record>) {
+        // Those who went away are forgotten now and then: the cost is spread over as many new ones.
+        if self.watchers.len() >= self.watchers_at_most {
+            self.watchers.retain(|_, watchers| {
+                watchers.retain(|watcher| !watcher.is_closed());
+                !watchers.is_empty()
+            });
+            self.watchers_at_most = 64.max(2 * self.watchers.len());
+        }
+        self.watchers.entry(key).or_default().push(watcher);
+    }
+
     fn on_await_change(
         &mut self,
         after: ChangeNumber,
@@ -483,12 +496,12 @@ impl<R: Runtime> Host<R> {
     fn status(&self) -> HostStatus {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         HostStatus {
-            pid: self.about.pid,
+            pid: self.parts.about.pid,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch: self.lease.epoch.0,
             running: count(self.admission.running()),
             queued: count(self.admission.queued()),
-            since_ms: self.about.since.0,
+            since_ms: self.parts.about.since.0,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::runtime::Runtime;
 impl<R: Runtime> Host<R> {
     /// Begins to clear unused places in the background. Nothing ever ran in them: a launch comes after the record.
     pub(super) fn sweep_places(&self) {
-        let ports = self.ports.clone();
+        let ports = self.parts.ports.clone();
         let sweep = async move {
             let Ok(places) = ports.containers.places().await else { return };
             for (execution, place) in places {
@@ -31,6 +31,6 @@ impl<R: Runtime> Host<R> {
                 }
             }
         };
-        self.runtime.spawn(Box::pin(sweep));
+        self.parts.runtime.spawn(Box::pin(sweep));
     }
 }

@@ -1,9 +1,7 @@
 //! The way of an execution from its start to its end.
 
 use super::ladder::Ladder;
-use super::{
-    Effect, HELD_PIPES_MS, LeaderExit, LogTotals, Now, Phase, State, To,
-};
+use super::{Effect, HELD_PIPES_MS, LeaderExit, LogTotals, Now, Phase, State, To};
 use crate::execution::{
     EndCause, ExecFailure, ExecStep, ExitReport, FinalReport, Leftovers, ResourceUse, Survivor,
     SurvivorReason,
@@ -134,13 +132,7 @@ impl State {
         self.leader.is_some() && !self.others
     }
 
-    pub(super) fn on_drained(
-        &mut self,
-        now: Now,
-        open: bool,
-        logged: bool,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_drained(&mut self, now: Now, open: bool, logged: bool, out: &mut Vec<Effect>) {
         let natural = match self.phase {
             Phase::Draining => true,
             Phase::Concluding => false,
@@ -168,8 +160,6 @@ impl State {
         }
         if !lingers {
             out.push(Effect::SealLog);
-        } else if !open {
-            self.settled(now, out);
         }
     }
 
@@ -233,12 +223,7 @@ impl State {
         }
     }
 
-    pub(super) fn on_survivors(
-        &mut self,
-        named: Vec<Survivor>,
-        more: u32,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_survivors(&mut self, named: Vec<Survivor>, more: u32, out: &mut Vec<Effect>) {
         if self.phase == Phase::Naming {
             self.survivors = (named, more);
             self.conclude(out);
@@ -308,11 +293,7 @@ impl State {
                 self.finished = None;
                 out.push(Effect::Leave);
             }
-            Phase::New
-            | Phase::Forking
-            | Phase::Draining
-            | Phase::Naming
-            | Phase::Concluding => {}
+            Phase::New | Phase::Forking | Phase::Draining | Phase::Naming | Phase::Concluding => {}
         }
     }
 

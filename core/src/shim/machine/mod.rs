@@ -7,8 +7,9 @@
 //!
 //! - Effects are performed in their order. [`Effect::Persist`] is a barrier: if it fails, the effects behind it are
 //!   dropped and [`Input::PersistFailed`] is the next input.
-//! - `Fork`, `Look`, `Drain`, `NameSurvivors` and `SealLog` stand last, and their answer is the next input.
-//! - [`Input::Woke`] comes at or after [`State::wake_at_ms`].
+//! - `Fork`, `Look`, `Drain`, `NameSurvivors` and `SealLog` are answered: when all effects of a step are done, the
+//!   answers are the next inputs.
+//! - [`Input::Woke`] comes at or after [`State::wake_at_ms`], which may have passed already.
 //!
 //! The files: this one has the values and the dispatch, `course` the way from start to end, `ladder` the stop,
 //! `requests` what hosts ask for.

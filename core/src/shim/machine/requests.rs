@@ -34,11 +34,6 @@ impl State {
                 if self.raise(stop.epoch) {
                     self.on_stop(now, stop, out);
                     out.push(Effect::Tell { to, notice: Notice::StopTaken });
-                    // An answer stands last.
-                    if let Some(at) = out.iter().position(answered) {
-                        let effect = out.remove(at);
-                        out.push(effect);
-                    }
                 } else {
                     self.superseded(to, out);
                 }
@@ -130,26 +125,5 @@ impl State {
     pub(super) fn close_stdin(&mut self) {
         self.stdin.closed = true;
         self.stdin.waiting_bytes = 0;
-    }
-}
-
-/// Says whether an effect is answered at once.
-fn answered(effect: &Effect) -> bool {
-    match effect {
-        Effect::Fork
-        | Effect::Look
-        | Effect::Drain
-        | Effect::NameSurvivors { .. }
-        | Effect::SealLog => true,
-        Effect::Persist(_)
-        | Effect::OpenGate
-        | Effect::CloseGate
-        | Effect::SignalGroup(_)
-        | Effect::SignalRest(_)
-        | Effect::KillTree
-        | Effect::FeedInput { .. }
-        | Effect::CloseInput
-        | Effect::Tell { .. }
-        | Effect::Leave => false,
     }
 }

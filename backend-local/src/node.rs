@@ -1,0 +1,61 @@
+//! What is the same for every execution of this service: where it is, where places are, what runs shims.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use windlass_core::time::Timestamp;
+
+use crate::identity::Here;
+use crate::place::Runs;
+use crate::shim_program::{ShimChoice, ShimProgram};
+
+/// How local processes are run.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// The directory of all places; made if it is not there, and private to its user.
+    pub runs_dir: PathBuf,
+    /// Where the shim is.
+    pub shim: ShimChoice,
+    /// The free bytes below which nothing new is admitted.
+    pub disk_floor_bytes: u64,
+    /// From TERM to KILL for what a dead shim left running.
+    pub orphan_grace: Duration,
+    /// Whether the data directory is where it was.
+    pub provenance: Provenance,
+}
+
+/// Whether a data directory is where it was when its places were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// It is, and a place that is not is left alone.
+    InPlace,
+    /// It was moved or restored on purpose. Its places are read; what ran in them is on no account signalled.
+    Moved,
+}
+
+/// What the parts of the service share.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) here: Here,
+    pub(crate) runs: Runs,
+    pub(crate) shim: ShimProgram,
+    pub(crate) options: LocalOptions,
+}
+
+impl Node {
+    /// Opens it. Blocking.
+    pub(crate) fn open(options: LocalOptions) -> io::Result<Arc<Self>> {
+        let runs = Runs::open(&options.runs_dir)?;
+        runs.remove_discarded()?;
+        let shim = ShimProgram::open(&options.shim)?;
+        Ok(Arc::new(Self { here: Here::read(), runs, shim, options }))
+    }
+}
+
+/// Returns the time of the wall clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,51 @@
+//! The command line from outside: programs, exit codes, output, files.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+use windlass_tests::repo::TempRepo;
+use windlass_tests::sandbox::{Ran, Sandbox};
+use windlass_tests::schema::Schemas;
+
+mod attempts;
+mod executions;
+mod host;
+mod logs;
+mod refusals;
+mod run;
+mod terminal;
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(env!("CARGO_BIN_EXE_windlass-under-test"))
+}
+
+/// A sandbox and a repository with one commit.
+fn with_repo() -> (Sandbox, TempRepo) {
+    (sandbox(), TempRepo::with_commit())
+}
+
+/// Runs a shell script as an attempt in a worktree of `repo`, in the foreground.
+fn run_script(sandbox: &Sandbox, repo: &TempRepo, flags: &[&str], script: &str) -> Ran {
+    let arguments = [&["run"], flags, &["--", "sh", "-c", script]].concat();
+    sandbox.run_in(repo.path(), arguments)
+}
+
+/// Starts a shell script as an attempt in the background; returns the id that was printed.
+fn run_detached(sandbox: &Sandbox, repo: &TempRepo, flags: &[&str], script: &str) -> String {
+    let flags = [&["-d"], flags].concat();
+    run_script(sandbox, repo, &flags, script).expect(0).text().trim().to_owned()
+}
+
+/// Reads everything about an attempt or execution.
+fn show(sandbox: &Sandbox, id: &str) -> Value {
+    sandbox.run(["show", id, "--json"]).expect(0).json()
+}
+
+/// The schemas that the documents promise.
+fn schemas() -> &'static Schemas {
+    static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| {
+        Schemas::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema"))
+    });
+    &SCHEMAS
+}
