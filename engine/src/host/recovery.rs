@@ -147,7 +147,10 @@ impl<R: Runtime> Host<R> {
             }
             pending.fail(told.clone());
         }
-        while !superseded {
+        if superseded {
+            return None;
+        }
+        loop {
             if let Ok(mut host) = Self::take_over(self.parts.clone()).await {
                 host.continue_from(self);
                 for key in keys {
@@ -162,7 +165,6 @@ impl<R: Runtime> Host<R> {
                 command.fail(told.clone());
             }
         }
-        None
     }
 
     /// Takes over from the loop of the lease before what does not depend on the records.
