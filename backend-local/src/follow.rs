@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::kernel::register;
+
 /// What happens to a place that somebody may wait for.
 const CHANGES: WatchFlags = WatchFlags::MODIFY
+    .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::CREATE)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::DELETE)
@@ -45,7 +47,7 @@ impl Follow {
     /// Begins to listen. Needs a tokio runtime.
     pub(crate) fn open() -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let inotify = AsyncFd::with_interest(inotify, Interest::READABLE)?;
+        let inotify = register(inotify)?;
         let shared = Arc::new(Shared { inotify, watches: Mutex::new(HashMap::new()) });
         let reader = tokio::spawn(read_events(Arc::clone(&shared))).abort_handle();
         Ok(Self { shared, reader })
@@ -112,7 +114,9 @@ async fn read_events(shared: Arc<Shared>) {
         let mut events = inotify::Reader::new(shared.inotify.get_ref(), &mut buffer);
         loop {
             match events.next() {
-                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => wake(&shared, None),
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
+                    wake(&shared, None)
+                }
                 Ok(event) => wake(&shared, Some(event.wd())),
                 Err(Errno::INTR) => {}
                 Err(_) => break,

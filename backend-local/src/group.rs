@@ -113,7 +113,7 @@ pub(crate) fn run(helper: Helper<'_>, cancel: &Cancel) -> Result<Ended, HelperEr
         .group_spawn()
         .map_err(HelperError::Spawn)?;
     let read = Reading::new(child.inner(), helper.stdout, started + helper.deadline)
-        .and_then(|mut reading| reading.to_the_end(cancel).map(|end| (reading, end)));
+        .and_then(|mut reading| reading.until_the_end(cancel).map(|end| (reading, end)));
     // The leader is not reaped yet, so its number is still that of the group.
     let killed = child.kill();
     let status = reap(&mut child).map_err(HelperError::Watch)?;
@@ -168,7 +168,7 @@ impl Reading {
         })
     }
 
-    fn to_the_end(&mut self, cancel: &Cancel) -> io::Result<End> {
+    fn until_the_end(&mut self, cancel: &Cancel) -> io::Result<End> {
         let mut until = self.until;
         loop {
             if self.stdout.is_none() && self.stderr.is_none() && self.exit.is_none() {

@@ -132,6 +132,11 @@ impl Pidfd {
         rustix::fs::fstat(&self.0).ok().map(|stat| stat.st_ino)
     }
 
+    /// Returns another handle to the same process.
+    pub(crate) fn try_clone(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Gives the handle away, for waiting.
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.0
@@ -182,7 +187,8 @@ impl Stat {
             Err(error) => {
                 let gone = [Errno::NOENT, Errno::SRCH].map(|errno| Some(errno.raw_os_error()));
                 // Where /proc itself is not there, nothing is known of anybody.
-                let known = gone.contains(&error.raw_os_error()) && fs::exists("/proc/self/stat").unwrap_or(false);
+                let known = gone.contains(&error.raw_os_error())
+                    && fs::exists("/proc/self/stat").unwrap_or(false);
                 return if known { StatRead::Gone } else { StatRead::Unreadable };
             }
         };
@@ -233,7 +239,10 @@ mod tests {
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
         let line = b"7 (a) b (c) S 1 2 3 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
         let stat = Stat::parse(7, line).unwrap();
-        assert_eq!((stat.name.as_str(), stat.parent, stat.group, stat.session), ("a) b (c", 1, 2, 3));
+        assert_eq!(
+            (stat.name.as_str(), stat.parent, stat.group, stat.session),
+            ("a) b (c", 1, 2, 3)
+        );
         assert_eq!(stat.start_ticks, 12345);
         assert_eq!(Stat::parse(7, b"7 (x) S 1"), None);
     }

@@ -1,1 +1,26 @@
-//! placeholder
+//! Local backends of Windlass: processes under a shim, logs in segment files, git worktrees.
+//!
+//! Each port has a file of its name. No policy is here: what is to run, when and why, others decide.
+
+mod attached;
+mod connection;
+mod container_service;
+mod evidence;
+mod follow;
+mod group;
+mod identity;
+mod input;
+mod kernel;
+mod launch;
+mod log_store;
+mod node;
+mod place;
+mod repository_lock;
+mod segment_reader;
+mod shim_program;
+mod sweep;
+mod vcs_worktree;
+
+pub use container_service::{LocalContainers, LocalOptions, Provenance, ShimChoice};
+pub use log_store::FileLogs;
+pub use vcs_worktree::{GitOptions, GitWorktrees};

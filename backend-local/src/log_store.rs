@@ -3,7 +3,7 @@
 //! It never writes a log. It does not know sockets or processes: that a log is complete is told by the journal, or by a
 //! marker beside it where the shim died.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,6 +55,14 @@ struct PageId {
     bytes: u64,
 }
 
+/// A page for whoever wants the same one.
+#[derive(Clone, Debug)]
+struct SharedPage {
+    page: LogPage,
+    /// A limit ended it, so that it is as it is for ever; else it may turn out to be the end.
+    full: bool,
+}
+
 /// What is remembered of recent reads, all of it bounded, none of it needed.
 #[derive(Debug, Default)]
 struct Recent {
@@ -62,8 +70,10 @@ struct Recent {
     positions: HashMap<(LogId, u64), Position>,
     position_order: VecDeque<(LogId, u64)>,
     /// Pages that are being read, or were a moment ago.
-    pages: HashMap<PageId, Arc<OnceCell<LogPage>>>,
+    pages: HashMap<PageId, Arc<OnceCell<SharedPage>>>,
     page_order: VecDeque<(PageId, u64)>,
+    /// Those in the order, for looking up.
+    known: HashSet<PageId>,
     page_bytes: u64,
 }
 
@@ -102,7 +112,11 @@ impl FileLogs {
     }
 
     /// Reads a page from the files.
-    async fn read_page(&self, log: &LogKey, options: ReadOptions) -> Result<LogPage, LogStoreError> {
+    async fn read_page(
+        &self,
+        log: &LogKey,
+        options: ReadOptions,
+    ) -> Result<SharedPage, LogStoreError> {
         let id = (log.execution, log.place.nonce);
         let limits = Limits {
             items: usize::try_from(options.max_items.max(1)).unwrap_or(usize::MAX),
@@ -117,7 +131,8 @@ impl FileLogs {
         if let Some(position) = page.position {
             self.recent().remember(id, page.next, position);
         }
-        Ok(LogPage { items: page.items.into(), next: Seq(page.next), end })
+        let (full, next) = (page.full, Seq(page.next));
+        Ok(SharedPage { page: LogPage { items: page.items.into(), next, end }, full })
     }
 
     fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
@@ -150,7 +165,9 @@ impl LogStore for FileLogs {
     }
 
     async fn read(&self, log: &LogKey, options: ReadOptions) -> Result<LogPage, LogStoreError> {
-        let From::After(after) = options.from else { return self.read_page(log, options).await };
+        let From::After(after) = options.from else {
+            return Ok(self.read_page(log, options).await?.page);
+        };
         let id = PageId {
             log: (log.execution, log.place.nonce),
             after: after.0,
@@ -160,7 +177,18 @@ impl LogStore for FileLogs {
         // Whoever wants the same page at the same time waits for it and gets the same bytes.
         let cell = Arc::clone(self.recent().pages.entry(id).or_default());
         let wanted = Wanted { recent: &self.recent, id, cell };
-        wanted.cell.get_or_try_init(|| self.read_page(log, options)).await.cloned()
+        let mut fresh = false;
+        let read = || {
+            fresh = true;
+            self.read_page(log, options)
+        };
+        let SharedPage { page, full } = wanted.cell.get_or_try_init(read).await?.clone();
+        if fresh || full || page.end || !self.run("read", log, Log::is_sealed).await? {
+            return Ok(page);
+        }
+        // The log ended since then, perhaps with this page.
+        self.recent().pages.remove(&id);
+        Ok(self.read_page(log, options).await?.page)
     }
 
     async fn grown(&self, log: &LogKey, after: Seq) -> Result<(), LogStoreError> {
@@ -168,7 +196,8 @@ impl LogStore for FileLogs {
         loop {
             let from = From::After(after);
             // A page of the size that readers take, so that they find it read.
-            let page = self.read(log, ReadOptions { from, max_items: 256, max_bytes: 1 << 20 }).await?;
+            let page =
+                self.read(log, ReadOptions { from, max_items: 256, max_bytes: 1 << 20 }).await?;
             if page.next > after || page.end {
                 return Ok(());
             }
@@ -232,18 +261,19 @@ impl Recent {
 
     /// Keeps a page that was read, within bounds: what is in it never changes. An empty one may be filled later, and one
     /// that nobody reads any more is nothing to keep.
-    fn settle(&mut self, id: PageId, cell: &Arc<OnceCell<LogPage>>) {
+    fn settle(&mut self, id: PageId, cell: &Arc<OnceCell<SharedPage>>) {
         if !self.pages.get(&id).is_some_and(|there| Arc::ptr_eq(there, cell)) {
             return;
         }
-        let Some(page) = cell.get().filter(|page| !page.items.is_empty()) else {
+        let Some(page) = cell.get().map(|shared| &shared.page).filter(|page| !page.items.is_empty())
+        else {
             // Ours and the map's.
             if cell.initialized() || Arc::strong_count(cell) <= 2 {
                 self.pages.remove(&id);
             }
             return;
         };
-        if self.page_order.iter().any(|(known, _)| *known == id) {
+        if !self.known.insert(id) {
             return;
         }
         let bytes = page.items.iter().map(size).sum();
@@ -251,6 +281,7 @@ impl Recent {
         self.page_bytes += bytes;
         while self.page_bytes > SHARED_PAGE_BYTES {
             let Some((oldest, bytes)) = self.page_order.pop_front() else { break };
+            self.known.remove(&oldest);
             self.pages.remove(&oldest);
             self.page_bytes -= bytes;
         }
@@ -261,6 +292,7 @@ impl Recent {
         self.position_order.retain(|(id, _)| *id != log);
         self.pages.retain(|id, _| id.log != log);
         self.page_order.retain(|(id, _)| id.log != log);
+        self.known.retain(|id| id.log != log);
         self.page_bytes = self.page_order.iter().map(|(_, bytes)| bytes).sum();
     }
 }
@@ -269,7 +301,7 @@ impl Recent {
 struct Wanted<'a> {
     recent: &'a Mutex<Recent>,
     id: PageId,
-    cell: Arc<OnceCell<LogPage>>,
+    cell: Arc<OnceCell<SharedPage>>,
 }
 
 impl Drop for Wanted<'_> {

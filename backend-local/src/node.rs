@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use windlass_core::time::Timestamp;
 
+use crate::follow::Follow;
 use crate::identity::Here;
 use crate::place::Runs;
 use crate::shim_program::{ShimChoice, ShimProgram};
@@ -41,16 +42,18 @@ pub(crate) struct Node {
     pub(crate) here: Here,
     pub(crate) runs: Runs,
     pub(crate) shim: ShimProgram,
+    pub(crate) follow: Follow,
     pub(crate) options: LocalOptions,
 }
 
 impl Node {
-    /// Opens it. Blocking.
+    /// Opens it. Blocking; needs a tokio runtime.
     pub(crate) fn open(options: LocalOptions) -> io::Result<Arc<Self>> {
         let runs = Runs::open(&options.runs_dir)?;
         runs.remove_discarded()?;
         let shim = ShimProgram::open(&options.shim)?;
-        Ok(Arc::new(Self { here: Here::read(), runs, shim, options }))
+        let follow = Follow::open()?;
+        Ok(Arc::new(Self { here: Here::read(), runs, shim, follow, options }))
     }
 }
 

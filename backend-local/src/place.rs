@@ -149,16 +149,6 @@ impl Runs {
         Ok(Self { fd, path, id })
     }
 
-    /// Returns the directory.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    /// Returns its canonical path.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Makes a place with an empty journal, durably. Making it again gives the same one.
     pub(crate) fn make(
         &self,
@@ -322,7 +312,8 @@ impl PlaceDir {
 
     /// Takes the lock; `None` if somebody holds it.
     pub(crate) fn try_lock(&self) -> io::Result<Option<PlaceLock>> {
-        let file = self.open(LOCK, OFlags::RDWR | OFlags::CREATE)?;
+        // For reading: whoever waits for the place to change is not to wake itself by closing it.
+        let file = self.open(LOCK, OFlags::RDONLY | OFlags::CREATE)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(PlaceLock { _file: file })),
             Err(Errno::WOULDBLOCK) => Ok(None),
@@ -481,7 +472,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let runs = Runs::open(&home.path().join("runs")).unwrap();
         let (execution, nonce) = ids(1);
-        std::os::unix::fs::symlink("/tmp", runs.path().join(name(execution, nonce))).unwrap();
+        std::os::unix::fs::symlink("/tmp", runs.path.join(name(execution, nonce))).unwrap();
         assert!(runs.place(execution, nonce).is_err());
         assert!(runs.make(&Here::read(), execution, nonce).is_err());
     }
@@ -493,7 +484,7 @@ mod tests {
         let here = Here::read();
         let (execution, nonce) = ids(1);
         let made = runs.make(&here, execution, nonce).unwrap();
-        let journal = runs.path().join(name(execution, nonce)).join(JOURNAL);
+        let journal = runs.path.join(name(execution, nonce)).join(JOURNAL);
         fs::write(&journal, b"half").unwrap();
         assert_eq!(runs.make(&here, execution, nonce).unwrap(), made);
         let place = runs.place(execution, nonce).unwrap().unwrap();
@@ -510,8 +501,8 @@ mod tests {
         let runs = Runs::open(home.path()).unwrap();
         let (execution, nonce) = ids(1);
         runs.make(&Here::read(), execution, nonce).unwrap();
-        let aside = runs.path().join(format!("{DISCARDED}{}", name(execution, nonce)));
-        fs::rename(runs.path().join(name(execution, nonce)), &aside).unwrap();
+        let aside = runs.path.join(format!("{DISCARDED}{}", name(execution, nonce)));
+        fs::rename(runs.path.join(name(execution, nonce)), &aside).unwrap();
         assert_eq!(runs.list(&Here::read()).unwrap(), []);
         runs.remove_discarded().unwrap();
         assert!(!aside.exists());

@@ -12,7 +12,8 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, Weak};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use tokio::sync::Mutex;
+use rustix::io::Errno;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use windlass_core::locator::Locator;
 
 /// The name of the lock file in the common git directory.
@@ -32,21 +33,14 @@ impl RepositoryLocks {
     ///
     /// May be dropped; a lock that is got after that is let go at once.
     pub(crate) async fn take(&self, repository: &Locator) -> io::Result<OwnedFd> {
-        let turn = self.turn(repository);
-        let guard = turn.lock_owned().await;
-        let repository = repository.clone();
-        let waiting = tokio::task::spawn_blocking(move || {
-            // The turn ends with the wait, not with whoever asked for it.
-            let _guard = guard;
-            let path = Path::new(OsStr::from_bytes(repository.as_bytes())).join(LOCK_FILE);
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
-            rustix::io::retry_on_intr(|| {
-                rustix::fs::flock(&file, FlockOperation::LockExclusive)
-            })?;
-            Ok(file)
-        });
-        waiting.await.map_err(io::Error::other)?
+        let turn = self.turn(repository).lock_owned().await;
+        let file = open(Path::new(OsStr::from_bytes(repository.as_bytes())))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(error.into()),
+        }
+        wait_in_thread(file, turn)?.await.map_err(io::Error::other)?
     }
 
     fn turn(&self, repository: &Locator) -> Arc<Mutex<()>> {
@@ -59,6 +53,37 @@ impl RepositoryLocks {
         turns.insert(repository.clone(), Arc::downgrade(&turn));
         turn
     }
+}
+
+/// Waits in a thread of its own: a pool of threads would be waited for when its runtime ends.
+///
+/// The thread keeps the turn, so that there is one at most for each repository.
+fn wait_in_thread(
+    file: OwnedFd,
+    turn: OwnedMutexGuard<()>,
+) -> io::Result<oneshot::Receiver<io::Result<OwnedFd>>> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("windlass-lock".to_owned()).spawn(move || {
+        let wait = || rustix::fs::flock(&file, FlockOperation::LockExclusive);
+        let locked = rustix::io::retry_on_intr(wait);
+        drop(turn);
+        // If nobody waits any more, the lock comes back in the error and is let go.
+        drop(sender.send(locked.map(|()| file).map_err(io::Error::from)));
+    })?;
+    Ok(receiver)
+}
+
+/// Opens the lock file, and makes it if it is not there.
+fn open(common: &Path) -> io::Result<OwnedFd> {
+    let path = common.join(LOCK_FILE);
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // Another user's file may be read-only for us; a flock does not mind.
+    match rustix::fs::open(&path, flags | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        other => return Ok(other?),
+    }
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+    Ok(rustix::fs::open(&path, flags | OFlags::RDWR | OFlags::CREATE, mode)?)
 }
 
 #[cfg(test)]

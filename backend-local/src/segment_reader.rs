@@ -210,7 +210,9 @@ impl<'a> SegmentReader<'a> {
             while low < high {
                 let middle = usize::midpoint(low, high);
                 match self.open(indices[middle])? {
-                    Opened::Segment(segment) if segment.header.first_seq <= seq.saturating_add(1) => {
+                    Opened::Segment(segment)
+                        if segment.header.first_seq <= seq.saturating_add(1) =>
+                    {
                         low = middle + 1;
                         found = Some(segment);
                     }

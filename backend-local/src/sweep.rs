@@ -15,15 +15,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use windlass_core::execution::{Survivor, SurvivorReason};
 use windlass_core::id::ExecutionId;
 use windlass_core::shim::adoption::Sweep;
 
 use crate::identity::{Found, Pidfd, ProcessIdentity, Stat, StatRead};
-use crate::pidfd_info::group_lives;
+use crate::kernel::{group_lives, register};
 
 /// The variable that marks every process of an execution.
 pub(crate) const MARK: &str = "WINDLASS_EXECUTION_ID";
@@ -157,7 +155,7 @@ async fn wait_all(members: Vec<Member>, deadline: Instant) -> Vec<Stat> {
 ///
 /// When the descriptor cannot be waited for.
 pub(crate) async fn gone(fd: OwnedFd) -> std::io::Result<()> {
-    let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
+    let fd = register(fd)?;
     fd.readable().await.map(|_| ())
 }
 
@@ -172,12 +170,17 @@ fn find_now(target: &Target) -> Vec<Member> {
     let mut members = seeds(target, &stats);
     let kin: Vec<&Stat> = stats.values().collect();
     loop {
-        let groups: BTreeSet<(u32, u32)> =
-            members.iter().filter_map(|pid| stats.get(pid)).map(|stat| (stat.group, stat.session)).collect();
+        let groups: BTreeSet<(u32, u32)> = members
+            .iter()
+            .filter_map(|pid| stats.get(pid))
+            .map(|stat| (stat.group, stat.session))
+            .collect();
         let more: Vec<u32> = kin
             .iter()
             .filter(|stat| !members.contains(&stat.pid))
-            .filter(|stat| members.contains(&stat.parent) || groups.contains(&(stat.group, stat.session)))
+            .filter(|stat| {
+                members.contains(&stat.parent) || groups.contains(&(stat.group, stat.session))
+            })
             .map(|stat| stat.pid)
             .collect();
         if more.is_empty() {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use windlass_core::id::{HostId, NodeId};
+use windlass_core::id::{ExecutionId, HostId, NodeId};
 use windlass_core::process_store::{
     Expect, Kind, Lease, ProcessStore, Query, Record, RecordKey, Revision, Write,
 };
@@ -25,6 +25,8 @@ use windlass_sqlite::{SqliteOptions, SqliteStore};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// The time of the first record.
+const AT: u64 = 1_700_000_000_000;
 const ROUND: Duration = Duration::from_secs(3);
 
 #[tokio::main(worker_threads = 2)]
@@ -36,39 +38,25 @@ async fn main() -> Result<(), Failure> {
     if arguments.next().as_deref() == Some("--commit-until-killed") {
         return until_killed(Path::new(&directory)).await;
     }
-    let records = std::env::args()
-        .nth(2)
-        .map_or(Ok(1_000_000), |text| text.parse())?;
+    let records = std::env::args().nth(2).map_or(Ok(1_000_000), |text| text.parse())?;
     let directory = tempfile::tempdir_in(directory)?;
 
-    println!(
-        "append of 220 bytes + fdatasync   {:>9.0} /s",
-        appends(directory.path())?
-    );
+    println!("append of 220 bytes + fdatasync   {:>9.0} /s", appends(directory.path())?);
     let store = open(directory.path()).await?;
     let one = commits(&store, 1).await?;
     println!("commits by one task               {one:>9.0} /s");
     let many = commits(&store, 64).await?;
-    println!(
-        "commits by 64 tasks               {many:>9.0} /s   {:.1} times as many",
-        many / one
-    );
+    println!("commits by 64 tasks               {many:>9.0} /s   {:.1} times as many", many / one);
     let updates = updates(&store, 64).await?;
     println!("updates by 64 tasks               {updates:>9.0} /s");
 
     let began = Instant::now();
     fill(&store, records).await?;
-    println!(
-        "{records} records of 1 KiB written in {:.1} s",
-        began.elapsed().as_secs_f64()
-    );
+    println!("{records} records of 1 KiB written in {:.1} s", began.elapsed().as_secs_f64());
     lists(&store).await?;
     store.close().await;
     opens(directory.path()).await?;
-    println!(
-        "resident memory                   {:>9} KiB",
-        resident_kib()
-    );
+    println!("resident memory                   {:>9} KiB", resident_kib());
     Ok(())
 }
 
@@ -87,18 +75,20 @@ fn appends(directory: &Path) -> Result<f64, Failure> {
     Ok(f64::from(count) / began.elapsed().as_secs_f64())
 }
 
-/// Ids that differ in their ends as random ones do.
-fn id(n: u128) -> Uuid {
-    Uuid::from_u128(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+/// Makes an id as the engine does: it begins with its time and ends at random.
+fn id(at: u64, n: u128) -> Uuid {
+    let mut random = n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    random ^= random >> 64;
+    let bytes = random.wrapping_mul(0xbf58_476d_1ce4_e5b9).to_be_bytes();
+    let mut end = [0; 10];
+    end.copy_from_slice(&bytes[6..]);
+    ExecutionId::new(Timestamp(at), end).0
 }
 
 fn record(n: u128, state: &str, at: u64, body_bytes: usize) -> Record {
     Record {
-        key: RecordKey {
-            kind: Kind::Execution,
-            id: id(n),
-        },
-        parent: Some(id(n / 3)),
+        key: RecordKey { kind: Kind::Execution, id: id(at, n) },
+        parent: Some(id(at, n / 3)),
         owner: (n.is_multiple_of(4)).then(|| format!("client-{}", n % 100)),
         state: state.to_owned(),
         at: Timestamp(at),
@@ -107,7 +97,7 @@ fn record(n: u128, state: &str, at: u64, body_bytes: usize) -> Record {
 }
 
 async fn acquire(store: &SqliteStore) -> Result<Lease, Failure> {
-    Ok(store.acquire(HostId(id(1)), NodeId(id(2))).await?)
+    Ok(store.acquire(HostId(id(AT, 1)), NodeId(id(AT, 2))).await?)
 }
 
 /// Returns how many batches of one new record a second `tasks` tasks commit.
@@ -123,15 +113,9 @@ async fn commits(store: &Arc<SqliteStore>, tasks: u32) -> Result<f64, Failure> {
                     let n = u128::from(lease.epoch.0) << 80
                         | u128::from(task) << 40
                         | u128::from(count);
-                    let record = record(n, "queued", n as u64 & 0xffff_ffff, 190);
+                    let record = record(n, "queued", AT + u64::from(count), 190);
                     store
-                        .commit(
-                            vec![Write::Put {
-                                record,
-                                expect: Expect::Absent,
-                            }],
-                            lease,
-                        )
+                        .commit(vec![Write::Put { record, expect: Expect::Absent }], lease)
                         .await?;
                     count += 1;
                 }
@@ -157,19 +141,13 @@ async fn updates(store: &Arc<SqliteStore>, tasks: u32) -> Result<f64, Failure> {
                 let n = u128::from(lease.epoch.0) << 80 | u128::from(task) << 40;
                 let mut count = 0_u32;
                 while began.elapsed() < ROUND {
-                    let state = if count.is_multiple_of(2) {
-                        "running"
-                    } else {
-                        "stopping"
-                    };
+                    let state = if count.is_multiple_of(2) { "running" } else { "stopping" };
                     let expect = match count {
                         0 => Expect::Absent,
                         revision => Expect::At(Revision(u64::from(revision))),
                     };
                     let record = record(n, state, 5, 190);
-                    store
-                        .commit(vec![Write::Put { record, expect }], lease)
-                        .await?;
+                    store.commit(vec![Write::Put { record, expect }], lease).await?;
                     count += 1;
                 }
                 Ok::<_, Failure>(count)
@@ -188,16 +166,9 @@ async fn fill(store: &SqliteStore, records: u32) -> Result<(), Failure> {
     let base = 1_u128 << 100;
     for chunk in (0..u128::from(records)).collect::<Vec<_>>().chunks(500) {
         let put = |n: &u128| {
-            let state = if n.is_multiple_of(1_000) {
-                "running"
-            } else {
-                "final"
-            };
-            let at = 1_700_000_000_000 + (*n as u64) * 10;
-            Write::Put {
-                record: record(base + n, state, at, 1_000),
-                expect: Expect::Absent,
-            }
+            let state = if n.is_multiple_of(1_000) { "running" } else { "final" };
+            let at = AT + (*n as u64) * 10;
+            Write::Put { record: record(base + n, state, at, 1_000), expect: Expect::Absent }
         };
         store.commit(chunk.iter().map(put).collect(), lease).await?;
     }
@@ -207,51 +178,24 @@ async fn fill(store: &SqliteStore, records: u32) -> Result<(), Failure> {
 async fn lists(store: &SqliteStore) -> Result<(), Failure> {
     let newest = Query::newest(Kind::Execution, 50);
     let state = |states: &[&str]| states.iter().map(|&state| state.to_owned()).collect();
-    let suffix = id((1 << 100) + 77).simple().to_string();
+    let suffix = id(AT + 770, (1 << 100) + 77).simple().to_string();
     let queries = [
         ("newest 50", newest.clone()),
-        (
-            "newest 50 of a state",
-            Query {
-                states: state(&["running"]),
-                ..newest.clone()
-            },
-        ),
+        ("newest 50 of a state", Query { states: state(&["running"]), ..newest.clone() }),
         (
             "newest 50 of three states",
-            Query {
-                states: state(&["final", "queued", "running"]),
-                ..newest.clone()
-            },
+            Query { states: state(&["final", "queued", "running"]), ..newest.clone() },
         ),
-        (
-            "newest 50 of an owner",
-            Query {
-                owner: Some("client-8".to_owned()),
-                ..newest.clone()
-            },
-        ),
+        ("newest 50 of an owner", Query { owner: Some("client-8".to_owned()), ..newest.clone() }),
         (
             "of a parent",
-            Query {
-                parent: Some(id(((1_u128 << 100) + 900) / 3)),
-                ..newest.clone()
-            },
+            Query { parent: Some(id(AT + 9_000, ((1_u128 << 100) + 900) / 3)), ..newest.clone() },
         ),
         (
             "id ends with 4 digits",
-            Query {
-                id_suffix: Some(suffix[28..].to_owned()),
-                ..newest.clone()
-            },
+            Query { id_suffix: Some(suffix[28..].to_owned()), ..newest.clone() },
         ),
-        (
-            "id ends with 8 digits",
-            Query {
-                id_suffix: Some(suffix[24..].to_owned()),
-                ..newest
-            },
-        ),
+        ("id ends with 8 digits", Query { id_suffix: Some(suffix[24..].to_owned()), ..newest }),
     ];
     for (name, query) in queries {
         let mut times = Vec::new();
@@ -308,15 +252,7 @@ async fn until_killed(directory: &Path) -> Result<(), Failure> {
     let lease = acquire(&store).await?;
     for n in 0_u128.. {
         let record = record(u128::from(lease.epoch.0) << 90 | n, "queued", 9, 1_000);
-        store
-            .commit(
-                vec![Write::Put {
-                    record,
-                    expect: Expect::Absent,
-                }],
-                lease,
-            )
-            .await?;
+        store.commit(vec![Write::Put { record, expect: Expect::Absent }], lease).await?;
         if n == 400 {
             println!("committing");
         }
@@ -328,6 +264,5 @@ async fn until_killed(directory: &Path) -> Result<(), Failure> {
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(0)
+    line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }

@@ -34,12 +34,7 @@ pub struct SqliteOptions {
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self {
-            readers: 4,
-            busy_timeout: Duration::from_secs(5),
-            cache_kib: 2_048,
-            max_bytes: None,
-        }
+        Self { readers: 4, busy_timeout: Duration::from_secs(5), cache_kib: 2_048, max_bytes: None }
     }
 }
 
@@ -63,9 +58,7 @@ pub(crate) struct WriterOptions {
 
 impl fmt::Debug for WriterOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriterOptions")
-            .field("max_bytes", &self.max_bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("WriterOptions").field("max_bytes", &self.max_bytes).finish_non_exhaustive()
     }
 }
 
@@ -82,10 +75,7 @@ pub(crate) async fn open(
         return Err(refused(&path, why));
     }
     if path.to_str().is_none() {
-        return Err(refused(
-            &path,
-            "its path is not UTF-8, and SQLite takes nothing else",
-        ));
+        return Err(refused(&path, "its path is not UTF-8, and SQLite takes nothing else"));
     }
     migrate::bring_up(&path, &connect_options(&path, options), migrations).await?;
 
@@ -93,10 +83,7 @@ pub(crate) async fn open(
         connect: connect_options(&path, options).thread_name(|_| "windlass-store".to_owned()),
         max_bytes: options.max_bytes,
     };
-    let connection = writer
-        .connect()
-        .await
-        .map_err(|error| failed("open", error))?;
+    let connection = writer.connect().await.map_err(|error| failed("open", error))?;
     let reader = connect_options(&path, options)
         .read_only(true)
         .thread_name(|id| format!("windlass-read-{id}"));
@@ -108,14 +95,7 @@ pub(crate) async fn open(
         .idle_timeout(None)
         .test_before_acquire(false)
         .connect_lazy_with(reader);
-    Ok((
-        Db {
-            path,
-            writer,
-            readers,
-        },
-        connection,
-    ))
+    Ok((Db { path, writer, readers }, connection))
 }
 
 fn connect_options(path: &Path, options: &SqliteOptions) -> SqliteConnectOptions {
@@ -184,10 +164,7 @@ pub(crate) fn refused(
     path: &Path,
     why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> ProcessStoreError {
-    let source = NotUsable {
-        path: path.to_owned(),
-        why: why.into(),
-    };
+    let source = NotUsable { path: path.to_owned(), why: why.into() };
     BackendError::permanent(BACKEND, "open", source).into()
 }
 
@@ -212,21 +189,26 @@ pub(crate) enum Condition {
 
 /// Reads the condition from the error's code.
 pub(crate) fn condition(error: &sqlx::Error) -> Condition {
-    /// `SQLITE_BUSY`, `SQLITE_LOCKED`, `SQLITE_FULL`: the low byte of an extended code.
     const BUSY: i32 = 5;
     const LOCKED: i32 = 6;
     const FULL: i32 = 13;
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    match code
-        .and_then(|code| code.parse::<i32>().ok())
-        .map(|code| code & 0xff)
-    {
+    match code(error) {
         Some(BUSY | LOCKED) => Condition::Busy,
         Some(FULL) => Condition::Full,
         _ => Condition::Other,
     }
+}
+
+/// Says whether a value became larger than SQLite takes (1 GB).
+pub(crate) fn too_big(error: &sqlx::Error) -> bool {
+    const TOO_BIG: i32 = 18;
+    code(error) == Some(TOO_BIG)
+}
+
+/// Returns the primary result code, the low byte of the extended one.
+fn code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
 /// Wraps an error of a read, or of a write that may have happened.

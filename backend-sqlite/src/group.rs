@@ -104,17 +104,10 @@ pub(crate) struct Decided<'a> {
 
 /// Decides `batches` one after the other.
 pub(crate) fn decide<'a>(batches: &[Batch<'a>], before: &Before) -> Decided<'a> {
-    let mut deciding = Deciding {
-        before,
-        last: before.last,
-        now: BTreeMap::new(),
-        changes: Vec::new(),
-    };
+    let mut deciding =
+        Deciding { before, last: before.last, now: BTreeMap::new(), changes: Vec::new() };
     let answers = batches.iter().map(|batch| deciding.batch(batch)).collect();
-    Decided {
-        answers,
-        sum: deciding.sum(),
-    }
+    Decided { answers, sum: deciding.sum() }
 }
 
 struct Deciding<'a, 'b> {
@@ -144,10 +137,7 @@ impl<'a> Deciding<'a, '_> {
             return Ok(());
         }
         let current = holder.map_or(Epoch(0), |(_, epoch)| *epoch);
-        Err(ProcessStoreError::Superseded {
-            held: lease.epoch,
-            current,
-        })
+        Err(ProcessStoreError::Superseded { held: lease.epoch, current })
     }
 
     fn check(&mut self, write: &Write) -> Result<(), ProcessStoreError> {
@@ -160,42 +150,23 @@ impl<'a> Deciding<'a, '_> {
             Now::Stored(revision) | Now::Written(Version { revision, .. }) => Some(*revision),
             Now::Absent => None,
             Now::Damaged(reason) => {
-                return Err(ProcessStoreError::Damaged {
-                    key,
-                    reason: reason.clone(),
-                });
+                return Err(ProcessStoreError::Damaged { key, reason: reason.clone() });
             }
         };
         let met = match expected {
             Expect::Absent => found.is_none(),
             Expect::At(revision) => found == Some(revision),
         };
-        if met {
-            Ok(())
-        } else {
-            Err(ProcessStoreError::Conflict {
-                key,
-                expected,
-                found,
-            })
-        }
+        if met { Ok(()) } else { Err(ProcessStoreError::Conflict { key, expected, found }) }
     }
 
     fn now(&mut self, key: RecordKey) -> &mut Now<'a> {
         let before = self.before;
-        self.now
-            .entry(key)
-            .or_insert_with(|| match before.rows.get(&key) {
-                None => Now::Absent,
-                Some(Row {
-                    content: Ok(content),
-                    ..
-                }) => Now::Stored(content.revision),
-                Some(Row {
-                    content: Err(reason),
-                    ..
-                }) => Now::Damaged(reason.clone()),
-            })
+        self.now.entry(key).or_insert_with(|| match before.rows.get(&key) {
+            None => Now::Absent,
+            Some(Row { content: Ok(content), .. }) => Now::Stored(content.revision),
+            Some(Row { content: Err(reason), .. }) => Now::Damaged(reason.clone()),
+        })
     }
 
     fn apply(&mut self, number: ChangeNumber, ordinal: usize, write: &'a Write) {
@@ -206,11 +177,7 @@ impl<'a> Deciding<'a, '_> {
                     Expect::Absent => Revision(1),
                     Expect::At(Revision(revision)) => Revision(revision + 1),
                 };
-                *self.now(key) = Now::Written(Version {
-                    record,
-                    revision,
-                    change: number,
-                });
+                *self.now(key) = Now::Written(Version { record, revision, change: number });
                 Entry {
                     number,
                     ordinal,
@@ -221,22 +188,11 @@ impl<'a> Deciding<'a, '_> {
                     revision,
                 }
             }
-            Write::Delete {
-                expect: Revision(revision),
-                ..
-            } => {
+            Write::Delete { expect: Revision(revision), .. } => {
                 let was = mem::replace(self.now(key), Now::Absent);
                 let (parent, owner) = self.belongings(key, &was);
                 let revision = Revision(revision + 1);
-                Entry {
-                    number,
-                    ordinal,
-                    key,
-                    parent,
-                    owner,
-                    state: None,
-                    revision,
-                }
+                Entry { number, ordinal, key, parent, owner, state: None, revision }
             }
         };
         self.changes.push(entry);
@@ -245,15 +201,13 @@ impl<'a> Deciding<'a, '_> {
     /// Returns parent and owner of a record that is being deleted.
     fn belongings(&self, key: RecordKey, was: &Now<'a>) -> (Option<Uuid>, Option<OwnerOf<'a>>) {
         match was {
-            Now::Written(Version { record, .. }) => (
-                record.parent,
-                record.owner.as_deref().map(OwnerOf::Borrowed),
-            ),
+            Now::Written(Version { record, .. }) => {
+                (record.parent, record.owner.as_deref().map(OwnerOf::Borrowed))
+            }
             Now::Stored(_) => match self.before.rows.get(&key) {
-                Some(Row {
-                    content: Ok(content),
-                    ..
-                }) => (content.parent, content.owner.clone().map(OwnerOf::Owned)),
+                Some(Row { content: Ok(content), .. }) => {
+                    (content.parent, content.owner.clone().map(OwnerOf::Owned))
+                }
                 _ => (None, None),
             },
             Now::Absent | Now::Damaged(_) => (None, None),
@@ -261,10 +215,7 @@ impl<'a> Deciding<'a, '_> {
     }
 
     fn sum(self) -> Sum<'a> {
-        let mut sum = Sum {
-            changes: self.changes,
-            ..Sum::default()
-        };
+        let mut sum = Sum { changes: self.changes, ..Sum::default() };
         for (key, now) in &self.now {
             match (self.before.rows.get(key), now) {
                 (None, Now::Written(version)) => sum.inserts.push(*version),

@@ -23,9 +23,8 @@ pub(crate) struct Migration {
 }
 
 /// The steps from nothing to the newest format, whose number is their count.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    sql: include_str!("../migrations/0001_records.sql"),
-}];
+pub(crate) const MIGRATIONS: &[Migration] =
+    &[Migration { sql: include_str!("../migrations/0001_records.sql") }];
 
 /// `application_id` in the header: the file is a store of ours.
 const APPLICATION_ID: u32 = 0x574e_444c;
@@ -53,10 +52,9 @@ pub(crate) async fn bring_up(
     let found = blocking(move || look(&looked_at)).await?;
     match found {
         Found::Nothing => create(path, options, migrations, known).await,
-        Found::Store { version } if version > known => Err(ProcessStoreError::Newer {
-            found: version,
-            known,
-        }),
+        Found::Store { version } if version > known => {
+            Err(ProcessStoreError::Newer { found: version, known })
+        }
         Found::Store { version } if version < known => {
             migrate(path, options, migrations, known).await
         }
@@ -92,20 +90,14 @@ fn look(path: &Path) -> Result<Found, ProcessStoreError> {
         };
     }
     if length < HEADER_BYTES || &header[..MAGIC.len()] != MAGIC {
-        return Err(refused(
-            path,
-            "it is not a SQLite database, or its beginning is damaged",
-        ));
+        return Err(refused(path, "it is not a SQLite database, or its beginning is damaged"));
     }
     let word = |at: usize| {
         u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
     let (version, application) = (word(60), word(68));
     if application != APPLICATION_ID || version == 0 {
-        return Err(refused(
-            path,
-            "it is a SQLite database, but not one of Windlass",
-        ));
+        return Err(refused(path, "it is a SQLite database, but not one of Windlass"));
     }
     Ok(Found::Store { version })
 }
@@ -118,10 +110,7 @@ async fn create(
     known: u32,
 ) -> Result<(), ProcessStoreError> {
     let options = options.clone().create_if_missing(true);
-    let mut connection = options
-        .connect()
-        .await
-        .map_err(|error| failed("open", error))?;
+    let mut connection = options.connect().await.map_err(|error| failed("open", error))?;
     execute(&mut connection, "BEGIN EXCLUSIVE").await?;
     // Somebody else may have been quicker.
     if version(&mut connection).await? == 0 {
@@ -145,10 +134,7 @@ async fn migrate(
     migrations: &'static [Migration],
     known: u32,
 ) -> Result<(), ProcessStoreError> {
-    let mut connection = options
-        .connect()
-        .await
-        .map_err(|error| failed("open", error))?;
+    let mut connection = options.connect().await.map_err(|error| failed("open", error))?;
     checkpoint(&mut connection).await?;
     // The log may have held the end of a migration that was interrupted.
     let found = version(&mut connection).await?;
@@ -199,9 +185,7 @@ async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), ProcessStor
 async fn version(connection: &mut SqliteConnection) -> Result<u32, ProcessStoreError> {
     let version = pragma::<i64>(connection, "PRAGMA user_version").await;
     let version = version.map_err(|error| failed("migrate", error))?;
-    Ok(version
-        .and_then(|version| u32::try_from(version).ok())
-        .unwrap_or(0))
+    Ok(version.and_then(|version| u32::try_from(version).ok()).unwrap_or(0))
 }
 
 async fn execute(
@@ -216,17 +200,12 @@ async fn execute_owned(
     connection: &mut SqliteConnection,
     sql: String,
 ) -> Result<(), ProcessStoreError> {
-    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-        .execute(connection)
-        .await;
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection).await;
     done.map(|_| ()).map_err(|error| failed("migrate", error))
 }
 
 async fn close(connection: SqliteConnection) -> Result<(), ProcessStoreError> {
-    connection
-        .close()
-        .await
-        .map_err(|error| failed("migrate", error))
+    connection.close().await.map_err(|error| failed("migrate", error))
 }
 
 /// Copies the file; the copy has its name only when it is whole and durable.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 use tokio::sync::{mpsc, oneshot};
 use windlass_core::error::BackendError;
 use windlass_core::id::{HostId, NodeId};
@@ -108,8 +107,7 @@ impl SqliteStore {
 impl ProcessStore for SqliteStore {
     async fn acquire(&self, host: HostId, node: NodeId) -> Result<Lease, ProcessStoreError> {
         let (reply, answer) = oneshot::channel();
-        self.ask("acquire", Job::Acquire { host, node, reply }, answer)
-            .await
+        self.ask("acquire", Job::Acquire { host, node, reply }, answer).await
     }
 
     async fn commit(
@@ -119,16 +117,7 @@ impl ProcessStore for SqliteStore {
     ) -> Result<ChangeNumber, ProcessStoreError> {
         validate(&batch)?;
         let (reply, answer) = oneshot::channel();
-        self.ask(
-            "commit",
-            Job::Commit(CommitJob {
-                writes: batch,
-                lease,
-                reply,
-            }),
-            answer,
-        )
-        .await
+        self.ask("commit", Job::Commit(CommitJob { writes: batch, lease, reply }), answer).await
     }
 
     async fn get(&self, key: RecordKey) -> Result<Option<Stored>, ProcessStoreError> {
@@ -143,22 +132,23 @@ impl ProcessStore for SqliteStore {
         }
     }
 
-    async fn list(&self, query: Query) -> Result<Page, ProcessStoreError> {
+    async fn list(&self, mut query: Query) -> Result<Page, ProcessStoreError> {
         validate_query(&query)?;
-        let error = |error| failed("list", error);
-        let (text, arguments) = query::list(&query).map_err(error)?;
-        let rows = sqlx::query_with(sqlx::AssertSqlSafe(text), arguments)
-            .fetch_all(&self.db.readers)
-            .await
-            .map_err(error)?;
-        let limit = query.limit as usize;
-        let next = match rows.get(limit - 1) {
-            Some(last) if rows.len() > limit => Some(query::cursor(last).map_err(error)?),
-            _ => None,
-        };
-        let readable = |row: &SqliteRow| query::stored(query.kind, row).ok();
-        let records = rows.iter().take(limit).filter_map(readable).collect();
-        Ok(Page { records, next })
+        loop {
+            let (text, arguments) = query::list(&query).map_err(|error| failed("list", error))?;
+            let row = sqlx::query_with(sqlx::AssertSqlSafe(text), arguments)
+                .fetch_one(&self.db.readers)
+                .await;
+            match row.and_then(|row| {
+                let packed: Option<&[u8]> = row.try_get(0)?;
+                query::page(&query, packed.unwrap_or_default()).ok_or(sqlx::Error::RowNotFound)
+            }) {
+                Ok(page) => return Ok(page),
+                // A page may be shorter than asked for, as long as it says where to go on.
+                Err(error) if db::too_big(&error) && query.limit > 1 => query.limit /= 2,
+                Err(error) => return Err(failed("list", error)),
+            }
+        }
     }
 
     async fn changes(
@@ -178,24 +168,17 @@ impl ProcessStore for SqliteStore {
             None => 0,
         };
         let changes = rows.iter().filter_map(query::change).collect();
-        Ok(ChangePage {
-            changes,
-            last: ChangeNumber(u64::try_from(last).unwrap_or(0)),
-        })
+        Ok(ChangePage { changes, last: ChangeNumber(u64::try_from(last).unwrap_or(0)) })
     }
 
     async fn check(&self) -> Result<CheckReport, ProcessStoreError> {
         let mut report = CheckReport::default();
         let error = |error| failed("check", error);
         let mut connection = self.db.readers.acquire().await.map_err(error)?;
-        let found = sqlx::query("PRAGMA integrity_check(100)")
-            .fetch_all(&mut *connection)
-            .await;
+        let found = sqlx::query("PRAGMA integrity_check(100)").fetch_all(&mut *connection).await;
         match found {
             Ok(rows) => {
-                let lines = rows
-                    .iter()
-                    .filter_map(|row| row.try_get::<String, _>(0).ok());
+                let lines = rows.iter().filter_map(|row| row.try_get::<String, _>(0).ok());
                 report.problems.extend(lines.filter(|line| line != "ok"));
             }
             Err(error) => report.problems.push(error.to_string()),
@@ -214,9 +197,7 @@ impl ProcessStore for SqliteStore {
                 },
                 // A damaged page ends the walk, not the report.
                 Err(error) => {
-                    report
-                        .problems
-                        .push(format!("not all records could be read: {error}"));
+                    report.problems.push(format!("not all records could be read: {error}"));
                     break;
                 }
             }

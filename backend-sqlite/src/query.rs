@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments as _, Row as _};
 use uuid::Uuid;
 use windlass_core::process_store::{
-    Change, ChangeNumber, Cursor, Kind, Query, Record, RecordKey, Revision, Stored,
+    Change, ChangeNumber, Cursor, Kind, Page, Query, Record, RecordKey, Revision, Stored,
 };
 use windlass_core::time::Timestamp;
 
@@ -19,6 +19,15 @@ pub(crate) const COLUMNS: &str =
 pub(crate) const GET: &str = "SELECT r.id, r.parent, r.owner, r.state, r.at, r.revision, \
      r.change, r.body, json_valid(r.body) FROM records AS r INDEXED BY records_by_id \
      WHERE r.kind = ? AND r.id = ?";
+
+/// One record as [`page`] reads it: a line of numbers, three of them lengths, then state, owner and body.
+///
+/// A page is one value of such records, because a row for each costs more than finding them: every value of every row is
+/// copied, and every row may wake the reader.
+const PACKED: &str = "format('%s %s %d %d %d %d %d %d %d', hex(r.id), hex(r.parent), r.at, \
+     r.revision, r.change, json_valid(r.body), octet_length(r.state), \
+     coalesce(octet_length(r.owner), -1), octet_length(r.body)) || char(10) || \
+     coalesce(r.state, '') || coalesce(r.owner, '') || coalesce(r.body, '') AS packed";
 
 /// Reads a page of changes. One statement sees one state; the batch that holds the last wanted change is read to its end.
 pub(crate) const CHANGES: &str = "SELECT l.last, c.number, c.kind, c.id, c.parent, c.owner, \
@@ -35,35 +44,33 @@ const MERGED_STATES: usize = 32;
 /// Digits of an id's end that the index of tails holds.
 const TAIL_DIGITS: usize = 8;
 
-/// Makes the text and the arguments that list one row more than the page holds.
+/// Makes the text and the arguments that list one record more than the page holds, as one value for [`page`].
 pub(crate) fn list(query: &Query) -> Result<(String, SqliteArguments), sqlx::Error> {
     let mut states = query.states.clone();
     states.sort_unstable();
     states.dedup();
     let mut building = Building::default();
+    building.push("SELECT group_concat(packed, '') FROM (SELECT ");
+    building.push(PACKED);
     match walks(query, &states) {
-        Walks::One(index) => {
-            building.push(&format!("SELECT {COLUMNS} "));
-            building.walk(index, query, &states)?;
-        }
+        Walks::One(index) => building.walk(index, query, &states)?,
         Walks::Sorted(index) => {
-            building.push(&format!("SELECT {COLUMNS} FROM (SELECT n, at, id "));
+            building.push(" FROM (SELECT n, at, id");
             building.walk(index, query, &states)?;
-            building.push(SORTED_END);
-            building.bind(i64::from(query.limit) + 1)?;
+            building.first_of_walked(query)?;
         }
         Walks::EachState(index) => {
-            building.push(&format!("SELECT {COLUMNS} FROM ("));
+            building.push(" FROM (");
             for (n, state) in states.iter().enumerate() {
                 building.push(if n == 0 { "" } else { " UNION ALL " });
-                building.push("SELECT * FROM (SELECT n, at, id ");
+                building.push("SELECT * FROM (SELECT n, at, id");
                 building.walk(index, query, std::slice::from_ref(state))?;
                 building.push(")");
             }
-            building.push(SORTED_END);
-            building.bind(i64::from(query.limit) + 1)?;
+            building.first_of_walked(query)?;
         }
     }
+    building.push(")");
     Ok((building.text, building.arguments))
 }
 
@@ -91,10 +98,6 @@ fn walks(query: &Query, states: &[String]) -> Walks {
     }
 }
 
-/// Takes the first of what was walked, and only then reads whole rows.
-const SORTED_END: &str = ") AS page CROSS JOIN records AS r ON r.n = page.n \
-     ORDER BY page.at DESC, page.id DESC LIMIT ?";
-
 #[derive(Debug, Default)]
 struct Building {
     text: String,
@@ -115,7 +118,7 @@ impl Building {
 
     /// Adds one walk, from `FROM` to `LIMIT`. A row whose place in the order cannot be read is left out.
     fn walk(&mut self, index: &str, query: &Query, states: &[String]) -> Result<(), sqlx::Error> {
-        self.push("FROM records AS r INDEXED BY ");
+        self.push(" FROM records AS r INDEXED BY ");
         self.push(index);
         self.push(" WHERE kind = ?");
         self.bind(query.kind.as_str())?;
@@ -156,6 +159,15 @@ impl Building {
         self.bind(i64::from(query.limit) + 1)
     }
 
+    /// Takes the first of what was walked, and only then reads whole rows.
+    fn first_of_walked(&mut self, query: &Query) -> Result<(), sqlx::Error> {
+        self.push(
+            ") AS walked CROSS JOIN records AS r ON r.n = walked.n \
+             ORDER BY walked.at DESC, walked.id DESC LIMIT ?",
+        );
+        self.bind(i64::from(query.limit) + 1)
+    }
+
     fn suffix(&mut self, suffix: &str) -> Result<(), sqlx::Error> {
         if suffix.len() >= 2 {
             let tail: String = suffix.chars().rev().take(TAIL_DIGITS).collect();
@@ -175,18 +187,10 @@ impl Building {
 
 /// Reads a row of [`COLUMNS`]; an error is the reason why the record is damaged.
 pub(crate) fn stored(kind: Kind, row: &SqliteRow) -> Result<Stored, String> {
-    let id = optional_blob(row, 0)
-        .map_err(reason)?
-        .ok_or("it has no id")?;
+    let id = optional_blob(row, 0).map_err(reason)?.ok_or("it has no id")?;
     let state: String = row.try_get(3).map_err(reason)?;
-    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    if state.is_empty() || state.len() > 32 || !state.bytes().all(word) {
-        return Err(format!("the state {state:?} is not a short word"));
-    }
     let body: String = row.try_get(7).map_err(reason)?;
-    if row.try_get::<i64, _>(8).map_err(reason)? != 1 {
-        return Err("its body is not JSON text".to_owned());
-    }
+    is_readable(&state, row.try_get(8).map_err(reason)?)?;
     Ok(Stored {
         record: Record {
             key: RecordKey { kind, id },
@@ -201,14 +205,71 @@ pub(crate) fn stored(kind: Kind, row: &SqliteRow) -> Result<Stored, String> {
     })
 }
 
-/// Reads the place of a row in the order of the list.
-pub(crate) fn cursor(row: &SqliteRow) -> Result<Cursor, sqlx::Error> {
-    let id = optional_blob(row, 0)?.ok_or(sqlx::Error::RowNotFound)?;
-    let at: i64 = row.try_get(4)?;
-    Ok(Cursor {
-        at: Timestamp(u64::try_from(at).unwrap_or(0)),
-        id,
-    })
+/// Says what a stored record must fulfil beyond the types of its columns.
+fn is_readable(state: &str, valid_json: i64) -> Result<(), String> {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if state.is_empty() || state.len() > 32 || !state.bytes().all(word) {
+        return Err(format!("the state {state:?} is not a short word"));
+    }
+    if valid_json == 1 { Ok(()) } else { Err("its body is not JSON text".to_owned()) }
+}
+
+/// Reads the value that [`list`] selects. Damaged records are left out.
+///
+/// Returns `None` if the value itself cannot be taken apart.
+pub(crate) fn page(query: &Query, mut packed: &[u8]) -> Option<Page> {
+    let mut found = Vec::new();
+    while !packed.is_empty() {
+        let (place, stored, rest) = unpack(query.kind, packed)?;
+        found.push((place, stored));
+        packed = rest;
+    }
+    // The order in which an aggregate takes its rows is no promise.
+    found.sort_unstable_by_key(|((at, id), _)| std::cmp::Reverse((*at, *id)));
+    let limit = query.limit as usize;
+    let next = match found.get(limit - 1) {
+        Some(((at, id), _)) if found.len() > limit => Some(Cursor { at: *at, id: *id }),
+        _ => None,
+    };
+    let records = found.into_iter().take(limit).filter_map(|(_, stored)| stored).collect();
+    Some(Page { records, next })
+}
+
+/// A place in the order of the list.
+type Place = (Timestamp, Uuid);
+
+/// Takes the first record off: its place, the record unless it is damaged, and the rest.
+fn unpack(kind: Kind, packed: &[u8]) -> Option<(Place, Option<Stored>, &[u8])> {
+    let (line, rest) = packed.split_at_checked(packed.iter().position(|&byte| byte == b'\n')?)?;
+    let mut fields = std::str::from_utf8(line).ok()?.split(' ');
+    let id = Uuid::try_parse(fields.next()?).ok()?;
+    let parent = fields.next()?;
+    let mut integer = || fields.next()?.parse::<i64>().ok();
+    let (at, revision, change, valid) = (integer()?, integer()?, integer()?, integer()?);
+    let (state_bytes, owner_bytes, body_bytes) = (integer()?, integer()?, integer()?);
+    let length = |bytes: i64| usize::try_from(bytes).unwrap_or(0);
+    let (state, rest) = rest[1..].split_at_checked(length(state_bytes))?;
+    let (owner, rest) = rest.split_at_checked(length(owner_bytes))?;
+    let (body, rest) = rest.split_at_checked(length(body_bytes))?;
+
+    let number = |integer: i64| u64::try_from(integer).ok();
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+    let stored = || {
+        let state = text(state)?;
+        is_readable(&state, valid).ok()?;
+        let record = Record {
+            key: RecordKey { kind, id },
+            parent: if parent.is_empty() { None } else { Some(Uuid::try_parse(parent).ok()?) },
+            owner: if owner_bytes < 0 { None } else { Some(text(owner)?) },
+            state,
+            at: Timestamp(number(at)?),
+            body: text(body)?,
+        };
+        let (revision, change) = (Revision(number(revision)?), ChangeNumber(number(change)?));
+        Some(Stored { record, revision, change })
+    };
+    let place = (Timestamp(number(at).unwrap_or(0)), id);
+    Some((place, stored(), rest))
 }
 
 /// Reads a row of [`CHANGES`]; `None` for the one that only holds the last number, and for a damaged one.
@@ -228,10 +289,7 @@ pub(crate) fn change(row: &SqliteRow) -> Option<Change> {
 /// Reads a row of all records; an error names it as far as it can be read, and says why.
 pub(crate) fn readable(row: &SqliteRow) -> Result<(), String> {
     let word: Result<&str, _> = row.try_get(9);
-    let id = optional_blob(row, 0)
-        .ok()
-        .flatten()
-        .map(|id| id.to_string());
+    let id = optional_blob(row, 0).ok().flatten().map(|id| id.to_string());
     let n: i64 = row.try_get(10).unwrap_or_default();
     let name = |kind: &str| match &id {
         Some(id) => format!("{kind} {id}"),
@@ -243,9 +301,7 @@ pub(crate) fn readable(row: &SqliteRow) -> Result<(), String> {
     let Some(kind) = Kind::from_word(word) else {
         return Err(format!("{}: there is no kind {word:?}", name("record")));
     };
-    stored(kind, row)
-        .map(|_| ())
-        .map_err(|reason| format!("{}: {reason}", name(word)))
+    stored(kind, row).map(|_| ()).map_err(|reason| format!("{}: {reason}", name(word)))
 }
 
 /// Reads an id; `None` where the column is NULL.
@@ -255,9 +311,7 @@ pub(crate) fn optional_blob(row: &SqliteRow, index: usize) -> Result<Option<Uuid
         index: index.to_string(),
         source: source.into(),
     };
-    bytes
-        .map(|bytes| Uuid::from_slice(bytes).map_err(decode))
-        .transpose()
+    bytes.map(|bytes| Uuid::from_slice(bytes).map_err(decode)).transpose()
 }
 
 /// Returns the id as it is stored.

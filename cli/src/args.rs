@@ -324,7 +324,15 @@ pub struct PsArgs {
 
 /// The status words of executions.
 pub const STATUS_WORDS: [&str; 9] = [
-    "queued", "starting", "running", "stopping", "completed", "failed", "timed_out", "killed", "lost",
+    "queued",
+    "starting",
+    "running",
+    "stopping",
+    "completed",
+    "failed",
+    "timed_out",
+    "killed",
+    "lost",
 ];
 
 /// Arguments of `ls`.
@@ -586,6 +594,9 @@ Example:
         /// Do not leave when idle
         #[arg(long)]
         stay: bool,
+        /// The data directory was moved or restored on purpose: take it over where it is now
+        #[arg(long)]
+        moved: bool,
     },
     /// Print what is known of the host
     Status,

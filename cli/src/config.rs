@@ -90,9 +90,7 @@ impl Environment {
 /// It is empty, too long or has control characters.
 pub fn check_header(flag: &str, text: Option<String>) -> Result<Option<String>, CliError> {
     match text {
-        Some(text)
-            if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) =>
-        {
+        Some(text) if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) => {
             Err(CliError::usage(
                 format!("{flag} is not 1 to 256 bytes of printable text"),
                 "give another one",
@@ -140,14 +138,11 @@ impl DataDir {
         create_directory(path)?;
         check_owner(path)?;
         check_empty(path)?;
-        let mut random = [0; 16];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(|error| CliError::io("get random bytes", &error.into()))?;
         let fixed = Fixed {
             format: FORMAT,
             store: global.store.unwrap_or(StoreKind::Sqlite).as_str().to_owned(),
             logs: global.logs.unwrap_or(LogsKind::Files).as_str().to_owned(),
-            node: uuid::Builder::from_random_bytes(random).into_uuid(),
+            node: crate::context::random_uuid()?,
         };
         let text = format!(
             "# Written once when this data directory was made. Settings are in settings.toml.\n\
@@ -245,8 +240,8 @@ fn create_directory(path: &Path) -> Result<(), CliError> {
 }
 
 fn check_owner(path: &Path) -> Result<(), CliError> {
-    let metadata = fs::metadata(path)
-        .map_err(|error| CliError::io(format!("open {}", show(path)), &error))?;
+    let metadata =
+        fs::metadata(path).map_err(|error| CliError::io(format!("open {}", show(path)), &error))?;
     if !metadata.is_dir() {
         return Err(CliError::new(
             Class::Refused,
@@ -260,7 +255,10 @@ fn check_owner(path: &Path) -> Result<(), CliError> {
         return Err(CliError::new(
             Class::Refused,
             "other_user",
-            format!("the data directory {} belongs to user {owner}, and this is user {user}", show(path)),
+            format!(
+                "the data directory {} belongs to user {owner}, and this is user {user}",
+                show(path)
+            ),
             "use it as that user, or name another one with --data-dir",
         ));
     }

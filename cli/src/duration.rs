@@ -76,8 +76,9 @@ pub fn parse_since(text: &str) -> Result<Since, String> {
     if let Ok(ago) = parse(text) {
         return Ok(Since::Ago(ago));
     }
-    let at = humantime::parse_rfc3339_weak(text)
-        .map_err(|_| "neither a time like 2030-01-31T12:00:00Z nor a duration like 5m".to_owned())?;
+    let at = humantime::parse_rfc3339_weak(text).map_err(|_| {
+        "neither a time like 2030-01-31T12:00:00Z nor a duration like 5m".to_owned()
+    })?;
     Ok(Since::At(at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)))
 }
 

@@ -20,6 +20,8 @@ pub enum Class {
     NoHost,
     /// The time to wait was up.
     TimedOut,
+    /// Whoever read the output went away. Nothing is said about it.
+    BrokenPipe,
 }
 
 impl Class {
@@ -37,6 +39,9 @@ impl Class {
             (Self::NoHost, true) => 121,
             (Self::Refused | Self::Failed, true) => 122,
             (Self::NotFound, true) => 123,
+            (Self::BrokenPipe, false) => 0,
+            // As if SIGPIPE had ended it: what becomes of the execution is not known here.
+            (Self::BrokenPipe, true) => 141,
         }
     }
 }
@@ -52,12 +57,14 @@ pub struct CliError {
 
 impl CliError {
     /// Makes an error. Every error says what to do.
-    pub fn new(class: Class, kind: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        let view = ErrorView {
-            kind: kind.to_owned(),
-            message: message.into(),
-            hint: Some(hint.into()),
-        };
+    pub fn new(
+        class: Class,
+        kind: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        let view =
+            ErrorView { kind: kind.to_owned(), message: message.into(), hint: Some(hint.into()) };
         Self { class, view }
     }
 
@@ -86,17 +93,40 @@ impl CliError {
         Self::new(Class::Failed, "io", format!("failed to {what}: {error}"), hint)
     }
 
+    /// Makes the error for a failed write to standard output or error.
+    pub fn output(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::new(Class::BrokenPipe, "broken_pipe", "nobody reads the output", "");
+        }
+        Self::io("write the output", error)
+    }
+
     /// Prints it on standard error.
     pub fn print(&self, as_json: bool) {
+        if self.class == Class::BrokenPipe {
+            return;
+        }
+        let mut text = String::new();
+        self.write(as_json, &mut text);
+        // There is nowhere left to say that standard error is gone.
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+    }
+
+    fn write(&self, as_json: bool, out: &mut String) {
         if as_json {
             let body = ErrorBody { error: self.view.clone() };
             // The view has string keys only and cannot fail to be encoded.
-            eprintln!("{}", serde_json::to_string(&body).unwrap_or_default());
+            out.push_str(&serde_json::to_string(&body).unwrap_or_default());
+            out.push('\n');
             return;
         }
-        eprintln!("windlass: {}", self.view.message);
+        out.push_str("windlass: ");
+        out.push_str(&self.view.message);
+        out.push('\n');
         if let Some(hint) = &self.view.hint {
-            eprintln!("  hint: {hint}");
+            out.push_str("  hint: ");
+            out.push_str(hint);
+            out.push('\n');
         }
     }
 }
@@ -162,6 +192,17 @@ mod tests {
         ];
         assert_eq!(all.map(|class| class.exit_code(false)), [1, 2, 3, 4, 5, 1]);
         assert_eq!(all.map(|class| class.exit_code(true)), [122, 120, 123, 122, 121, 119]);
+    }
+
+    #[test]
+    fn errors_are_printed_with_what_to_do() {
+        let error = CliError::not_found("attempt \"x\" not found");
+        let (mut text, mut json) = (String::new(), String::new());
+        error.write(false, &mut text);
+        error.write(true, &mut json);
+        assert!(text.starts_with("windlass: attempt \"x\" not found\n  hint: "), "{text}");
+        let body: ErrorBody = serde_json::from_str(&json).unwrap();
+        assert_eq!(body.error, error.view);
     }
 
     #[test]

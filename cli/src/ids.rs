@@ -159,8 +159,11 @@ async fn by_branch(client: &Client, branch: &str) -> Result<Vec<AttemptId>, CliE
             None => break,
         }
     }
-    let mut there: Vec<_> =
-        found.iter().filter(|attempt| attempt.removed_at.is_none()).map(|attempt| attempt.id).collect();
+    let mut there: Vec<_> = found
+        .iter()
+        .filter(|attempt| attempt.removed_at.is_none())
+        .map(|attempt| attempt.id)
+        .collect();
     if there.is_empty() {
         // The newest one that had it.
         there.extend(found.first().map(|attempt| attempt.id));
@@ -183,7 +186,8 @@ async fn newest_of(client: &Client, attempt: AttemptId) -> Result<ExecutionId, C
         }
     }
     let first = ids.first().copied();
-    first.ok_or_else(|| CliError::not_found(format!("attempt {} has no execution", attempt.short())))
+    first
+        .ok_or_else(|| CliError::not_found(format!("attempt {} has no execution", attempt.short())))
 }
 
 fn ambiguous(text: &str, attempts: &[AttemptId], executions: &[ExecutionId]) -> CliError {
@@ -251,7 +255,10 @@ mod tests {
         assert_eq!(parse("beef"), hex(Sort::Either, "beef"));
         let full = "01890a5d-ac96-774b-bcce-b302099a8057";
         assert_eq!(parse(full), hex(Sort::Either, "01890a5dac96774bbcceb302099a8057"));
-        assert_eq!(parse(&format!("x-{full}")), hex(Sort::Execution, "01890a5dac96774bbcceb302099a8057"));
+        assert_eq!(
+            parse(&format!("x-{full}")),
+            hex(Sort::Execution, "01890a5dac96774bbcceb302099a8057")
+        );
         for word in ["abc", "x-abc", "main", "a-fix", "windlass/1234abcd-x", ""] {
             assert_eq!(parse(word), Typed::Word, "{word}");
         }

@@ -48,9 +48,7 @@ pub fn locator(path: &Path) -> Result<Locator, CliError> {
 /// A variable has no value here or an impossible name, or a secret has an unknown source.
 pub fn request(args: &LaunchArgs, caller: &Environment) -> Result<LaunchRequest, CliError> {
     let action = match &args.shell {
-        Some(script) => {
-            ActionKind::Script { shell: SHELL.to_owned(), script: script.clone() }
-        }
+        Some(script) => ActionKind::Script { shell: SHELL.to_owned(), script: script.clone() },
         None => ActionKind::Command { argv: args.command.iter().map(|word| bytes(word)).collect() },
     };
     let mut request = LaunchRequest::new(action);
@@ -163,9 +161,9 @@ fn secret(
             SecretSource::File { path }
         }
         "env" => SecretSource::HostEnv { name: rest.to_owned() },
-        "cmd" => SecretSource::Command {
-            argv: vec![SHELL.to_owned(), "-c".to_owned(), rest.to_owned()],
-        },
+        "cmd" => {
+            SecretSource::Command { argv: vec![SHELL.to_owned(), "-c".to_owned(), rest.to_owned()] }
+        }
         _ => return Err(unknown()),
     };
     Ok((name, source, None))

@@ -1,1 +1,135 @@
-//! placeholder
+//! The command line of Windlass, and the daemon behind it.
+//!
+//! A client of the host's API ([`commands`]) and the process around the engine ([`host`]). [`config`] alone reads the
+//! environment. What an execution is, and when it may start, is not decided here.
+
+pub mod args;
+pub mod commands;
+pub mod config;
+pub mod context;
+pub mod duration;
+pub mod error;
+pub mod follow;
+mod forward;
+pub mod host;
+pub mod ids;
+pub mod launch;
+pub mod output;
+mod probe;
+pub mod signals;
+pub mod table;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use args::{Cli, FOLLOWING_VERBS};
+use config::Environment;
+use context::Context;
+pub use context::Options;
+use error::{Class, CliError};
+use output::Output;
+
+/// Does what the command line says; returns the exit code.
+///
+/// The caller has called [`windlass_shim::main_if_shim`] first, or configures the shim with [`main_with`].
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(Options { shim: None, idle: None })
+}
+
+/// Does what the command line says, with what the program sets.
+#[must_use]
+pub fn main_with(options: Options) -> ExitCode {
+    ExitCode::from(perform(std::env::args_os().collect(), options))
+}
+
+fn perform(words: Vec<OsString>, options: Options) -> u8 {
+    let cli = match parse(&words) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let environment = Environment::read();
+    let output = Output::new(&cli.global, &environment);
+    let ends_with_the_execution = cli.verb.ends_with_the_execution();
+    let context = Context { global: cli.global, environment, output, options };
+    match commands::perform(&context, cli.verb) {
+        Ok(code) => code,
+        Err(error) => {
+            error.print(output.json);
+            error.class.exit_code(ends_with_the_execution)
+        }
+    }
+}
+
+/// Reads the command line; else says what is wrong with it, or prints the help, and returns the exit code.
+fn parse(words: &[OsString]) -> Result<Cli, u8> {
+    let parsed = Cli::command()
+        .try_get_matches_from(words)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let error = match parsed {
+        Ok(cli) => return Ok(cli),
+        Err(error) => error,
+    };
+    if !error.use_stderr() {
+        // Whoever reads the help may stop reading it.
+        let _gone = error.print();
+        return Err(0);
+    }
+    let (verb, as_json) = look(words);
+    let ends_with_the_execution = verb.is_some_and(|verb| FOLLOWING_VERBS.contains(&verb.as_str()));
+    if as_json {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        CliError::usage(message, "see --help").print(true);
+    } else {
+        // There is nowhere left to say that standard error is gone.
+        let _gone = error.print();
+    }
+    Err(Class::Usage.exit_code(ends_with_the_execution))
+}
+
+/// Finds the verb and `--json` in a command line that makes no sense as a whole.
+fn look(words: &[OsString]) -> (Option<String>, bool) {
+    let ours = words.iter().skip(1).take_while(|word| *word != "--");
+    let as_json = ours.clone().any(|word| word == "--json");
+    let verbs = Cli::command();
+    let verb = ours
+        .filter_map(|word| word.to_str())
+        .find(|word| verbs.find_subcommand(word).is_some())
+        .map(str::to_owned);
+    (verb, as_json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn usage_errors_end_with_the_verbs_code() {
+        for (line, code) in [
+            ("windlass run", 120),
+            ("windlass --owner me exec", 120),
+            ("windlass wait --timeout x", 120),
+            ("windlass ps --nope", 2),
+            ("windlass", 2),
+            ("windlass nope -- run", 2),
+        ] {
+            assert_eq!(parse(&words(line)).unwrap_err(), code, "{line}");
+        }
+    }
+
+    #[test]
+    fn json_is_seen_before_the_command_only() {
+        assert_eq!(look(&words("windlass run --nope --json")), (Some("run".to_owned()), true));
+        assert_eq!(
+            look(&words("windlass run --nope -- x --json")),
+            (Some("run".to_owned()), false)
+        );
+    }
+}

@@ -1,4 +1,5 @@
 //! The suite of [`ContainerService`].
+#![expect(clippy::panic, reason = "a case that fails panics")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,7 @@ use windlass_core::container_service::{
 };
 use windlass_core::execution::FinalReport;
 use windlass_core::id::{Epoch, ExecutionId};
-use windlass_core::outcome::{
-    CompletedBy, Deadline, Exit, Lost, NotStarted, Outcome, StoppedBy,
-};
+use windlass_core::outcome::{CompletedBy, Deadline, Exit, Lost, NotStarted, Outcome, StoppedBy};
 
 pub use crate::script::Script;
 use crate::script::{fresh_execution, fresh_nonce};

@@ -3,6 +3,13 @@
 //! Each suite is a module of cases, `pub async fn case(place: impl Place)`, with a macro of the same name plus `_suite` that
 //! expands places × cases into named tests. A place is where a backend keeps its things: opening it twice is a restart.
 
+pub mod container_service;
+pub mod input;
+pub mod log_store;
+pub mod process_store;
+pub mod script;
+pub mod vcs_worktree;
+
 use std::future::Future;
 
 /// Expands places × cases into named tests, a module for each place.

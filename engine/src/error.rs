@@ -75,6 +75,8 @@ pub enum RefusalCode {
     NoGit,
     /// The execution takes no input.
     NoInput,
+    /// Too much input waits to be read; some of it has to be read first.
+    InputFull,
     /// The directory is the user's; that is not done there.
     NotAWorktree,
     /// The attempt is in no state for it.

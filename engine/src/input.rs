@@ -40,6 +40,9 @@ pub(crate) async fn send(
             Err(InputError::NotNext { next, .. }) if next != position => position = next,
             Err(InputError::Superseded { .. }) => return Err(EngineError::Superseded),
             Err(InputError::Backend(error)) => return Err(error.into()),
+            Err(error @ InputError::Full { .. }) => {
+                return Err(EngineError::refused(RefusalCode::InputFull, error.to_string()));
+            }
             Err(error) => return Err(no_input(error.to_string())),
         }
     }

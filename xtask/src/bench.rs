@@ -2,14 +2,20 @@
 //! moment of the machine hits both.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use clap::{Args, Subcommand};
 
 use crate::cargo::target;
 use crate::failure::{Doing, Failure};
 
+mod adopt;
+mod container_service;
+mod exit;
 mod fork;
+mod host;
+mod idle;
 mod launch;
 mod measure;
 mod output;
@@ -17,6 +23,7 @@ mod report;
 mod store;
 mod sync;
 
+use host::Data;
 use report::Report;
 
 #[derive(Debug, Args)]
@@ -31,6 +38,9 @@ pub(crate) struct Arguments {
     write: bool,
     #[arg(long)]
     unoptimised: bool,
+    /// Where cargo put the programs
+    #[arg(long)]
+    programs: PathBuf,
 }
 
 /// What a measurement starts of this program.
@@ -38,8 +48,14 @@ pub(crate) struct Arguments {
 pub(crate) enum Part {
     /// Writes this many bytes in lines to standard output
     Generate { bytes: u64 },
+    /// Writes the time into a file and ends
+    Stamp { path: PathBuf },
     /// Opens a store, commits some records one by one, says so and holds it open until it is killed
     Commit { path: PathBuf, records: u64 },
+    /// Runs the generator under an engine, follows its log, prints seconds and memory
+    Keep { dir: PathBuf, shim: PathBuf, bytes: u64, followers: u32 },
+    /// Starts executions that run for long, says so and waits to be killed
+    StartMany { dir: PathBuf, shim: PathBuf, count: u64 },
 }
 
 /// One thing that is measured.
@@ -56,25 +72,24 @@ const ROWS: &[Row] = &[
         measure: launch::measure,
     },
     Row {
-        name: "fork",
-        about: "what a fork costs a host of 1 GiB",
-        measure: fork::measure,
+        name: "exit",
+        about: "from the exit of a command to its durable outcome being known",
+        measure: exit::measure,
     },
     Row {
-        name: "sync",
-        about: "small durable writes",
-        measure: sync::measure,
+        name: "adopt",
+        about: "after kill -9 of a host with 500 live executions",
+        measure: adopt::measure,
     },
+    Row { name: "idle", about: "the daemon while nothing happens", measure: idle::measure },
+    Row { name: "fork", about: "what a fork costs a host of 1 GiB", measure: fork::measure },
+    Row { name: "sync", about: "small durable writes", measure: sync::measure },
     Row {
         name: "store",
         about: "records: many writers, many records, a killed writer",
         measure: store::measure,
     },
-    Row {
-        name: "output",
-        about: "one command that writes flat out",
-        measure: output::measure,
-    },
+    Row { name: "output", about: "one command that writes flat out", measure: output::measure },
 ];
 
 /// How much is measured, and where.
@@ -84,20 +99,20 @@ struct Bench {
     /// On the disk of the target directory: /tmp may be memory, where a sync costs nothing.
     dir: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
+    windlass: PathBuf,
+    shim: PathBuf,
+    next: AtomicU32,
 }
 
 impl Bench {
-    fn new(tenth: bool) -> Result<Self, Failure> {
+    fn new(tenth: bool, programs: &Path) -> Result<Self, Failure> {
         let parent = target().join("bench");
         fs::create_dir_all(&parent).doing(format_args!("make {}", parent.display()))?;
         let dir = tempfile::tempdir_in(&parent)
             .doing(format_args!("make a directory in {}", parent.display()))?;
         let runtime = tokio::runtime::Runtime::new().doing("make a runtime")?;
-        Ok(Self {
-            tenth,
-            dir,
-            runtime,
-        })
+        let (windlass, shim) = (programs.join("windlass"), programs.join("windlass-shim"));
+        Ok(Self { tenth, dir, runtime, windlass, shim, next: AtomicU32::new(0) })
     }
 
     /// Returns `full`, or a tenth of it, at least 1.
@@ -108,6 +123,14 @@ impl Bench {
     /// How often everything is measured in turn.
     fn rounds(&self) -> u32 {
         if self.tenth { 1 } else { 5 }
+    }
+
+    /// Returns a data directory that nobody has used.
+    fn data(&self, name: &str) -> Result<Data, Failure> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let dir = self.path(&format!("{name}-{number}"));
+        fs::create_dir(&dir).doing(format_args!("make {}", dir.display()))?;
+        Ok(Data { dir, shim: self.shim.clone() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -122,10 +145,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    if let Some(unknown) = arguments
-        .only
-        .iter()
-        .find(|name| !ROWS.iter().any(|row| row.name == **name))
+    if let Some(unknown) =
+        arguments.only.iter().find(|name| !ROWS.iter().any(|row| row.name == **name))
     {
         return Err(Failure::new(format!("there is no row {unknown}"))
             .with_hint("`cargo xtask bench --list` names them"));
@@ -133,7 +154,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.unoptimised {
         println!("An unoptimised build: what is checked counts, the figures do not.");
     }
-    let bench = Bench::new(arguments.tenth)?;
+    let bench = Bench::new(arguments.tenth, &arguments.programs)?;
     let mut reports = Vec::new();
     for row in ROWS {
         if arguments.only.is_empty() || arguments.only.iter().any(|name| name == row.name) {
@@ -149,16 +170,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "\n{missed} not within what is wanted; run again on a quiet machine before believing it"
         );
     }
-    if arguments.write {
-        report::write(&reports)
-    } else {
-        Ok(())
-    }
+    if arguments.write { report::write(&reports) } else { Ok(()) }
 }
 
 pub(crate) fn play(part: &Part) -> Result<(), Failure> {
     match part {
         Part::Generate { bytes } => output::generate(*bytes),
+        Part::Stamp { path } => exit::stamp(path),
+        Part::Keep { dir, shim, bytes, followers } => {
+            let data = Data { dir: dir.clone(), shim: shim.clone() };
+            output::keep(&data, *bytes, *followers)
+        }
+        Part::StartMany { dir, shim, count } => {
+            adopt::start_many(&Data { dir: dir.clone(), shim: shim.clone() }, *count)
+        }
         Part::Commit { path, records } => store::commit_and_wait(path, *records),
     }
 }

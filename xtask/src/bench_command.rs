@@ -1,10 +1,11 @@
 //! `bench`: builds this program again with what it measures, optimised, and hands over.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::{Args, ValueEnum};
 
-use crate::cargo::cargo;
+use crate::cargo::{cargo, target};
 use crate::failure::{Doing, Failure};
 
 /// How the measured code is built.
@@ -42,8 +43,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .with_hint("leave out --tenth and --profile"));
     }
-    let mut command = build(arguments.profile);
-    command.args(["--", "measure"]);
+    let programs = build(arguments.profile)?;
+    let mut command = Command::new(programs.join("xtask"));
+    command.arg("measure").arg("--programs").arg(&programs);
     for (given, flag) in [
         (arguments.tenth, "--tenth"),
         (arguments.list, "--list"),
@@ -57,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for row in &arguments.only {
         command.args(["--only", row]);
     }
-    let status = command.status().doing("start cargo")?;
+    let status = command.status().doing("start the benchmark")?;
     if status.success() {
         Ok(())
     } else {
@@ -65,19 +67,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-fn build(profile: Profile) -> Command {
+/// Builds this program with what it measures, and the programs that it measures; returns where they are.
+fn build(profile: Profile) -> Result<PathBuf, Failure> {
     let mut command = cargo();
-    command.args([
-        "run",
-        "--quiet",
-        "--locked",
-        "--package",
-        "xtask",
-        "--features",
-        "bench",
-    ]);
+    command.args(["build", "--quiet", "--locked", "--features", "xtask/bench"]);
+    command.args(["--package", "xtask", "--package", "windlass-cli", "--bins"]);
+    let folder = match profile {
+        Profile::Release => "release",
+        Profile::Dev => "debug",
+    };
     if profile == Profile::Release {
         command.arg("--release");
     }
-    command
+    let status = command.status().doing("start cargo")?;
+    if status.success() {
+        Ok(target().join(folder))
+    } else {
+        Err(Failure::new(format!("the benchmark was not built: cargo ended with {status}")))
+    }
 }

@@ -43,10 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    if let Some(unknown) = arguments
-        .only
-        .iter()
-        .find(|name| !steps::ALL.iter().any(|step| step.name == **name))
+    if let Some(unknown) =
+        arguments.only.iter().find(|name| !steps::ALL.iter().any(|step| step.name == **name))
     {
         return Err(Failure::new(format!("there is no step {unknown}"))
             .with_hint("`cargo xtask ci --list` names them"));
@@ -70,20 +68,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
         }
     }
-    summarise(
-        &finished,
-        failed.as_ref().map(|(step, took, _)| (*step, *took)),
-    );
+    summarise(&finished, failed.as_ref().map(|(step, took, _)| (*step, *took)));
     match failed {
         None => Ok(()),
         Some((step, _, failure)) => {
             let hint = failure.hint().unwrap_or(step.hint);
-            Err(
-                Failure::new(format!("{}: {failure}", step.name)).with_hint(format!(
-                    "{hint}; then `cargo xtask ci --only {}`",
-                    step.name
-                )),
-            )
+            Err(Failure::new(format!("{}: {failure}", step.name))
+                .with_hint(format!("{hint}; then `cargo xtask ci --only {}`", step.name)))
         }
     }
 }
@@ -95,10 +86,7 @@ fn summarise(finished: &[(&Step, Duration, Done)], failed: Option<(&Step, Durati
     }
     if let Some((step, took)) = failed {
         println!("  {:<8} FAILED {:>9}", step.name, seconds(took));
-        let after = steps::ALL
-            .iter()
-            .skip_while(|other| other.name != step.name)
-            .skip(1);
+        let after = steps::ALL.iter().skip_while(|other| other.name != step.name).skip(1);
         for step in after {
             println!("  {:<8} not run: an earlier step failed", step.name);
         }
@@ -108,11 +96,8 @@ fn summarise(finished: &[(&Step, Duration, Done)], failed: Option<(&Step, Durati
             println!("  {:<8} not run: {reason}", step.name);
         }
     }
-    let total: Duration = finished
-        .iter()
-        .map(|(_, took, _)| *took)
-        .chain(failed.map(|(_, took)| took))
-        .sum();
+    let total: Duration =
+        finished.iter().map(|(_, took, _)| *took).chain(failed.map(|(_, took)| took)).sum();
     println!("  {:<8}        {:>9}", "total", seconds(total));
 }
 

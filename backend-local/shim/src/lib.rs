@@ -19,8 +19,20 @@
 //! If the connection ends before the launch message is whole, nothing runs and nothing is written. The shim answers with
 //! `Started`, or `ExecFailed` and `Final`; if it closes the connection without a word, the place's lock and journal tell.
 
+mod background_sync;
+mod control;
+mod journal;
+mod log;
+mod output;
+mod spawn;
+mod stdin;
+mod supervisor;
+mod sys;
+mod tree;
+
 use std::ffi::OsStr;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use windlass_core::shim::message::PROTOCOL_VERSION;
 
@@ -45,12 +57,22 @@ pub fn version_line() -> String {
     format!("windlass-shim {VERSION} protocol {PROTOCOL_VERSION}")
 }
 
+/// Whether [`main_if_shim`] was called in this process.
+static HOOKED: AtomicBool = AtomicBool::new(false);
+
+/// Says whether this program would be a shim if it were started as one: whether it called [`main_if_shim`].
+#[must_use]
+pub fn is_hooked() -> bool {
+    HOOKED.load(Ordering::Relaxed)
+}
+
 /// Becomes the shim and never returns, if this process was started as one; else returns at once.
 ///
 /// A program that is its own shim calls it first in `main`, before it starts a thread or opens a file.
 pub fn main_if_shim() {
+    HOOKED.store(true, Ordering::Relaxed);
     if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(SHIM_MARK)) {
-        std::process::exit(i32::from(supervise()));
+        std::process::exit(i32::from(supervisor::supervise()));
     }
 }
 
@@ -58,7 +80,7 @@ pub fn main_if_shim() {
 #[must_use]
 pub fn run() -> ExitCode {
     match std::env::args_os().nth(1) {
-        Some(mark) if mark == SHIM_MARK => ExitCode::from(supervise()),
+        Some(mark) if mark == SHIM_MARK => ExitCode::from(supervisor::supervise()),
         Some(argument) if argument == VERSION_ARGUMENT => {
             println!("{}", version_line());
             ExitCode::SUCCESS
@@ -68,9 +90,4 @@ pub fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// Runs the shim; returns its own exit code, which nobody needs: the journal has it all.
-fn supervise() -> u8 {
-    0
 }

@@ -75,7 +75,12 @@ impl Inner {
     }
 
     /// Says whether a half-made worktree of ours may stand at `path`.
-    fn half_made(&self, path: &Path, note: &Path, intent: &Intent) -> Result<bool, VcsWorktreeError> {
+    fn half_made(
+        &self,
+        path: &Path,
+        note: &Path,
+        intent: &Intent,
+    ) -> Result<bool, VcsWorktreeError> {
         match Intent::read(note).map_err(|error| failed("create", note, error))? {
             Read::Missing => Ok(false),
             Read::Says(found) if found == *intent => Ok(true),
@@ -191,7 +196,12 @@ impl Inner {
     }
 
     /// Gives a registered worktree of ours whose directory is gone a directory again, from its own index.
-    fn fill_again(&self, cancel: &Cancel, admin: &Path, path: &Path) -> Result<(), VcsWorktreeError> {
+    fn fill_again(
+        &self,
+        cancel: &Cancel,
+        admin: &Path,
+        path: &Path,
+    ) -> Result<(), VcsWorktreeError> {
         let moved = read_link(&admin.join("gitdir"), "", admin)
             .map_err(|error| failed("create", admin, error))?
             .filter(|link| *link != path.join(".git") && link.exists());

@@ -47,7 +47,9 @@ impl Git {
         })?;
         let git = Self { program, env: environment(env), deadline };
         let version = git.command("version").run(&Cancel::NEVER).map_err(|error| {
-            VcsWorktreeError::NoGit { detail: format!("{} does not run: {error}", git.program.display()) }
+            VcsWorktreeError::NoGit {
+                detail: format!("{} does not run: {error}", git.program.display()),
+            }
         })?;
         let text = String::from_utf8_lossy(&version.stdout);
         match parse_version(&text) {
@@ -239,7 +241,9 @@ fn environment(given: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     ];
     let replaced = |name: &OsStr| {
         let bytes = name.as_encoded_bytes();
-        bytes.starts_with(b"GIT_") || bytes == b"LANGUAGE" || ours.iter().any(|(ours, _)| name == *ours)
+        bytes.starts_with(b"GIT_")
+            || bytes == b"LANGUAGE"
+            || ours.iter().any(|(ours, _)| name == *ours)
     };
     let kept = given.into_iter().filter(|(name, _)| !replaced(name));
     kept.chain(ours.map(|(name, value)| (name.into(), value.into()))).collect()
@@ -250,10 +254,9 @@ fn locate(program: &Path, env: &[(OsString, OsString)]) -> Option<PathBuf> {
         return Some(program.to_owned());
     }
     let (_, path) = env.iter().find(|(name, _)| name == "PATH")?;
-    std::env::split_paths(path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(program))
-        .find(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file())
+    std::env::split_paths(path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(program)).find(
+        |file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file(),
+    )
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32)> {

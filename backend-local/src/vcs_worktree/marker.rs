@@ -138,10 +138,16 @@ fn read_lines(path: &Path) -> io::Result<Read<Vec<(String, String)>>> {
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if let Err(error) = written {
+        // Nothing is left of what could not be written.
+        drop(fs::remove_file(&temporary));
+        return Err(error);
+    }
     sync_parent(path)
 }
 
@@ -189,7 +195,8 @@ mod tests {
     #[test]
     fn what_is_newer_or_damaged_is_not_ours() {
         let dir = tempfile::tempdir().unwrap();
-        for text in ["windlass-worktree 2\nx=y\n", "", "windlass-worktree 1\nattempt=x\n", "\u{0}"] {
+        for text in ["windlass-worktree 2\nx=y\n", "", "windlass-worktree 1\nattempt=x\n", "\u{0}"]
+        {
             fs::write(dir.path().join(FILE), text).unwrap();
             assert!(matches!(Marker::read(dir.path()).unwrap(), Read::Unclear(_)), "{text:?}");
         }

@@ -18,7 +18,8 @@ pub(super) fn slug(title: &str) -> String {
             Class::Separate => true,
         };
         if chars == MAX_CHARS {
-            if !hyphen && let Some((at, _)) = last_hyphen.filter(|(_, before)| *before >= MIN_KEPT) {
+            if !hyphen && let Some((at, _)) = last_hyphen.filter(|(_, before)| *before >= MIN_KEPT)
+            {
                 slug.truncate(at);
             }
             break;

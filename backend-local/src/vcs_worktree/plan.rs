@@ -45,7 +45,8 @@ impl Inner {
         let branch = match &request.branch {
             Some(branch) => self.free_branch(cancel, &source.common, branch.clone()),
             None => {
-                let short = self.free_branch(cancel, &source.common, names.branch(&self.branch_prefix));
+                let short =
+                    self.free_branch(cancel, &source.common, names.branch(&self.branch_prefix));
                 match short {
                     Err(VcsWorktreeError::BranchExists { .. }) => {
                         let long = names.long_branch(&self.branch_prefix);
@@ -128,11 +129,11 @@ impl Inner {
         common: &Path,
         branch: String,
     ) -> Result<String, VcsWorktreeError> {
-        // Git takes `@{-1}` for the branch before; its answer is then another name.
+        // Git takes `@{-1}` for the branch before; its answer is then another name. `@` means HEAD wherever it is used.
         let asked = self.git.on_repository(common, "check-ref-format").arg("--branch");
         let asked = asked.arg(&branch).run(cancel)?;
         let same = without_newline(&asked.stdout) == branch.as_bytes();
-        if !asked.status.success() || !same || branch == "HEAD" {
+        if !asked.status.success() || !same || matches!(branch.as_str(), "HEAD" | "@") {
             return Err(VcsWorktreeError::InvalidBranch { branch });
         }
         // A branch `a` is in the way of `a/b`, and the reverse.

@@ -15,14 +15,9 @@ pub(super) const HEADS: &str = "refs/heads/";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
     /// This commit, through this branch (without `refs/heads/`) or directly.
-    Commit {
-        oid: Oid,
-        branch: Option<String>,
-    },
+    Commit { oid: Oid, branch: Option<String> },
     /// A branch that has no commit.
-    Unborn {
-        branch: String,
-    },
+    Unborn { branch: String },
     /// Something that only git can read.
     Unusual,
 }

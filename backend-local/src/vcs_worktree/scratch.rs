@@ -33,7 +33,8 @@ impl Scratch {
         let mut number = 0;
         for entry in fs::read_dir(&all)? {
             let entry = entry?;
-            if let Some(used) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) {
+            if let Some(used) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok())
+            {
                 number = number.max(used);
             }
             sweep(&entry.path())?;

@@ -118,6 +118,19 @@ impl Listing {
         }
     }
 
+    /// Says whether there is an entry at `path`.
+    pub(super) fn contains(&self, path: &Path) -> bool {
+        let mut parts = path.components();
+        let entry = parts.next().and_then(|part| self.entries.get(part.as_os_str()));
+        match entry {
+            None => false,
+            Some(Entry::Dir(below)) if !parts.as_path().as_os_str().is_empty() => {
+                below.contains(parts.as_path())
+            }
+            Some(_) => parts.as_path().as_os_str().is_empty(),
+        }
+    }
+
     fn bytes(&self) -> u64 {
         let mut sum = 0;
         self.each(&mut |_, entry| {
@@ -233,10 +246,6 @@ fn open_dir(at: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     openat(at, name, flags, Mode::empty())
 }
 
-#[cfg_attr(
-    target_os = "linux",
-    expect(clippy::useless_conversion, reason = "the types differ from system to system")
-)]
 fn stamp(stat: &Stat) -> Stamp {
     Stamp {
         dev: stat.st_dev,

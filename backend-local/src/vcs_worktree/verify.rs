@@ -151,7 +151,9 @@ fn registration(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError>
         .map_err(|error| failed("verify", &link, error))?
         .ok_or_else(|| mismatch(path, "its file .git is damaged"))?;
     let admin = fs::canonicalize(&admin).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => mismatch(path, "it is not registered in its repository any more"),
+        io::ErrorKind::NotFound => {
+            mismatch(path, "it is not registered in its repository any more")
+        }
         _ => failed("verify", &admin, error),
     })?;
     if admin.parent() != Some(&common.join("worktrees")) {

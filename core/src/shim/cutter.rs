@@ -8,6 +8,8 @@
 pub const HOLD_MS: u64 = 50;
 /// The most bytes that wait.
 pub const HOLD_BYTES: usize = 3;
+/// How much is searched for a newline at a time.
+const SEARCH_BYTES: usize = 512;
 
 /// The part of an incomplete character that the last read of one stream ended with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Cutter {
 
     /// Cuts `data`, which is what was held and behind it what one read returned. What it holds back is its end.
     pub fn cut(&mut self, data: &[u8], now_ms: u64) -> Cut {
-        let lines = data.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let lines = after_last_newline(data);
         let rest = &data[lines..];
         let hold = incomplete(rest);
         // What still waits waits from when its first byte came.
@@ -59,6 +61,21 @@ impl Cutter {
         self.len = 0;
         released
     }
+}
+
+/// Returns where the last line ends that does end.
+fn after_last_newline(data: &[u8]) -> usize {
+    // In most reads a newline is near the end; where there is none, whole chunks are searched at a time.
+    let mut end = data.len();
+    while end > 0 {
+        let from = end.saturating_sub(SEARCH_BYTES);
+        let chunk = &data[from..end];
+        if chunk.contains(&b'\n') {
+            return chunk.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| from + at + 1);
+        }
+        end = from;
+    }
+    0
 }
 
 /// Returns how many bytes at the end of `bytes` begin a character that they do not complete.

@@ -14,6 +14,22 @@ pub const MIN_CAP_BYTES: u64 = 64 * 1024;
 /// Into how many segments a small cap is divided, half of them head.
 const PARTS: u64 = 8;
 
+/// A segment behind the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Closed {
+    size: u64,
+    evicted: Evicted,
+}
+
+/// A segment that has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// Its number.
+    pub index: u64,
+    /// The payload bytes that go with it.
+    pub bytes: u64,
+}
+
 /// The segments of one log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -21,7 +37,7 @@ pub struct Retention {
     segment_bytes: u64,
     head_segments: u64,
     head_bytes: u64,
-    tail: VecDeque<(u64, u64)>,
+    tail: VecDeque<Closed>,
     tail_bytes: u64,
 }
 
@@ -62,25 +78,25 @@ impl Retention {
         size.saturating_add(more).saturating_add(SEAL_BYTES as u64) <= self.segment_bytes
     }
 
-    /// Notes that segment `index` was closed with this size.
-    pub fn closed(&mut self, index: u64, size: u64) {
+    /// Notes that a segment was closed, with the size of its file and the payload bytes in it.
+    pub fn closed(&mut self, index: u64, size: u64, bytes: u64) {
         if index <= self.head_segments {
             self.head_bytes = self.head_bytes.saturating_add(size);
         } else {
-            self.tail.push_back((index, size));
+            self.tail.push_back(Closed { size, evicted: Evicted { index, bytes } });
             self.tail_bytes = self.tail_bytes.saturating_add(size);
         }
     }
 
     /// Returns the segment to delete so that one more fits under the cap, oldest first; call it until it is `None`.
-    pub fn evict(&mut self) -> Option<u64> {
+    pub fn evict(&mut self) -> Option<Evicted> {
         let kept = self.head_bytes.saturating_add(self.tail_bytes);
         if kept.saturating_add(self.segment_bytes) <= self.cap_bytes {
             return None;
         }
-        let (index, size) = self.tail.pop_front()?;
+        let Closed { size, evicted } = self.tail.pop_front()?;
         self.tail_bytes = self.tail_bytes.saturating_sub(size);
-        Some(index)
+        Some(evicted)
     }
 }
 
@@ -102,11 +118,11 @@ mod tests {
         let mut gone = Vec::new();
         for index in 1..=12 {
             while let Some(evicted) = retention.evict() {
-                gone.push(evicted);
+                gone.push((evicted.index, evicted.bytes));
             }
-            retention.closed(index, 8 * 1024);
+            retention.closed(index, 8 * 1024, index);
         }
-        assert_eq!(gone, [5, 6, 7, 8]);
+        assert_eq!(gone, [(5, 5), (6, 6), (7, 7), (8, 8)]);
     }
 
     proptest! {
@@ -119,9 +135,9 @@ mod tests {
                 let frame = (entry.min(retention.entry_bytes()) + FRAME_HEADER_BYTES) as u64;
                 if !retention.fits(size, frame) {
                     kept.insert(index, size + SEAL_BYTES as u64);
-                    retention.closed(index, size + SEAL_BYTES as u64);
+                    retention.closed(index, size + SEAL_BYTES as u64, 0);
                     while let Some(gone) = retention.evict() {
-                        kept.remove(&gone);
+                        kept.remove(&gone.index);
                     }
                     (index, size) = (index + 1, SEGMENT_HEADER_BYTES as u64);
                 }

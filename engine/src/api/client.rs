@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::process_store::CheckReport;
 
 use super::{
     API_VERSION, CommitBody, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER, LogQuery,
@@ -232,6 +233,11 @@ impl Client {
     /// Asks for what is known of the host.
     pub async fn host(&self) -> Result<HostView, ClientError> {
         self.get("/v1/host").await
+    }
+
+    /// Asks the host to read every record once; tells what is damaged.
+    pub async fn check(&self) -> Result<CheckReport, ClientError> {
+        self.get("/v1/check").await
     }
 
     /// Asks the host to leave; returns before it has left.
@@ -531,12 +537,11 @@ impl LogLines {
     }
 
     fn pairs(&self) -> Vec<(&'static str, String)> {
-        let LogQuery { after, tail, limit, since_ms, until_ms, stream, grep, follow } = &self.query;
+        let LogQuery { after, tail, limit, since_ms, stream, grep, follow } = &self.query;
         let mut pairs = vec![("after", after.to_string()), ("follow", follow.to_string())];
         pairs.extend(tail.map(|tail| ("tail", tail.to_string())));
         pairs.extend(limit.map(|limit| ("limit", limit.to_string())));
         pairs.extend(since_ms.map(|ms| ("since_ms", ms.to_string())));
-        pairs.extend(until_ms.map(|ms| ("until_ms", ms.to_string())));
         pairs.extend(grep.as_ref().map(|grep| ("grep", grep.clone())));
         if let Some(stream) = stream
             && let Ok(serde_json::Value::String(word)) = serde_json::to_value(stream)

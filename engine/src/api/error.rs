@@ -145,6 +145,7 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::RepositoryBusy => "repository_busy",
         RefusalCode::NoGit => "no_git",
         RefusalCode::NoInput => "no_input",
+        RefusalCode::InputFull => "input_full",
         RefusalCode::NotAWorktree => "not_a_worktree",
         RefusalCode::WrongState => "wrong_state",
         RefusalCode::Full => "full",
@@ -154,7 +155,9 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
 
 fn refusal_status(code: RefusalCode) -> StatusCode {
     match code {
-        RefusalCode::LimitExecutions | RefusalCode::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+        RefusalCode::LimitExecutions | RefusalCode::QueueFull | RefusalCode::InputFull => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         RefusalCode::DiskFloor | RefusalCode::Full => StatusCode::INSUFFICIENT_STORAGE,
         RefusalCode::KeyReused
         | RefusalCode::NotARepository
@@ -213,9 +216,10 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "another git command runs in the repository; try again when it has ended"
         }
         RefusalCode::NoGit => {
-            "install git 2.31 or newer and see that it is on the host's PATH; `windlass doctor` checks it"
+            "install git 2.36 or newer and see that it is on the host's PATH; `windlass doctor` checks it"
         }
         RefusalCode::NoInput => "only what was started with --stdin and still runs takes input",
+        RefusalCode::InputFull => "the command does not read; send it again later",
         RefusalCode::NotAWorktree => "the directory is yours: use git in it yourself",
         RefusalCode::WrongState => "`windlass show ATTEMPT` tells its state and the reason",
         RefusalCode::Git => "see what git said above; `git status` in the worktree tells more",

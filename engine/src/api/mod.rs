@@ -135,16 +135,13 @@ pub struct LogQuery {
     /// Only what was read at or after this time, in milliseconds since the Unix epoch.
     #[serde(default)]
     pub since_ms: Option<u64>,
-    /// Stop at what was read after this time.
-    #[serde(default)]
-    pub until_ms: Option<u64>,
     /// Only this stream. Gaps belong to all.
     #[serde(default)]
     pub stream: Option<windlass_core::log_store::Stream>,
     /// Only lines that this regular expression matches, one an entry.
     #[serde(default)]
     pub grep: Option<String>,
-    /// Go on until nothing will be added.
+    /// Go on until nothing will be added; else end with what was there when the request came.
     #[serde(default)]
     pub follow: bool,
 }

@@ -48,6 +48,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/v1/version", get(version))
         .route("/v1/host", get(host))
         .route("/v1/host/stop", post(stop_host))
+        .route("/v1/check", get(check))
         .route("/v1/ids/{suffix}", get(find_ids))
         .route("/v1/attempts", get(list_attempts).post(run))
         .route("/v1/attempts/{id}", get(show_attempt).delete(remove))
@@ -122,6 +123,10 @@ async fn version(State(state): State<ApiState>) -> Json<VersionView> {
 
 async fn host(State(state): State<ApiState>) -> Answer {
     Ok(Json(HostView::from(state.handle.status().await?)).into_response())
+}
+
+async fn check(State(state): State<ApiState>) -> Answer {
+    Ok(Json(state.handle.check().await?).into_response())
 }
 
 async fn stop_host(State(state): State<ApiState>) -> Answer {
@@ -422,8 +427,11 @@ async fn input(
     bytes: Bytes,
 ) -> Answer {
     let InputBody { key, bytes, secret, close } = body(&bytes)?;
-    let request = InputRequest { execution: id(&execution)?, key, bytes, secret, close };
-    state.handle.input(caller(&headers)?, request).await?;
+    let (caller, execution) = (caller(&headers)?, id(&execution)?);
+    let request = InputRequest { execution, key, bytes, secret, close };
+    // What is queued takes its input when it runs.
+    state.handle.started(&caller, execution).await?;
+    state.handle.input(caller, request).await?;
     Ok(Json(serde_json::json!({})).into_response())
 }
 

@@ -87,7 +87,8 @@ pub(super) struct LogReader {
 struct LogFilter {
     left: u64,
     since_ms: u64,
-    until_ms: u64,
+    /// Nothing after this number; `None` is not known yet.
+    until: Option<Seq>,
     stream: Option<LogStream>,
     grep: Option<(Regex, Lines)>,
 }
@@ -107,7 +108,7 @@ impl LogReader {
         let filter = LogFilter {
             left: query.limit.unwrap_or(u64::MAX),
             since_ms: query.since_ms.unwrap_or(0),
-            until_ms: query.until_ms.unwrap_or(u64::MAX),
+            until: query.follow.then_some(Seq(u64::MAX)),
             stream: query.stream,
             grep: grep.map(|regex| (regex, Lines::default())),
         };
@@ -119,6 +120,12 @@ impl LogReader {
 impl Reader for LogReader {
     async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         let mut chunk = BytesMut::new();
+        if self.filter.until.is_none() {
+            // What is written from now on is for followers; else a quick writer would never let it end.
+            let last = ReadOptions { from: LogFrom::Tail(1), max_items: 1, max_bytes: 1 };
+            let page = self.handle.log_page(&self.caller, self.id, last).await?;
+            self.filter.until = Some(page.next);
+        }
         while chunk.is_empty() && !self.done {
             let options =
                 ReadOptions { from: self.from, max_items: PAGE_ITEMS, max_bytes: PAGE_BYTES };
@@ -144,13 +151,13 @@ impl Reader for LogReader {
 impl LogFilter {
     /// Adds what is to be shown of an item; says whether more may be.
     fn push(&mut self, item: &LogItem, chunk: &mut BytesMut) -> bool {
-        if let LogItem::Entry { at, stream, .. } = item {
-            if at.0 > self.until_ms {
-                return false;
-            }
-            if at.0 < self.since_ms || self.stream.is_some_and(|wanted| wanted != *stream) {
-                return true;
-            }
+        if self.until.is_some_and(|until| item.first_seq() > until) {
+            return false;
+        }
+        if let LogItem::Entry { at, stream, .. } = item
+            && (at.0 < self.since_ms || self.stream.is_some_and(|wanted| wanted != *stream))
+        {
+            return true;
         }
         let Some((_, lines)) = &mut self.grep else {
             return self.add(&LogEntryView::new(item), chunk);
@@ -297,7 +304,8 @@ pub(super) struct EventReader {
 impl Reader for EventReader {
     async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
-            let page = self.handle.changes(self.after, 256).await?;
+            // All changes, not only the owner's: else a page without one of his would not say where to go on.
+            let page = self.handle.changes(&Caller::default(), self.after, 256).await?;
             let Some(last) = page.changes.last() else {
                 if !self.follow {
                     return Ok(None);
@@ -376,7 +384,7 @@ mod tests {
     }
 
     fn filter() -> LogFilter {
-        LogFilter { left: u64::MAX, since_ms: 0, until_ms: u64::MAX, stream: None, grep: None }
+        LogFilter { left: u64::MAX, since_ms: 0, until: Some(Seq(u64::MAX)), stream: None, grep: None }
     }
 
     #[test]
@@ -384,7 +392,7 @@ mod tests {
         let items = [entry(1, "a\n"), entry(2, "b\n"), entry(3, "ab\n"), entry(4, "a")];
         assert_eq!(show(filter(), &items), [1, 2, 3, 4]);
         assert_eq!(show(LogFilter { left: 2, ..filter() }, &items), [1, 2]);
-        assert_eq!(show(LogFilter { since_ms: 20, until_ms: 30, ..filter() }, &items), [2, 3]);
+        assert_eq!(show(LogFilter { since_ms: 20, until: Some(Seq(3)), ..filter() }, &items), [2, 3]);
         assert_eq!(show(LogFilter { stream: Some(LogStream::Stderr), ..filter() }, &items), [0; 0]);
         let grep = Some((pattern("^a").unwrap(), Lines::default()));
         assert_eq!(show(LogFilter { grep, ..filter() }, &items), [1, 3, 4]);

@@ -59,6 +59,8 @@ pub struct ListFilter {
     pub attempt: Option<AttemptId>,
     /// Only with this status word.
     pub status: Option<String>,
+    /// Go on after this place in the order: time and id of the last one seen.
+    pub after: Option<Cursor>,
     /// At most this many; `None` is all.
     pub limit: Option<u32>,
 }
@@ -267,6 +269,7 @@ impl Handle {
         let mut query = Query::newest(Kind::Execution, 1);
         query.owner.clone_from(&caller.owner);
         query.parent = filter.attempt.map(|attempt| attempt.0);
+        query.after = filter.after;
         let word = filter.status.as_deref();
         let live = [Phase::Queued, Phase::Starting, Phase::Running, Phase::Stopping];
         let phases: Vec<Phase> = match live.into_iter().find(|p| Some(p.as_str()) == word) {
@@ -297,6 +300,7 @@ impl Handle {
     ) -> Result<Vec<AttemptRecord>, EngineError> {
         let mut query = Query::newest(Kind::Attempt, 1);
         query.owner.clone_from(&caller.owner);
+        query.after = filter.after;
         let word = filter.status.as_deref();
         let wanted = AttemptStatus::ALL.into_iter().filter(|status| match word {
             Some(word) => status.as_str() == word,

@@ -13,6 +13,19 @@ use crate::host::records::decode_error;
 use crate::request::Caller;
 
 impl Handle {
+    /// Waits until an execution runs or never will.
+    ///
+    /// # Errors
+    ///
+    /// As [`ended`](Self::ended).
+    pub async fn started(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+    ) -> Result<ExecutionRecord, EngineError> {
+        self.until(caller, id, |record| record.phase > Phase::Starting).await
+    }
+
     /// Waits until the outcome of an execution is known and durable.
     ///
     /// # Errors

@@ -1,2 +1,8 @@
-//! placeholder
-fn main() {}
+//! The command line that the tests run: named differently from the shipped one, with the shim that is built beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let shim = std::env::current_exe().map(|path| path.with_file_name("windlass-shim-under-test"));
+    windlass_cli::main_with(windlass_cli::Options { shim: shim.ok(), idle: None })
+}

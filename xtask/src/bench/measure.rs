@@ -78,10 +78,7 @@ impl<'a> Contender<'a> {
         label: &'static str,
         turn: impl FnMut() -> Result<Sample, Failure> + 'a,
     ) -> Self {
-        Self {
-            label,
-            turn: Box::new(turn),
-        }
+        Self { label, turn: Box::new(turn) }
     }
 }
 
@@ -90,7 +87,7 @@ impl<'a> Contender<'a> {
 pub(crate) struct Taken {
     pub(crate) label: &'static str,
     /// One for each round.
-    samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
 }
 
 impl Taken {
@@ -101,11 +98,7 @@ impl Taken {
 
     /// Returns the median over the rounds of the 99th percentile in seconds; `None` for a rate.
     pub(crate) fn p99(&self) -> Option<f64> {
-        self.samples
-            .iter()
-            .map(Sample::p99)
-            .collect::<Option<Vec<_>>>()
-            .map(median)
+        self.samples.iter().map(Sample::p99).collect::<Option<Vec<_>>>().map(median)
     }
 
     /// Says whether the figures are latencies.
@@ -134,10 +127,7 @@ pub(crate) fn interleave(
     let mut contenders = contenders;
     let mut taken: Vec<Taken> = contenders
         .iter()
-        .map(|contender| Taken {
-            label: contender.label,
-            samples: Vec::new(),
-        })
+        .map(|contender| Taken { label: contender.label, samples: Vec::new() })
         .collect();
     let count = contenders.len();
     for round in 0..=rounds {
@@ -163,11 +153,7 @@ mod tests {
     fn percentiles_are_of_the_nearest_rank() {
         let sorted: Vec<f64> = (1..=200).map(f64::from).collect();
         assert_eq!(
-            [
-                percentile(&sorted, 50),
-                percentile(&sorted, 99),
-                percentile(&sorted, 100)
-            ],
+            [percentile(&sorted, 50), percentile(&sorted, 99), percentile(&sorted, 100)],
             [100.0, 198.0, 200.0]
         );
         assert_eq!(percentile(&[7.0], 99), 7.0);
@@ -176,14 +162,9 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_a_round() {
         // The machine is ten times slower in the second round; the ratio does not notice.
-        let figures = |rates: [f64; 3]| Taken {
-            label: "",
-            samples: rates.map(Sample::Rate).to_vec(),
-        };
-        assert_eq!(
-            figures([20.0, 2.0, 20.0]).ratio(&figures([10.0, 1.0, 10.0])),
-            2.0
-        );
+        let figures =
+            |rates: [f64; 3]| Taken { label: "", samples: rates.map(Sample::Rate).to_vec() };
+        assert_eq!(figures([20.0, 2.0, 20.0]).ratio(&figures([10.0, 1.0, 10.0])), 2.0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::thread;
 
-use super::measure::Taken;
+use super::measure::{Sample, Taken};
 use crate::cargo::root;
 use crate::failure::{Doing, Failure};
 
@@ -49,24 +49,14 @@ impl Report {
     pub(crate) fn add(&mut self, taken: &Taken, unit: Unit, to: Option<&Taken>, wants: &[Want]) {
         let figure = taken.figure();
         let ratio = to.map(|other| taken.ratio(other));
-        let verdicts: Vec<(String, bool)> = wants
-            .iter()
-            .map(|want| want.judge(unit, figure, taken.p99(), ratio))
-            .collect();
+        let verdicts: Vec<(String, bool)> =
+            wants.iter().map(|want| want.judge(unit, figure, taken.p99(), ratio)).collect();
         self.lines.push(Line {
             label: taken.label.to_owned(),
-            figure: if taken.is_latency() {
-                latency(figure)
-            } else {
-                amount(figure, unit, true)
-            },
+            figure: if taken.is_latency() { latency(figure) } else { amount(figure, unit, true) },
             p99: taken.p99().map(latency).unwrap_or_default(),
             ratio: ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
-            wanted: verdicts
-                .iter()
-                .map(|(text, _)| text.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
+            wanted: verdicts.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join(", "),
             missed: verdicts.iter().any(|(_, holds)| !holds),
         });
     }
@@ -79,22 +69,22 @@ impl Report {
         unit: Unit,
         wants: &[Want],
     ) {
-        let verdicts: Vec<(String, bool)> = wants
-            .iter()
-            .map(|want| want.judge(unit, value, None, None))
-            .collect();
+        let verdicts: Vec<(String, bool)> =
+            wants.iter().map(|want| want.judge(unit, value, None, None)).collect();
         self.lines.push(Line {
             label: label.into(),
             figure: amount(value, unit, false),
             p99: String::new(),
             ratio: String::new(),
-            wanted: verdicts
-                .iter()
-                .map(|(text, _)| text.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
+            wanted: verdicts.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join(", "),
             missed: verdicts.iter().any(|(_, holds)| !holds),
         });
+    }
+
+    /// Adds one sample of latencies that has nothing to be compared with.
+    pub(crate) fn add_sample(&mut self, label: &'static str, sample: Sample, wants: &[Want]) {
+        let taken = Taken { label, samples: vec![sample] };
+        self.add(&taken, Unit::Times, None, wants);
     }
 
     /// Adds contenders, each compared with the first and nothing wanted of them.
@@ -119,11 +109,7 @@ impl Report {
                 line.figure.clone(),
                 line.p99.clone(),
                 line.ratio.clone(),
-                if line.missed {
-                    format!("{} MISSED", line.wanted)
-                } else {
-                    line.wanted.clone()
-                },
+                if line.missed { format!("{} MISSED", line.wanted) } else { line.wanted.clone() },
             ]
         });
         std::iter::once(header).chain(lines).collect()
@@ -144,13 +130,8 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cells = self.cells();
-        let width = |column: usize| {
-            cells
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
+        let width =
+            |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..5).map(width).collect();
         for row in &cells {
             let mut line = format!("  {:<width$}", row[0], width = widths[0]);
@@ -173,19 +154,16 @@ impl Want {
         ratio: Option<f64>,
     ) -> (String, bool) {
         match self {
-            Self::RatioAtMost(bound) => (
-                format!("ratio ≤ {bound}"),
-                ratio.is_some_and(|ratio| ratio <= bound),
-            ),
-            Self::RatioAtLeast(bound) => (
-                format!("ratio ≥ {bound}"),
-                ratio.is_some_and(|ratio| ratio >= bound),
-            ),
+            Self::RatioAtMost(bound) => {
+                (format!("ratio ≤ {bound}"), ratio.is_some_and(|ratio| ratio <= bound))
+            }
+            Self::RatioAtLeast(bound) => {
+                (format!("ratio ≥ {bound}"), ratio.is_some_and(|ratio| ratio >= bound))
+            }
             Self::MedianAtMost(bound) => (format!("p50 ≤ {}", latency(bound)), figure <= bound),
-            Self::P99AtMost(bound) => (
-                format!("p99 ≤ {}", latency(bound)),
-                p99.is_some_and(|p99| p99 <= bound),
-            ),
+            Self::P99AtMost(bound) => {
+                (format!("p99 ≤ {}", latency(bound)), p99.is_some_and(|p99| p99 <= bound))
+            }
             Self::RateAtLeast(bound) => {
                 (format!("≥ {}", amount(bound, unit, true)), figure >= bound)
             }
@@ -196,11 +174,7 @@ impl Want {
 
 fn latency(seconds: f64) -> String {
     let micros = seconds * 1e6;
-    if micros < 10_000.0 {
-        format!("{micros:.0} µs")
-    } else {
-        format!("{:.1} ms", micros / 1e3)
-    }
+    if micros < 10_000.0 { format!("{micros:.0} µs") } else { format!("{:.1} ms", micros / 1e3) }
 }
 
 fn amount(value: f64, unit: Unit, per_second: bool) -> String {
@@ -208,6 +182,7 @@ fn amount(value: f64, unit: Unit, per_second: bool) -> String {
     match unit {
         Unit::Bytes if value >= 1e9 => format!("{:.2} GB{suffix}", value / 1e9),
         Unit::Bytes => format!("{:.1} MB{suffix}", value / 1e6),
+        Unit::Times if value < 10.0 && !per_second => format!("{value:.2}"),
         Unit::Times => format!("{value:.0}{suffix}"),
     }
 }
@@ -226,9 +201,8 @@ pub(crate) fn write(reports: &[(&'static str, &'static str, Report)]) -> Result<
 }
 
 fn replace(old: &str, reports: &[(&str, &str, Report)], machine: &str) -> Result<String, Failure> {
-    let parts = old
-        .split_once(BEGIN)
-        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let parts =
+        old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) =
         parts.ok_or_else(|| Failure::new(format!("docs/performance.md lacks {BEGIN} or {END}")))?;
     let mut text = format!("{before}{BEGIN}\n\n{machine}\n");

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
-use windlass_core::id::{HostId, NodeId};
-use windlass_core::process_store::{
-    Expect, Kind, Lease, ProcessStore as _, ProcessStoreError, Query, Record, RecordKey, Write,
+use windlass::core::id::{HostId, NodeId};
+use windlass::core::process_store::{
+    Expect, Kind, Lease, ProcessStore as _, Query, Record, RecordKey, Write,
 };
-use windlass_core::time::Timestamp;
+use windlass::core::time::Timestamp;
 use windlass_sqlite::{SqliteOptions, SqliteStore};
 
 use super::Bench;
@@ -33,12 +33,6 @@ const BATCH: u64 = 1_000;
 /// The machine that all records are of.
 const NODE: NodeId = NodeId(Uuid::from_u128(1));
 
-impl<T> Doing<T> for Result<T, ProcessStoreError> {
-    fn doing(self, what: impl std::fmt::Display) -> Result<T, Failure> {
-        self.map_err(|error| Failure::new(format!("to {what}: {error}")))
-    }
-}
-
 /// A store that this process may write to.
 #[derive(Clone)]
 struct Open {
@@ -48,49 +42,27 @@ struct Open {
 
 impl Open {
     async fn at(path: &Path) -> Result<Self, Failure> {
-        let store = SqliteStore::open(path, SqliteOptions::default())
-            .await
-            .doing("open a store")?;
-        let lease = store
-            .acquire(HostId(Uuid::from_u128(2)), NODE)
-            .await
-            .doing("acquire it")?;
+        let store =
+            SqliteStore::open(path, SqliteOptions::default()).await.doing("open a store")?;
+        let lease = store.acquire(HostId(Uuid::from_u128(2)), NODE).await.doing("acquire it")?;
         Ok(Self { store, lease })
     }
 
     async fn create(&self, numbers: impl Iterator<Item = u64>) -> Result<(), Failure> {
-        let put = |number| Write::Put {
-            record: record(number),
-            expect: Expect::Absent,
-        };
-        self.store
-            .commit(numbers.map(put).collect(), self.lease)
-            .await
-            .doing("commit")
-            .map(drop)
+        let put = |number| Write::Put { record: record(number), expect: Expect::Absent };
+        self.store.commit(numbers.map(put).collect(), self.lease).await.doing("commit").map(drop)
     }
 }
 
 /// A record of 220 bytes whose place in the order is its number.
 fn record(number: u64) -> Record {
     Record {
-        key: RecordKey {
-            kind: Kind::Execution,
-            id: Uuid::from_u128(u128::from(number) + 1),
-        },
+        key: RecordKey { kind: Kind::Execution, id: Uuid::from_u128(u128::from(number) + 1) },
         parent: Some(Uuid::from_u128(u128::from(number % 1_000))),
         owner: None,
-        state: if number.is_multiple_of(1_000) {
-            "running"
-        } else {
-            "final"
-        }
-        .to_owned(),
+        state: if number.is_multiple_of(1_000) { "running" } else { "final" }.to_owned(),
         at: Timestamp(number),
-        body: format!(
-            "{{\"v\":1,\"number\":{number},\"pad\":\"{}\"}}",
-            "x".repeat(180)
-        ),
+        body: format!("{{\"v\":1,\"number\":{number},\"pad\":\"{}\"}}", "x".repeat(180)),
     }
 }
 
@@ -126,9 +98,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Report, Failure> {
 
 fn writers(bench: &Bench, report: &mut Report) -> Result<(), Failure> {
     let count = bench.size(1_000);
-    let open = bench
-        .runtime
-        .block_on(Open::at(&bench.path("writers.db")))?;
+    let open = bench.runtime.block_on(Open::at(&bench.path("writers.db")))?;
     let next = std::cell::Cell::new(0);
     let numbers = |count: u64| next.replace(next.get() + count);
     let mut journal = Preallocated::new(bench, "store-journal", count)?;
@@ -141,15 +111,11 @@ fn writers(bench: &Bench, report: &mut Report) -> Result<(), Failure> {
                 Ok(Sample::rate(count, begun.elapsed()))
             }),
             Contender::new("one task", || {
-                bench
-                    .runtime
-                    .block_on(commit(&open, numbers(count), 1, count))
+                bench.runtime.block_on(commit(&open, numbers(count), 1, count))
             }),
             Contender::new("64 tasks", || {
                 let each = count.div_ceil(4);
-                bench
-                    .runtime
-                    .block_on(commit(&open, numbers(TASKS * each), TASKS, each))
+                bench.runtime.block_on(commit(&open, numbers(TASKS * each), TASKS, each))
             }),
         ],
     )?;
@@ -176,9 +142,7 @@ fn fill(bench: &Bench, path: &Path) -> Result<(), Failure> {
         open.store.close().await;
         match newest.records.first() {
             Some(stored) if stored.record == record(records - 1) => Ok(()),
-            found => Err(Failure::new(format!(
-                "of {records} records the newest is {found:?}"
-            ))),
+            found => Err(Failure::new(format!("of {records} records the newest is {found:?}"))),
         }
     })
 }
@@ -187,22 +151,12 @@ fn lists(bench: &Bench, path: &Path, report: &mut Report) -> Result<(), Failure>
     let open = bench.runtime.block_on(Open::at(path))?;
     let count = bench.size(2_000);
     let newest = Query::newest(Kind::Execution, 50);
-    let running = Query {
-        states: vec!["running".to_owned()],
-        ..newest.clone()
-    };
+    let running = Query { states: vec!["running".to_owned()], ..newest.clone() };
     let list = |query: &Query| {
         Sample::each(count, || {
-            let page = bench
-                .runtime
-                .block_on(open.store.list(query.clone()))
-                .doing("list")?;
+            let page = bench.runtime.block_on(open.store.list(query.clone())).doing("list")?;
             let full = page.records.len() == 50;
-            if full {
-                Ok(())
-            } else {
-                Err(Failure::new(format!("{} of 50", page.records.len())))
-            }
+            if full { Ok(()) } else { Err(Failure::new(format!("{} of 50", page.records.len()))) }
         })
     };
     let taken = interleave(
@@ -223,24 +177,20 @@ fn openings(bench: &Bench, path: &Path, report: &mut Report) -> Result<(), Failu
     let records = bench.size(1_000);
     let taken = interleave(
         bench.rounds(),
-        vec![Contender::new(
-            "open after kill -9, to the first answer",
-            || {
-                kill_a_writer(path, records)?;
-                let begun = Instant::now();
-                let store = bench.runtime.block_on(async {
-                    let store = SqliteStore::open(path, SqliteOptions::default())
-                        .await
-                        .doing("open")?;
-                    let newest = Query::newest(Kind::Execution, 50);
-                    store.list(newest).await.doing("list")?;
-                    Ok::<_, Failure>(store)
-                })?;
-                let took = begun.elapsed().as_secs_f64();
-                bench.runtime.block_on(store.close());
-                Ok(Sample::latencies(vec![took]))
-            },
-        )],
+        vec![Contender::new("open after kill -9, to the first answer", || {
+            kill_a_writer(path, records)?;
+            let begun = Instant::now();
+            let store = bench.runtime.block_on(async {
+                let store =
+                    SqliteStore::open(path, SqliteOptions::default()).await.doing("open")?;
+                let newest = Query::newest(Kind::Execution, 50);
+                store.list(newest).await.doing("list")?;
+                Ok::<_, Failure>(store)
+            })?;
+            let took = begun.elapsed().as_secs_f64();
+            bench.runtime.block_on(store.close());
+            Ok(Sample::latencies(vec![took]))
+        })],
     )?;
     for one in &taken {
         report.add(one, Unit::Times, None, &[Want::MedianAtMost(5e-3)]);
@@ -259,14 +209,9 @@ fn kill_a_writer(path: &Path, records: u64) -> Result<(), Failure> {
         .stdout(Stdio::piped())
         .spawn()
         .doing("start a writer")?;
-    let pipe = writer
-        .stdout
-        .take()
-        .ok_or_else(|| Failure::new("the writer has no pipe"))?;
+    let pipe = writer.stdout.take().ok_or_else(|| Failure::new("the writer has no pipe"))?;
     let mut said = String::new();
-    BufReader::new(pipe)
-        .read_line(&mut said)
-        .doing("hear of the writer")?;
+    BufReader::new(pipe).read_line(&mut said).doing("hear of the writer")?;
     writer.kill().doing("kill the writer")?;
     let status = writer.wait().doing("wait for the writer")?;
     if said.trim() == "committed" {
@@ -280,22 +225,12 @@ pub(super) fn commit_and_wait(path: &Path, records: u64) -> Result<(), Failure> 
     let runtime = tokio::runtime::Runtime::new().doing("make a runtime")?;
     runtime.block_on(async {
         let open = Open::at(path).await?;
-        let newest = open
-            .store
-            .list(Query::newest(Kind::Execution, 1))
-            .await
-            .doing("list")?;
-        let first = newest
-            .records
-            .first()
-            .map_or(0, |stored| stored.record.at.0 + 1);
+        let newest = open.store.list(Query::newest(Kind::Execution, 1)).await.doing("list")?;
+        let first = newest.records.first().map_or(0, |stored| stored.record.at.0 + 1);
         commit(&open, first, 1, records).await?;
         println!("committed");
         io::stdout().flush().doing("say so")?;
         // Killed here; or the one who would do so has died, and our input ends.
-        io::stdin()
-            .read(&mut [0])
-            .doing("wait to be killed")
-            .map(drop)
+        io::stdin().read(&mut [0]).doing("wait to be killed").map(drop)
     })
 }

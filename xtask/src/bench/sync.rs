@@ -41,9 +41,7 @@ impl Preallocated {
         if self.at + RECORD.len() as u64 > self.len {
             self.at = 0;
         }
-        self.file
-            .write_all_at(&RECORD, self.at)
-            .doing("write a record")?;
+        self.file.write_all_at(&RECORD, self.at).doing("write a record")?;
         self.at += RECORD.len() as u64;
         self.file.sync_data().doing("sync a record")
     }

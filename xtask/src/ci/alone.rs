@@ -12,10 +12,8 @@ use crate::failure::{Doing, Failure};
 const MARKERS: [&str; 2] = ["CRASH_AT", "PLANTED_BUG"];
 
 /// Texts that are in a program if the search works at all.
-const PRESENT: [(&str, &str); 2] = [
-    ("windlass", "WINDLASS_EXECUTION_ID"),
-    ("windlass-shim", "journal"),
-];
+const PRESENT: [(&str, &str); 2] =
+    [("windlass", "WINDLASS_EXECUTION_ID"), ("windlass-shim", "journal")];
 
 pub(super) fn check() -> Result<Done, Failure> {
     let done = output::require(cargo().args(["build", "--locked", "-p", "windlass-cli"]))?;
@@ -35,17 +33,12 @@ pub(super) fn check() -> Result<Done, Failure> {
 fn search(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     match MARKERS.iter().find(|marker| find(bytes, marker).is_some()) {
         None => Ok(()),
-        Some(marker) => Err(Failure::new(format!(
-            "{} contains {marker}",
-            path.display()
-        ))),
+        Some(marker) => Err(Failure::new(format!("{} contains {marker}", path.display()))),
     }
 }
 
 fn find(bytes: &[u8], text: &str) -> Option<usize> {
-    bytes
-        .windows(text.len())
-        .position(|window| window == text.as_bytes())
+    bytes.windows(text.len()).position(|window| window == text.as_bytes())
 }
 
 #[cfg(test)]

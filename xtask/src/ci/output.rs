@@ -20,19 +20,14 @@ pub(super) fn require(command: &mut Command) -> Result<Done, Failure> {
         .stderr(Stdio::piped())
         .spawn()
         .doing(format_args!("start {shown}"))?;
-    let stdout = child
-        .stdout
-        .take()
-        .map(|pipe| thread::spawn(move || copy(pipe, &mut io::stdout())));
-    let stderr = child
-        .stderr
-        .take()
-        .map(|pipe| thread::spawn(move || copy(pipe, &mut io::stderr())));
+    let stdout =
+        child.stdout.take().map(|pipe| thread::spawn(move || copy(pipe, &mut io::stdout())));
+    let stderr =
+        child.stderr.take().map(|pipe| thread::spawn(move || copy(pipe, &mut io::stderr())));
     let mut not_run = Vec::new();
     for reader in [stdout, stderr].into_iter().flatten() {
-        let heard = reader
-            .join()
-            .map_err(|_| Failure::new(format!("the reader of {shown} died")))?;
+        let heard =
+            reader.join().map_err(|_| Failure::new(format!("the reader of {shown} died")))?;
         not_run.extend(heard.doing(format_args!("show what {shown} says"))?);
     }
     let status = child.wait().doing(format_args!("wait for {shown}"))?;
@@ -80,10 +75,7 @@ mod tests {
     fn what_was_not_run_is_remembered_and_everything_is_shown() {
         let said = b"running 2 tests\ntest a ... not run: no root here\nok\nnot run: no tmux";
         let mut shown = Vec::new();
-        assert_eq!(
-            copy(&said[..], &mut shown).unwrap(),
-            ["no root here", "no tmux"]
-        );
+        assert_eq!(copy(&said[..], &mut shown).unwrap(), ["no root here", "no tmux"]);
         assert_eq!(shown, said);
     }
 

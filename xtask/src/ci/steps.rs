@@ -68,13 +68,7 @@ fn clippy() -> Result<Done, Failure> {
 }
 
 fn test() -> Result<Done, Failure> {
-    output::require(cargo().args([
-        "test",
-        "--locked",
-        "--workspace",
-        "--features",
-        "xtask/bench",
-    ]))
+    output::require(cargo().args(["test", "--locked", "--workspace", "--features", "xtask/bench"]))
 }
 
 fn doc() -> Result<Done, Failure> {

@@ -173,6 +173,8 @@ pub enum Input {
         /// What.
         request: Request,
     },
+    /// The shim itself was asked by a signal to end: its machine is going down, or somebody picked it out of a list.
+    Terminated,
     /// The command's end of the input pipe took bytes.
     InputWritten {
         /// How many.
@@ -379,26 +381,36 @@ impl State {
 
 /// Does one step.
 pub fn step(mut state: State, now: Now, input: Input) -> Step {
-    let mut effects = Vec::new();
-    let out = &mut effects;
-    match input {
-        Input::Begun => state.on_begun(out),
-        Input::Forked(started) => state.on_forked(now, started, out),
-        Input::Executed => state.on_executed(out),
-        Input::ExecFailed(failure) => state.on_exec_failed(failure, out),
-        Input::Output => state.on_output(now),
-        Input::PipesClosed => state.on_pipes_closed(now, out),
-        Input::Children { leader, others } => state.on_children(now, leader, others, out),
-        Input::Drained { open, logged } => state.on_drained(now, open, logged, out),
-        Input::Survivors { named, more } => state.on_survivors(named, more, out),
-        Input::LogSealed(totals) => state.on_log_sealed(now, totals, out),
-        Input::PersistFailed { errno } => state.on_persist_failed(now, errno, out),
-        Input::Woke => state.on_woke(now, out),
-        Input::Asked { conn, request } => state.on_asked(now, conn, request, out),
-        Input::InputWritten { bytes } => {
-            state.stdin.waiting_bytes = state.stdin.waiting_bytes.saturating_sub(bytes);
-        }
-        Input::InputEnded => state.close_stdin(),
-    }
+    let effects = state.advance(now, input);
     Step { state, effects }
+}
+
+impl State {
+    /// Does one step in place, for the loop that owns the machine.
+    #[must_use = "effects that are dropped never happen"]
+    pub fn advance(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let out = &mut effects;
+        match input {
+            Input::Begun => self.on_begun(out),
+            Input::Forked(started) => self.on_forked(now, started, out),
+            Input::Executed => self.on_executed(out),
+            Input::ExecFailed(failure) => self.on_exec_failed(failure, out),
+            Input::Output => self.on_output(now),
+            Input::PipesClosed => self.on_pipes_closed(now, out),
+            Input::Children { leader, others } => self.on_children(now, leader, others, out),
+            Input::Drained { open, logged } => self.on_drained(now, open, logged, out),
+            Input::Survivors { named, more } => self.on_survivors(named, more, out),
+            Input::LogSealed(totals) => self.on_log_sealed(now, totals, out),
+            Input::PersistFailed { errno } => self.on_persist_failed(now, errno, out),
+            Input::Woke => self.on_woke(now, out),
+            Input::Asked { conn, request } => self.on_asked(now, conn, request, out),
+            Input::Terminated => self.on_terminated(now, out),
+            Input::InputWritten { bytes } => {
+                self.stdin.waiting_bytes = self.stdin.waiting_bytes.saturating_sub(bytes);
+            }
+            Input::InputEnded => self.close_stdin(),
+        }
+        effects
+    }
 }

@@ -1,9 +1,9 @@
 //! What hosts ask for: epochs, stops, and the order of input messages.
 
 use super::{Conn, Effect, KNOWN_INPUTS, Now, Phase, State, To};
-use crate::execution::{ExecFailure, ExecStep};
+use crate::execution::{EndCause, ExecFailure, ExecStep};
 use crate::id::Epoch;
-use crate::outcome::NotStarted;
+use crate::outcome::{NotStarted, StoppedBy};
 use crate::shim::message::{
     Input, InputRefusal, MAX_WAITING_INPUT_BYTES, Notice, PROTOCOL_VERSION, Request, Stop, Welcome,
 };
@@ -72,6 +72,12 @@ impl State {
             finished: self.finished.as_deref().cloned(),
             next_input: self.stdin.next,
         }))
+    }
+
+    pub(super) fn on_terminated(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let cause = EndCause::Stopped { by: StoppedBy::Host };
+        let (epoch, grace_ms) = (self.epoch, self.config.grace_ms);
+        self.on_stop(now, Stop { epoch, cause, grace_ms, interrupt_ms: 0 }, out);
     }
 
     fn on_stop(&mut self, now: Now, stop: Stop, out: &mut Vec<Effect>) {

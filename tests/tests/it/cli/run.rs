@@ -225,7 +225,7 @@ isolated! {
 }
 
 fn lives(pid: &str) -> bool {
-    // A zombie has no memory any more, so it has no name in brackets of its own kind; its state says Z.
+    // What has ended and was not waited for yet does not live; the state follows the name in brackets.
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
 }

@@ -6,6 +6,9 @@ use super::tree::File;
 
 const INDEX: &str = "docs/README.md";
 
+/// People that have homes in examples only.
+const MADE_UP: [&str; 3] = ["x", "user", "you"];
+
 /// Every document is reachable from the index, itself or by its folder.
 pub(super) fn indexed(files: &[File]) -> Vec<String> {
     let Some(index) = files.iter().find(|file| file.path == INDEX) else {
@@ -104,11 +107,13 @@ pub(super) fn machine_paths(files: &[File], folders: &[String]) -> Vec<String> {
     complaints
 }
 
-/// Says whether a line names the folder itself, and not one of the same name below another.
+/// Says whether a line names the folder itself, and not one of the same name below another, nor somebody made up.
 fn names_folder(line: &str, folder: &str) -> bool {
     line.match_indices(folder).any(|(at, _)| {
         let before = line[..at].chars().next_back();
+        let name = line[at + folder.len()..].split(['/', '"', ' ']).next().unwrap_or_default();
         !before.is_some_and(|c| c.is_alphanumeric() || "_-.~}>/".contains(c))
+            && !MADE_UP.contains(&name)
     })
 }
 
@@ -157,6 +162,7 @@ mod tests {
         };
         assert_eq!(line("see /srv/checkouts/windlass"), 1);
         assert_eq!(line(concat!("cd /ho", "me/somebody")), 1);
+        assert_eq!(line(concat!("cd /ho", "me/x/project")), 0);
         assert_eq!(line("chroot/srv/checkouts/x, $DIR/srv/checkouts-not"), 0);
     }
 }

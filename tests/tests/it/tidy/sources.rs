@@ -64,12 +64,15 @@ pub(super) fn purity(files: &[File]) -> Vec<String> {
 pub(super) fn length(files: &[File]) -> Vec<String> {
     let mut complaints = Vec::new();
     for file in rust(files) {
-        // Of a file that is all tests, the tests are what counts.
-        let lines = if file.is_test() { code(&file.text) } else { part_tests(&code(&file.text)).0 }
-            .lines()
-            .count();
-        if lines > MOST_LINES {
-            complaints.push(format!("{}: {lines} lines, {MOST_LINES} are allowed", file.path));
+        let code = code(&file.text);
+        // Tests are read one at a time, so a file of nothing else may be longer.
+        let (lines, most) = if file.is_test() {
+            (code.lines().count(), 2 * MOST_LINES)
+        } else {
+            (part_tests(&code).0.lines().count(), MOST_LINES)
+        };
+        if lines > most {
+            complaints.push(format!("{}: {lines} lines, {most} are allowed", file.path));
         }
     }
     complaints
@@ -242,6 +245,8 @@ mod tests {
     fn a_file_that_is_too_long_without_its_tests_is_found() {
         let lines = |count: usize| "const A: u8 = 1;\n".repeat(count);
         finds(length, "cli/src/a.rs", &lines(601));
+        finds(length, "core/src/a/tests.rs", &lines(1201));
+        accepts(length, "core/src/a/tests.rs", &lines(1200));
         accepts(
             length,
             "cli/src/a.rs",

@@ -1,10 +1,16 @@
-//! What only raw calls on a pidfd can do: read the exit of a process that is not our child, and ask for a group by its
-//! leader. Both are probed by trying; kernels without them say so.
-#![expect(unsafe_code, reason = "rustix has neither the ioctl nor the flag")]
+//! What needs unsafe code: reading the exit of a process that is not our child, asking for a group by its leader, and
+//! waiting for a descriptor. The first two are probed by trying; kernels without them say so.
+#![expect(
+    unsafe_code,
+    reason = "rustix has neither the ioctl nor the flag, tokio no safe way to register a descriptor"
+)]
 
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use rustix::ioctl::{Updater, opcode};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use windlass_core::outcome::Exit;
 
 /// The first published form of the kernel's `struct pidfd_info`: 64 bytes.
@@ -60,6 +66,14 @@ pub(crate) fn group_lives(leader: impl AsFd) -> bool {
         )
     };
     result == 0
+}
+
+/// Registers a descriptor, to wait until it can be read.
+pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` returns the same open descriptor for its whole life, closes it only when it is dropped, and
+    // `AsyncFd` gives no exclusive access to it here.
+    let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    Ok(registered?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,516 @@
+//! Creation and identity: odd repositories, odd paths, crashes half way, several at once.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_core::vcs_worktree::{DiffDetail, VcsWorktree, VcsWorktreeError, WorktreeRequest};
+use windlass_core::workspace::Worktree;
+use windlass_local::{GitOptions, GitWorktrees};
+
+use crate::place::{GitPlace, attempt, locator, path};
+
+#[track_caller]
+fn assert_mismatch<T: std::fmt::Debug>(result: &Result<T, VcsWorktreeError>, said: &str) {
+    let Err(VcsWorktreeError::Mismatch { detail, .. }) = result else { panic!("{result:?}") };
+    assert!(detail.contains(said), "{detail}");
+}
+
+/// What a repository shows to its user beside the objects.
+fn outline(place: &GitPlace, common: &Path) -> String {
+    let dir = common.parent().unwrap();
+    let refs = place.ok(dir, &["for-each-ref"]);
+    let worktrees = place.ok(dir, &["worktree", "list", "--porcelain"]);
+    let mut names: Vec<_> =
+        fs::read_dir(common).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.retain(|name| !matches!(name.as_bytes(), b"windlass.lock" | b"logs"));
+    names.sort();
+    format!("{refs}\n{worktrees}\n{names:?}")
+}
+
+#[tokio::test]
+async fn odd_paths_work_from_plan_to_removal() {
+    let place = GitPlace::default();
+    let long = place.home().join("d".repeat(100)).join("e".repeat(120));
+    let raw = place.home().join(std::ffi::OsStr::from_bytes(b"raw \xff\xfe"));
+    let line = place.home().join("two\nlines");
+    for (number, dir) in (1..).zip([
+        long,
+        raw,
+        line,
+        place.home().join("Größe \"x\" 'y' $z"),
+        place.home().join("a:b"),
+    ]) {
+        let repo = place.repository_at(&dir);
+        let vcs = place.open().await;
+        let worktree = place.worktree(&*vcs, &repo, number).await.unwrap();
+        assert_eq!(path(&worktree.repo), dir.join(".git"));
+        place.write(&worktree.path, "new\nfile", "x\n");
+        let diff = vcs.diff(attempt(number), &worktree, DiffDetail::Patch).await.unwrap();
+        assert_eq!(diff.files.len(), 1);
+        place.delete(&worktree.path, "new\nfile");
+        let status = vcs.status(attempt(number), &worktree).await.unwrap();
+        assert!(!status.dirty);
+        vcs.remove(attempt(number), &worktree).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_root_with_odd_names_works() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let root = place.home().join("Wurzel ü \"q\"").join(std::ffi::OsStr::from_bytes(b"\xff:x"));
+    let vcs = GitWorktrees::open(GitOptions::new("d", root.clone(), place.env())).await.unwrap();
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    assert!(path(&worktree.path).starts_with(&root));
+    place.write(&worktree.path, "x", "1\n");
+    let diff = vcs.diff(attempt(1), &worktree, DiffDetail::Files).await.unwrap();
+    assert_eq!(diff.files.len(), 1);
+    place.delete(&worktree.path, "x");
+    vcs.remove(attempt(1), &worktree).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bare_repository_has_worktrees() {
+    let place = GitPlace::default();
+    let source = place.repository();
+    let bare = place.home().join("tool.git");
+    place.ok(&path(&source), &["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()]);
+    let vcs = place.open().await;
+    let planned = vcs.plan(place.request(&locator(&bare), 1)).await.unwrap();
+    assert!(!planned.source_is_dirty);
+    assert_eq!(planned.worktree.target.as_deref(), Some("main"));
+    vcs.create(attempt(1), &planned.worktree).await.unwrap();
+    place.write(&planned.worktree.path, "new", "x\n");
+    assert!(vcs.status(attempt(1), &planned.worktree).await.unwrap().dirty);
+    place.delete(&planned.worktree.path, "new");
+    vcs.remove(attempt(1), &planned.worktree).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_detached_head_and_a_remote_branch_are_bases_without_target() {
+    let place = GitPlace::default();
+    let source = place.repository();
+    let clone = place.home().join("clone");
+    place.ok(&path(&source), &["clone", "--quiet", ".", clone.to_str().unwrap()]);
+    let vcs = place.open().await;
+    let repo = locator(&clone);
+    place.ok(&clone, &["switch", "--quiet", "--detach"]);
+    let planned = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    assert_eq!((planned.base.as_str(), planned.target), ("HEAD", None));
+    let remote = WorktreeRequest { base: Some("origin/main".into()), ..place.request(&repo, 2) };
+    let worktree = vcs.plan(remote).await.unwrap().worktree;
+    assert_eq!(worktree.target, None);
+    vcs.create(attempt(2), &worktree).await.unwrap();
+    let tracked = place.git(&path(&worktree.path), &["rev-parse", "@{upstream}"]);
+    assert!(!tracked.status.success(), "no upstream is configured");
+}
+
+#[tokio::test]
+async fn refs_in_tables_are_left_to_git() {
+    let place = GitPlace::default();
+    let dir = place.home().join("tables");
+    fs::create_dir(&dir).unwrap();
+    if !place.git(&dir, &["init", "--quiet", "--ref-format=reftable"]).status.success() {
+        eprintln!("not run: this git has no reftable");
+        return;
+    }
+    let repo = locator(&dir);
+    place.write(&repo, "a", "1\n");
+    place.commit(&repo, "first");
+    let vcs = place.open().await;
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    let verified = vcs.verify(attempt(1), &worktree).await.unwrap();
+    assert_eq!(verified.branch, Some(worktree.branch.clone()));
+    place.write(&worktree.path, "a", "2\n");
+    place.commit(&worktree.path, "work");
+    place.write(&repo, "b", "2\n");
+    place.commit(&repo, "theirs");
+    let status = vcs.status(attempt(1), &worktree).await.unwrap();
+    assert_eq!((status.dirty, status.ahead, status.behind), (false, 1, 1));
+    place.detach(&worktree.path);
+    place.write(&worktree.path, "a", "3\n");
+    place.commit(&worktree.path, "lost?");
+    let refused = vcs.remove(attempt(1), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Unsaved { .. })), "{refused:?}");
+    place.branch(&worktree.path, "saved");
+    vcs.remove(attempt(1), &worktree).await.unwrap();
+}
+
+#[tokio::test]
+async fn refs_that_were_packed_are_found() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    let before = vcs.verify(attempt(1), &worktree).await.unwrap();
+    place.ok(&path(&repo), &["pack-refs", "--all"]);
+    assert_eq!(vcs.verify(attempt(1), &worktree).await.unwrap(), before);
+    let taken = WorktreeRequest { branch: Some("main/x".into()), ..place.request(&repo, 2) };
+    let refused = vcs.plan(taken).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::BranchExists { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_branch_that_bears_the_prefix_is_named() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    place.branch(&repo, "windlass");
+    let vcs = place.open().await;
+    let refused = vcs.plan(place.request(&repo, 1)).await;
+    let Err(VcsWorktreeError::BranchExists { branch }) = refused else { panic!("{refused:?}") };
+    assert_eq!(branch, "windlass");
+}
+
+#[tokio::test]
+async fn names_that_are_taken_are_made_longer() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let first = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    // Another attempt whose id ends in the same eight digits.
+    let twin =
+        windlass_core::id::AttemptId(uuid::Uuid::from_u128(attempt(1).0.as_u128() | 1 << 90));
+    let request = WorktreeRequest { attempt: twin, ..place.request(&repo, 1) };
+    let second = vcs.plan(request).await.unwrap().worktree;
+    assert_ne!((&first.path, &first.branch), (&second.path, &second.branch));
+    vcs.create(twin, &second).await.unwrap();
+}
+
+#[tokio::test]
+async fn twenty_are_made_at_once() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let (ours, theirs) = (place.open().await, place.open_other().await);
+    let making = (0..20).map(|number| {
+        let vcs: Arc<dyn VcsWorktree> = Arc::clone(if number % 2 == 0 { &ours } else { &theirs });
+        let request = place.request(&repo, number);
+        tokio::spawn(async move {
+            let worktree = vcs.plan(request).await?.worktree;
+            vcs.create(attempt(number), &worktree).await?;
+            vcs.verify(attempt(number), &worktree).await.map(|_| worktree)
+        })
+    });
+    let mut paths = std::collections::BTreeSet::new();
+    for made in futures::future::join_all(making).await {
+        paths.insert(made.unwrap().unwrap().path);
+    }
+    assert_eq!(paths.len(), 20);
+    place.ok(&path(&repo), &["fsck", "--strict"]);
+    let listed = place.ok(&path(&repo), &["worktree", "list", "--porcelain"]);
+    assert_eq!(listed.matches("worktree ").count(), 21);
+    assert!(!listed.contains("locked") && !listed.contains("prunable"), "{listed}");
+}
+
+#[tokio::test]
+async fn another_process_holding_the_lock_is_named() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let options = GitOptions { lock_wait: Duration::from_millis(200), ..place.options("data") };
+    let vcs = GitWorktrees::open(options).await.unwrap();
+    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    let lock = path(&worktree.repo).join("windlass.lock");
+    let script = r#"exec 9>"$0"; flock 9; echo held; read -r _"#;
+    let mut other = std::process::Command::new("sh")
+        .args(["-c", script])
+        .arg(&lock)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 5];
+    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut said).unwrap();
+    let refused = vcs.create(attempt(1), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Busy { .. })), "{refused:?}");
+    assert!(vcs.verify(attempt(1), &worktree).await.is_err());
+    other.stdin.take().unwrap().write_all(b"\n").unwrap();
+    other.wait().unwrap();
+    vcs.create(attempt(1), &worktree).await.unwrap();
+}
+
+/// States in which a creation that crashed may leave things, each made with the tools of git.
+#[tokio::test]
+async fn a_creation_that_crashed_anywhere_is_done_again() {
+    type Crash = fn(&GitPlace, &Worktree);
+    fn add(place: &GitPlace, worktree: &Worktree) {
+        let at = path(&worktree.path);
+        let args = ["worktree", "add", "--quiet", "-b", &worktree.branch, at.to_str().unwrap()];
+        place.ok(&path(&worktree.repo), &args);
+    }
+    fn admin(worktree: &Worktree) -> PathBuf {
+        let name = path(&worktree.path);
+        path(&worktree.repo).join("worktrees").join(name.file_name().unwrap())
+    }
+    let crashes: [(&str, Crash); 7] = [
+        ("nothing but the note", |_, _| {}),
+        ("a branch alone", |place, worktree| {
+            place.ok(&path(&worktree.repo), &["branch", &worktree.branch]);
+        }),
+        ("a registration without anything in it", |_, worktree| {
+            fs::create_dir_all(admin(worktree)).unwrap();
+        }),
+        ("a registration without a directory", |place, worktree| {
+            add(place, worktree);
+            fs::remove_dir_all(path(&worktree.path)).unwrap();
+        }),
+        ("a directory without a registration", |place, worktree| {
+            add(place, worktree);
+            fs::remove_dir_all(admin(worktree)).unwrap();
+        }),
+        ("half of the files", |place, worktree| {
+            add(place, worktree);
+            fs::remove_file(path(&worktree.path).join("greeting")).unwrap();
+            fs::write(admin(worktree).join("locked"), "initializing").unwrap();
+            fs::write(admin(worktree).join("index.lock"), "").unwrap();
+        }),
+        ("everything but the marker", add),
+    ];
+    for (name, crash) in crashes {
+        let place = GitPlace::default();
+        let repo = place.repository();
+        let vcs = place.open().await;
+        let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+        let at = path(&worktree.path);
+        let note =
+            at.with_file_name(format!(".{}.creating", at.file_name().unwrap().to_str().unwrap()));
+        fs::create_dir_all(note.parent().unwrap()).unwrap();
+        let (id, branch, oid) = (attempt(1), &worktree.branch, &worktree.base_oid);
+        let text = format!(
+            "windlass-worktree 1\ndata_directory=data\nattempt={id}\nbranch={branch}\noid={oid}\n"
+        );
+        fs::write(&note, text).unwrap();
+        crash(&place, &worktree);
+        assert!(vcs.verify(attempt(1), &worktree).await.is_err(), "{name}");
+        vcs.create(attempt(1), &worktree).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(!note.exists(), "{name}");
+        assert_eq!(place.ok(&at, &["status", "--porcelain"]), "", "{name}");
+        place.ok(&path(&repo), &["fsck", "--strict"]);
+        let listed = place.ok(&path(&repo), &["worktree", "list"]);
+        assert_eq!(listed.lines().count(), 2, "{name}: {listed}");
+    }
+}
+
+#[tokio::test]
+async fn a_branch_that_moved_on_is_never_undone() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    place.switch(&repo, &worktree.branch);
+    place.write(&repo, "new", "x\n");
+    let tip = place.commit(&repo, "somebody's");
+    let at = path(&worktree.path);
+    let note =
+        at.with_file_name(format!(".{}.creating", at.file_name().unwrap().to_str().unwrap()));
+    fs::create_dir_all(note.parent().unwrap()).unwrap();
+    let (id, branch, oid) = (attempt(1), &worktree.branch, &worktree.base_oid);
+    let text = format!(
+        "windlass-worktree 1\ndata_directory=data\nattempt={id}\nbranch={branch}\noid={oid}\n"
+    );
+    fs::write(&note, text).unwrap();
+    let refused = vcs.create(attempt(1), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::BranchExists { .. })), "{refused:?}");
+    assert_eq!(place.tip(&repo, &worktree.branch), tip);
+    assert!(!at.exists() && !note.exists());
+}
+
+#[tokio::test]
+async fn a_worktree_whose_directory_was_deleted_is_filled_again() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    place.write(&worktree.path, "new", "x\n");
+    let head = place.commit(&worktree.path, "work");
+    place.write(&worktree.path, "staged", "y\n");
+    place.ok(&path(&worktree.path), &["add", "staged"]);
+    place.delete_directory(&worktree.path);
+    let verified = vcs.create(attempt(1), &worktree).await.unwrap();
+    assert_eq!(verified.head, head);
+    assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "A  staged");
+}
+
+#[tokio::test]
+async fn a_failing_checkout_leaves_nothing() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    place.write(&repo, ".gitattributes", "greeting filter=broken\n");
+    place.commit(&repo, "filtered");
+    place.ok(&path(&repo), &["config", "filter.broken.smudge", "echo broken >&2; false"]);
+    place.ok(&path(&repo), &["config", "filter.broken.required", "true"]);
+    let vcs = place.open().await;
+    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    let before = outline(&place, &path(&worktree.repo));
+    let refused = vcs.create(attempt(1), &worktree).await;
+    let Err(VcsWorktreeError::Git { command, stderr }) = refused else { panic!("{refused:?}") };
+    assert_eq!(command, "worktree add");
+    assert!(stderr.contains("broken"), "{stderr}");
+    assert_eq!(outline(&place, &path(&worktree.repo)), before);
+    assert!(!path(&worktree.path).parent().unwrap().exists());
+}
+
+#[tokio::test]
+async fn a_hanging_hook_is_killed_at_the_deadline_and_leaves_nothing() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let hook = path(&repo).join(".git/hooks/post-checkout");
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    fs::write(&hook, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = GitOptions { command_deadline: Duration::from_secs(1), ..place.options("data") };
+    let vcs = GitWorktrees::open(options).await.unwrap();
+    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    let before = outline(&place, &path(&worktree.repo));
+    let refused = vcs.create(attempt(1), &worktree).await;
+    let Err(VcsWorktreeError::Backend(error)) = refused else { panic!("{refused:?}") };
+    assert!(error.transient, "{error:?}");
+    assert_eq!(outline(&place, &path(&worktree.repo)), before);
+    fs::write(&hook, "#!/bin/sh\necho ran > hooked\n").unwrap();
+    vcs.create(attempt(1), &worktree).await.unwrap();
+    assert_eq!(place.read(&worktree.path, "hooked").as_deref(), Some("ran\n"));
+}
+
+#[tokio::test]
+async fn a_dropped_creation_can_be_done_again() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let hook = path(&repo).join(".git/hooks/post-checkout");
+    let begun = place.home().join("begun");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &begun, rustix::fs::Mode::RWXU).unwrap();
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    fs::write(&hook, format!("#!/bin/sh\necho > {begun:?}\nexec sleep 600\n")).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let vcs = place.open().await;
+    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    let making = {
+        let (vcs, worktree) = (Arc::clone(&vcs), worktree.clone());
+        tokio::spawn(async move { vcs.create(attempt(1), &worktree).await.map(|_| ()) })
+    };
+    tokio::task::spawn_blocking(move || fs::read(begun).unwrap()).await.unwrap();
+    making.abort();
+    assert!(making.await.unwrap_err().is_cancelled());
+    fs::remove_file(&hook).unwrap();
+    vcs.create(attempt(1), &worktree).await.unwrap();
+    assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "");
+}
+
+#[tokio::test]
+async fn what_was_moved_or_replaced_by_hand_is_said() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    let (at, moved) = (path(&worktree.path), place.home().join("moved"));
+    // Moved by hand, by git, and back.
+    fs::rename(&at, &moved).unwrap();
+    let gone = vcs.verify(attempt(1), &worktree).await;
+    assert!(matches!(gone, Err(VcsWorktreeError::Gone { .. })), "{gone:?}");
+    fs::rename(&moved, &at).unwrap();
+    vcs.verify(attempt(1), &worktree).await.unwrap();
+    place.ok(&path(&repo), &["worktree", "move", at.to_str().unwrap(), moved.to_str().unwrap()]);
+    assert_mismatch(&vcs.create(attempt(1), &worktree).await, "moved to");
+    assert_mismatch(&vcs.remove(attempt(1), &worktree).await, "moved to");
+    place.ok(&path(&repo), &["worktree", "move", moved.to_str().unwrap(), at.to_str().unwrap()]);
+    vcs.verify(attempt(1), &worktree).await.unwrap();
+    // A link to it, a link on the way, a repository of its own, no .git, unregistered.
+    fs::rename(&at, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &at).unwrap();
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "no directory");
+    fs::remove_file(&at).unwrap();
+    fs::rename(&moved, &at).unwrap();
+    let folder = at.parent().unwrap();
+    fs::rename(folder, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, folder).unwrap();
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "link");
+    fs::remove_file(folder).unwrap();
+    fs::rename(&moved, folder).unwrap();
+    let link = fs::read(at.join(".git")).unwrap();
+    fs::remove_file(at.join(".git")).unwrap();
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, ".git is gone");
+    place.ok(&at, &["init", "--quiet"]);
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "repository of its own");
+    fs::remove_dir_all(at.join(".git")).unwrap();
+    fs::write(at.join(".git"), "rubbish").unwrap();
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "damaged");
+    fs::write(at.join(".git"), &link).unwrap();
+    vcs.verify(attempt(1), &worktree).await.unwrap();
+    fs::rename(path(&repo), place.home().join("elsewhere")).unwrap();
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "is gone");
+    assert_mismatch(&vcs.remove(attempt(1), &worktree).await, "is gone");
+    assert!(at.join("greeting").exists());
+}
+
+#[tokio::test]
+async fn links_to_another_repository_are_a_mismatch() {
+    let place = GitPlace::default();
+    let (repo, other) = (place.repository(), place.repository());
+    let vcs = place.open().await;
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    let stranger = place.worktree(&*vcs, &other, 2).await.unwrap();
+    fs::copy(path(&stranger.path).join(".git"), path(&worktree.path).join(".git")).unwrap();
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "it belongs to");
+    let beside = place.worktree(&*vcs, &repo, 3).await.unwrap();
+    fs::copy(path(&beside.path).join(".git"), path(&worktree.path).join(".git")).unwrap();
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "it is registered as");
+}
+
+#[tokio::test]
+async fn an_unborn_head_is_said() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    place.ok(&path(&worktree.path), &["checkout", "--quiet", "--orphan", "fresh"]);
+    assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "fresh");
+}
+
+#[tokio::test]
+async fn without_a_git_there_is_an_error() {
+    let place = GitPlace::default();
+    let old = place.home().join("old");
+    fs::write(&old, "#!/bin/sh\necho git version 2.35.9\n").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+    for (program, said) in [
+        (PathBuf::from("no-such-git"), "not found"),
+        (place.home().join("missing"), "does not run"),
+        (old, "2.36"),
+    ] {
+        let refused = GitWorktrees::open(GitOptions { program, ..place.options("data") }).await;
+        let Err(VcsWorktreeError::NoGit { detail }) = refused else { panic!("{refused:?}") };
+        assert!(detail.contains(said), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn the_users_environment_and_configuration_do_not_lead_astray() {
+    let place = GitPlace::default();
+    let (repo, other) = (place.repository(), place.repository());
+    let mut env = place.env();
+    env.push(("GIT_DIR".into(), path(&other).join(".git").into()));
+    env.push(("GIT_INDEX_FILE".into(), "/nonexistent".into()));
+    for (key, value) in [
+        ("status.showUntrackedFiles", "no"),
+        ("diff.noprefix", "true"),
+        ("diff.external", "false"),
+        ("color.ui", "always"),
+        ("core.fsmonitor", "false; touch /nonexistent"),
+        ("diff.renames", "false"),
+        ("diff.orderFile", "/nonexistent"),
+    ] {
+        place.ok(&path(&repo), &["config", key, value]);
+    }
+    let options = GitOptions::new("data", place.home().join("root"), env);
+    let vcs = GitWorktrees::open(options).await.unwrap();
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    assert_eq!(path(&worktree.repo), path(&repo).join(".git"));
+    place.write(&worktree.path, "new", "x\n");
+    assert!(vcs.status(attempt(1), &worktree).await.unwrap().dirty);
+    let diff = vcs.diff(attempt(1), &worktree, DiffDetail::Patch).await.unwrap();
+    let patch = String::from_utf8(diff.patch.unwrap()).unwrap();
+    assert!(patch.starts_with("diff --git a/new b/new\nnew file mode 100644\n"), "{patch}");
+}

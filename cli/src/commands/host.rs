@@ -1,0 +1,97 @@
+//! `host`: be it, look at it, end it, install it.
+
+use windlass::api::HostKind;
+use windlass::api::client::ClientError;
+use windlass::view::HostView;
+
+use crate::args::HostAction;
+use crate::config::DataDir;
+use crate::context::Context;
+use crate::duration::{now_ms, show};
+use crate::error::CliError;
+use crate::host::connect::{leave, no_host, plain_client, version};
+use crate::host::daemon::{self, HostOptions};
+use crate::host::service;
+use crate::table::pairs;
+
+/// Is the host until it is asked to leave.
+///
+/// # Errors
+///
+/// Why it could not be.
+pub(super) fn run(
+    context: &Context,
+    background: bool,
+    stay: bool,
+    moved: bool,
+) -> Result<u8, CliError> {
+    daemon::run(context, HostOptions { background, stay, moved })?;
+    Ok(0)
+}
+
+/// Looks at the host, ends it or installs it.
+///
+/// # Errors
+///
+/// There is none, or it refuses.
+pub(super) async fn host(context: &Context, action: HostAction) -> Result<u8, CliError> {
+    let output = context.output;
+    match action {
+        HostAction::Status => {
+            let data = existing(context)?;
+            // It says first whether it is one of a version that can be talked to.
+            let version = version(&data).await.map_err(|error| absent(&data, error))?;
+            let view = plain_client(&data).host().await.map_err(|error| absent(&data, error))?;
+            if output.json {
+                output.object(&view)?;
+            } else {
+                output.bytes(text(context, &view, version.kind).as_bytes())?;
+            }
+        }
+        HostAction::Stop => {
+            let data = existing(context)?;
+            version(&data).await.map_err(|error| absent(&data, error))?;
+            leave(&data).await?;
+            output.note("the host has left; executions run on");
+        }
+        HostAction::Install { print } => service::install(&context.data_dir()?, output, print)?,
+        HostAction::Run { .. } => {}
+    }
+    Ok(0)
+}
+
+/// Opens the data directory; where there is none, there is no host.
+fn existing(context: &Context) -> Result<DataDir, CliError> {
+    let path = context.environment.data_dir(&context.global)?;
+    DataDir::open(&path, &context.global)?.ok_or_else(|| {
+        CliError::new(
+            crate::error::Class::NoHost,
+            "no_host",
+            format!("there is no data directory {}", crate::config::show(&path)),
+            "start a host: windlass host run, or any verb without --no-start",
+        )
+    })
+}
+
+/// Says that no host runs, where a connection failed because of that.
+fn absent(data: &DataDir, error: ClientError) -> CliError {
+    if data.socket().exists() { error.into() } else { no_host(data) }
+}
+
+fn text(context: &Context, view: &HostView, kind: HostKind) -> String {
+    let kind = match kind {
+        HostKind::Daemon => "background process of the command line",
+        HostKind::Embedded => "in another program",
+    };
+    let up = show(now_ms().saturating_sub(view.since.0.0));
+    let rows = [
+        ("process", view.pid.to_string()),
+        ("version", view.version.clone()),
+        ("kind", kind.to_owned()),
+        ("epoch", view.epoch.to_string()),
+        ("running", view.running.to_string()),
+        ("queued", view.queued.to_string()),
+        ("since", format!("{} ({up})", view.since)),
+    ];
+    pairs(context.output, &rows)
+}

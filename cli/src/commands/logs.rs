@@ -1,0 +1,133 @@
+//! `logs`, `search` and `events`: what is read from a number on.
+
+use std::io::Write as _;
+
+use windlass::api::LogQuery;
+use windlass::core::log_store::Stream;
+use windlass::view::{ChangeView, SearchHitView};
+
+use crate::args::{EventsArgs, LogsArgs, OnInterrupt, SearchArgs, StreamArg};
+use crate::context::Context;
+use crate::duration::now_ms;
+use crate::error::CliError;
+use crate::follow::{Exact, Followed, Follower, JsonLines, Timed};
+use crate::ids;
+use crate::output::{Output, Style};
+use crate::signals::Interrupts;
+
+/// Prints an execution's output.
+///
+/// # Errors
+///
+/// There is no such execution, or the host's.
+pub(super) async fn logs(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
+    let (client, output) = (context.client()?, context.output);
+    let id = ids::execution(&client, &args.id).await?;
+    let query = LogQuery {
+        after: args.after.unwrap_or(0),
+        tail: args.tail,
+        limit: args.limit,
+        since_ms: args.since.map(|since| since.at_ms(now_ms())),
+        stream: args.stream.map(|stream| match stream {
+            StreamArg::Stdout => Stream::Stdout,
+            StreamArg::Stderr => Stream::Stderr,
+            StreamArg::Stdin => Stream::Stdin,
+        }),
+        grep: args.grep.clone(),
+        follow: args.follow,
+    };
+    let lines = client.log(id, query);
+    // Whoever looks at a log stops nothing by going away.
+    let interrupts = Interrupts::new(OnInterrupt::Detach, None);
+    let mut follower = Follower::new(client, Vec::new(), interrupts)?;
+    let followed = if output.json {
+        follower.output(lines, &mut JsonLines).await?
+    } else if args.timestamps {
+        follower.output(lines, &mut Timed::standard(output)).await?
+    } else {
+        follower.output(lines, &mut Exact::standard(!args.raw && !output.quiet)).await?
+    };
+    Ok(match followed {
+        Followed::Done(()) => 0,
+        Followed::Detached(code) => code,
+    })
+}
+
+/// Searches logs.
+///
+/// # Errors
+///
+/// The pattern is none, or the host's.
+pub(super) async fn search(context: &Context, args: SearchArgs) -> Result<u8, CliError> {
+    let (client, output) = (context.client()?, context.output);
+    let attempt = match &args.attempt {
+        Some(text) => Some(ids::attempt(&client, text).await?),
+        None => None,
+    };
+    let mut hits = client.search(&args.re, attempt).await?;
+    while let Some(hit) = hits.next().await? {
+        if output.json {
+            output.object(&hit)?;
+        } else {
+            output.bytes(&hit_line(output, &hit)?)?;
+        }
+    }
+    Ok(0)
+}
+
+fn hit_line(output: Output, hit: &SearchHitView) -> Result<Vec<u8>, CliError> {
+    let place = format!("{}:{}:", hit.execution_id.short(), hit.line.seq());
+    let mut line = output.paint(Style::Dim, &place).into_bytes();
+    line.push(b' ');
+    let payload = hit
+        .line
+        .payload()
+        .map_err(|error| CliError::io("read a hit", &std::io::Error::other(error)))?;
+    line.extend_from_slice(payload.map(|(_, bytes)| bytes).unwrap_or_default().trim_ascii_end());
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Prints changes.
+///
+/// # Errors
+///
+/// The host's.
+pub(super) async fn events(context: &Context, args: EventsArgs) -> Result<u8, CliError> {
+    let (client, output) = (context.client()?, context.output);
+    let mut changes = client.events(args.after, args.follow);
+    let interrupts = Interrupts::new(OnInterrupt::Detach, None);
+    let mut follower = Follower::new(client, Vec::new(), interrupts)?;
+    loop {
+        let change = match follower.watch(changes.next()).await? {
+            Followed::Done(change) => change?,
+            Followed::Detached(code) => return Ok(code),
+        };
+        let Some(change) = change else { return Ok(0) };
+        if output.json {
+            output.object(&change)?;
+        } else {
+            output.line(&change_line(&change))?;
+        }
+    }
+}
+
+fn change_line(change: &ChangeView) -> String {
+    let hex = change.id.simple().to_string();
+    let letter = match change.kind.as_str() {
+        "attempt" => "a-",
+        "execution" => "x-",
+        _ => "",
+    };
+    let state = change.state.as_deref().unwrap_or("deleted");
+    let mut line = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = write!(
+        line,
+        "{:>8}  {:<10} {letter}{:<10} {state}",
+        change.number,
+        change.kind,
+        &hex[24..]
+    );
+    String::from_utf8_lossy(&line).into_owned()
+}

@@ -1,0 +1,228 @@
+//! What an execution's end means for the exit code, and what people are told about it.
+
+use windlass::api::client::Client;
+use windlass::core::action::RunReason;
+use windlass::core::outcome::{Deadline, NotStarted, Outcome};
+use windlass::core::record::Reason;
+use windlass::view::{AttemptView, ExecutionView, SurvivorView};
+
+use crate::duration;
+use crate::error::CliError;
+use crate::output::{Output, Style};
+
+/// How a settled execution ended, with the attempt it is in.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    /// The execution.
+    pub(super) execution: ExecutionView,
+    /// Its attempt, if it was looked at.
+    pub(super) attempt: Option<AttemptView>,
+    /// What git said, if its changes could not be committed.
+    pub(super) commit_failed: Option<String>,
+}
+
+impl End {
+    /// Looks at the attempt of a settled execution.
+    ///
+    /// # Errors
+    ///
+    /// The host's.
+    pub(super) async fn look(client: &Client, execution: ExecutionView) -> Result<Self, CliError> {
+        let is_chain = matches!(
+            execution.run_reason,
+            RunReason::Setup | RunReason::Agent | RunReason::Cleanup
+        );
+        if !is_chain {
+            return Ok(Self { execution, attempt: None, commit_failed: None });
+        }
+        let attempt = client.attempt(execution.attempt_id).await?;
+        let ended_well = execution.outcome.as_ref().is_some_and(|view| view.outcome.ended_well());
+        let mut commit_failed = None;
+        if let Some(Reason::CommitFailed { output, .. }) = &attempt.reason
+            && ended_well
+            && execution.committed.is_none()
+            && is_newest(client, &attempt, &execution).await?
+        {
+            commit_failed = Some(output.clone());
+        }
+        Ok(Self { execution, attempt: Some(attempt), commit_failed })
+    }
+
+    /// Returns the code that `run`, `exec` and `wait` end with.
+    #[must_use]
+    pub(super) fn exit_code(&self) -> u8 {
+        match self.execution.exit_code.unwrap_or(0) {
+            0 if self.commit_failed.is_some() => 1,
+            code => code,
+        }
+    }
+}
+
+/// Says whether an execution is the newest of its attempt's chain: a later one explains the attempt's state then.
+async fn is_newest(
+    client: &Client,
+    attempt: &AttemptView,
+    execution: &ExecutionView,
+) -> Result<bool, CliError> {
+    for id in attempt.executions.iter().flatten() {
+        if *id == execution.id {
+            return Ok(true);
+        }
+        let other = client.execution(*id).await?;
+        if matches!(other.run_reason, RunReason::Setup | RunReason::Agent | RunReason::Cleanup) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns how a status word is to look.
+#[must_use]
+pub(super) fn style_of(status: &str) -> Style {
+    match status {
+        "completed" | "finished" | "ready" => Style::Good,
+        "failed" | "timed_out" | "killed" | "lost" | "held" => Style::Bad,
+        "running" | "starting" | "stopping" | "queued" | "creating" | "committing" | "removing" => {
+            Style::Active
+        }
+        _ => Style::Plain,
+    }
+}
+
+/// Says in a few words how an execution ended.
+#[must_use]
+pub(super) fn words(execution: &ExecutionView) -> String {
+    let Some(view) = &execution.outcome else { return execution.status.clone() };
+    let text = match view.outcome {
+        Outcome::Exited { code: 0 } | Outcome::Completed { .. } => "completed".to_owned(),
+        Outcome::Exited { code } => format!("failed with code {code}"),
+        Outcome::Signaled { signal } => format!("died from signal {signal}"),
+        Outcome::TimedOut { limit: Deadline::Total } => "timed out".to_owned(),
+        Outcome::TimedOut { limit: Deadline::Idle } => {
+            "timed out: no output for too long".to_owned()
+        }
+        Outcome::Stopped { .. } => "was stopped".to_owned(),
+        Outcome::NotStarted { reason } => format!("was not started: {}", not_started(reason)),
+        Outcome::Lost { reason } => format!("is lost: {}", lost(reason)),
+    };
+    match &view.message {
+        Some(message) => format!("{text}: {message}"),
+        None => text,
+    }
+}
+
+fn not_started(reason: NotStarted) -> &'static str {
+    match reason {
+        NotStarted::ProgramNotFound => "there is no such program",
+        NotStarted::NotExecutable => "the program may not be executed",
+        NotStarted::DirectoryGone => "the directory is gone",
+        NotStarted::WorkspaceRefused => "the workspace is not the recorded one",
+        NotStarted::LimitRefused => "a limit cannot be enforced",
+        NotStarted::SecretGone => "a secret has no value",
+        NotStarted::SpawnFailed => "the process could not be made",
+        NotStarted::Stopped => "it was stopped before",
+    }
+}
+
+fn lost(reason: windlass::core::outcome::Lost) -> &'static str {
+    use windlass::core::outcome::Lost;
+    match reason {
+        Lost::MachineRestarted => "the machine restarted while it ran",
+        Lost::SupervisorDied => "its shim died while it ran",
+        Lost::EvidenceDamaged => "its journal is missing or damaged",
+    }
+}
+
+/// Says to people how a followed execution ended. Without a terminal only what its own output cannot have said.
+pub(super) fn tell(output: Output, end: &End) {
+    let execution = &end.execution;
+    if output.quiet || output.json {
+        return;
+    }
+    let said_by_itself =
+        matches!(execution.outcome.as_ref().map(|view| view.outcome), Some(Outcome::Exited { .. }));
+    if output.is_terminal || !said_by_itself {
+        output.say(&summary(end));
+    }
+    if let Some(git) = &end.commit_failed {
+        output.say("windlass: the changes could not be committed; they are still in the worktree");
+        for line in git.lines() {
+            output.say(&format!("  {line}"));
+        }
+    }
+    if execution.output_incomplete {
+        output.say("windlass: its log lacks output");
+    }
+    for survivor in &execution.survivors {
+        match survivor {
+            SurvivorView::Named { pid, name, reason } => {
+                output.say(&format!(
+                    "windlass: process {pid} ({name}) outlived it: {}",
+                    why(*reason)
+                ));
+            }
+            SurvivorView::More { more } => output.say(&format!("windlass: and {more} more")),
+        }
+    }
+}
+
+fn why(reason: windlass::core::execution::SurvivorReason) -> &'static str {
+    use windlass::core::execution::SurvivorReason;
+    match reason {
+        SurvivorReason::Left => "it was to be left running",
+        SurvivorReason::NotPermitted => "it may not be signalled",
+        SurvivorReason::Unkillable => "it does not die",
+    }
+}
+
+/// One or two lines: how it ended, where its changes are.
+fn summary(end: &End) -> String {
+    let execution = &end.execution;
+    let mut text = format!("windlass: {} {}", execution.id.short(), words(execution));
+    if let Some(ms) = execution.duration_ms {
+        text.push_str(&format!(" after {}", duration::show(ms)));
+    }
+    let Some(attempt) = &end.attempt else { return text };
+    if let Some(branch) = &attempt.branch {
+        text.push_str(&format!("\nwindlass: branch {branch}"));
+        let id = attempt.id.short();
+        if let Some(commit) = &execution.committed {
+            let short = commit.0.get(..10).unwrap_or(&commit.0);
+            text.push_str(&format!(", committed {short}; windlass diff {id}"));
+        } else if attempt.dirty == Some(true) {
+            text.push_str(&format!(", changes not committed; windlass diff {id}"));
+        } else {
+            text.push_str(", nothing to commit");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass::view::OutcomeView;
+
+    use super::*;
+    use crate::commands::show::tests::execution;
+
+    #[test]
+    fn a_failed_commit_makes_a_good_end_a_failure() {
+        let mut end = End { execution: execution(), attempt: None, commit_failed: None };
+        end.execution.exit_code = Some(0);
+        assert_eq!(end.exit_code(), 0);
+        end.commit_failed = Some("hook refused".to_owned());
+        assert_eq!(end.exit_code(), 1);
+        end.execution.exit_code = Some(42);
+        assert_eq!(end.exit_code(), 42);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let mut execution = execution();
+        execution.outcome = Some(OutcomeView {
+            outcome: Outcome::NotStarted { reason: NotStarted::ProgramNotFound },
+            message: Some("nope".to_owned()),
+        });
+        assert_eq!(words(&execution), "was not started: there is no such program: nope");
+    }
+}

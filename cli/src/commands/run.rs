@@ -1,0 +1,167 @@
+//! `run` and `exec`: start something and follow it.
+
+use std::path::PathBuf;
+
+use windlass::api::LogQuery;
+use windlass::api::client::Client;
+use windlass::core::action::RunReason;
+use windlass::core::id::ExecutionId;
+use windlass::core::record::CommitPolicy;
+use windlass::request::{Accepted, ExecRequest, RunRequest, WorkspaceRequest};
+
+use super::outcome::{End, tell};
+use crate::args::{ExecArgs, LaunchArgs, RunArgs};
+use crate::context::Context;
+use crate::error::CliError;
+use crate::follow::{Exact, Followed, Follower};
+use crate::ids::{self, Named};
+use crate::signals::{Asked, Interrupts, Terminal};
+use crate::{forward, launch};
+
+/// Makes an attempt and follows its execution.
+///
+/// # Errors
+///
+/// It was not accepted, or cannot be followed.
+pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError> {
+    let RunArgs { repo, base, branch, title, dir, no_commit, launch } = args;
+    let workspace = match dir {
+        Some(path) => WorkspaceRequest::Directory { path: launch::locator(&path)? },
+        None => {
+            let repo = repo.unwrap_or_else(|| PathBuf::from("."));
+            WorkspaceRequest::Worktree { repo: launch::locator(&repo)?, base, branch }
+        }
+    };
+    let request = RunRequest {
+        workspace,
+        title,
+        commit: if no_commit { CommitPolicy::Keep } else { CommitPolicy::Commit },
+        launch: launch::request(&launch, &context.environment)?,
+    };
+    let client = context.client()?;
+    let accepted = client.run(&request).await?;
+    if accepted.source_is_dirty {
+        // The first line on standard error is the one with the ids; it comes first.
+        announce(context, &client, accepted, &launch).await?;
+        context
+            .output
+            .note("windlass: the checkout has uncommitted changes; they are not in the worktree");
+    } else {
+        announce(context, &client, accepted, &launch).await?;
+    }
+    go_on(context, client, accepted.execution, &launch).await
+}
+
+/// Starts one more execution in an attempt and follows it.
+///
+/// # Errors
+///
+/// It was not accepted, or cannot be followed.
+pub(super) async fn exec(context: &Context, args: ExecArgs) -> Result<u8, CliError> {
+    let client = context.client()?;
+    let attempt = ids::attempt(&client, &args.attempt).await?;
+    let launch = launch::request(&args.launch, &context.environment)?;
+    let request = ExecRequest { attempt, run_reason: RunReason::Background, launch };
+    let accepted = client.exec(request).await?;
+    announce(context, &client, accepted, &args.launch).await?;
+    go_on(context, client, accepted.execution, &args.launch).await
+}
+
+/// Says which attempt and execution it is.
+async fn announce(
+    context: &Context,
+    client: &Client,
+    accepted: Accepted,
+    launch: &LaunchArgs,
+) -> Result<(), CliError> {
+    let attempt = ids::short(client, Named::Attempt(accepted.attempt)).await?;
+    let execution = ids::short(client, Named::Execution(accepted.execution)).await?;
+    context.output.say(&format!("{attempt} {execution}"));
+    if launch.detach && !context.output.json {
+        context.output.line(&execution)?;
+    }
+    Ok(())
+}
+
+async fn go_on(
+    context: &Context,
+    client: Client,
+    id: ExecutionId,
+    launch: &LaunchArgs,
+) -> Result<u8, CliError> {
+    let output = context.output;
+    if launch.detach {
+        if output.json {
+            output.object(&client.execution(id).await?)?;
+        }
+        return Ok(0);
+    }
+    let asked = Asked::default();
+    let terminal = Terminal::find(asked.clone(), launch.stdin);
+    let interrupts = Interrupts::new(launch.on_interrupt, terminal);
+    let mut follower = Follower::new(client.clone(), vec![id], interrupts)?;
+    if launch.stdin {
+        let chunks = forward::read(asked);
+        let forwarding = forward::forward(client.clone(), id, chunks);
+        // It ends by itself, at the latest with this process.
+        drop(tokio::spawn(async move {
+            if let Err(error) = forwarding.await {
+                output
+                    .note(&format!("windlass: standard input is not forwarded any more: {error}"));
+            }
+        }));
+    }
+    // In JSON the execution is the answer; its output is in its log.
+    if !output.json {
+        let lines = client.log(id, LogQuery { follow: true, ..LogQuery::default() });
+        let mut sink = Exact::standard(!output.quiet);
+        let followed = {
+            let mut log = std::pin::pin!(follower.output(lines, &mut sink));
+            let queued = tell_if_queued(context, &client, id);
+            tokio::select! {
+                biased;
+                followed = &mut log => followed?,
+                () = queued => log.await?,
+            }
+        };
+        if let Followed::Detached(code) = followed {
+            return Ok(detached(context, id, code));
+        }
+    }
+    match follower.settled(id).await? {
+        Followed::Done(view) => {
+            let end = End::look(&client, view).await?;
+            if output.json {
+                output.object(&end.execution)?;
+            }
+            tell(output, &end);
+            Ok(end.exit_code())
+        }
+        Followed::Detached(code) => Ok(detached(context, id, code)),
+    }
+}
+
+/// Tells people at a terminal that nothing happens because something is waited for.
+async fn tell_if_queued(context: &Context, client: &Client, id: ExecutionId) {
+    if !context.output.is_talkative() {
+        return;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    if let Ok(view) = client.execution(id).await
+        && view.status == "queued"
+    {
+        let what = match view.waiting_for {
+            Some(windlass::view::WaitingFor::Workspace) => "its worktree is being made",
+            Some(windlass::view::WaitingFor::Slot) | None => "it waits for a slot",
+        };
+        context.output.say(&format!("windlass: {} is queued: {what}", id.short()));
+    }
+}
+
+fn detached(context: &Context, id: ExecutionId, code: u8) -> u8 {
+    let short = id.short();
+    context
+        .output
+        .note(&format!("windlass: {short} runs on; follow it with: windlass logs -f {short}"));
+    code
+}

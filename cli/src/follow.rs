@@ -1,0 +1,339 @@
+//! Follows an execution: its output to standard output and error, exactly, until it ends or somebody interrupts.
+
+use std::future::Future;
+use std::pin::pin;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use windlass::api::Until;
+use windlass::api::client::{Client, LogLines};
+use windlass::core::id::ExecutionId;
+use windlass::core::log_store::{GapCause, Stream};
+use windlass::request::StopTarget;
+use windlass::view::{ExecutionView, GapView, LogEntryView};
+
+use crate::error::{Class, CliError};
+use crate::output::Output;
+use crate::signals::{Decision, Interrupts, Signals};
+
+/// How something that may be interrupted ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Followed<T> {
+    /// It came to its end.
+    Done(T),
+    /// The client leaves with this code; what it followed runs on.
+    Detached(u8),
+}
+
+/// Follows one or more executions as one client.
+#[derive(Debug)]
+pub struct Follower {
+    client: Client,
+    signals: Signals,
+    interrupts: Interrupts,
+    /// What a stop is asked for.
+    targets: Vec<ExecutionId>,
+}
+
+impl Follower {
+    /// Begins to listen for interruptions.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn new(
+        client: Client,
+        targets: Vec<ExecutionId>,
+        interrupts: Interrupts,
+    ) -> Result<Self, CliError> {
+        let signals = Signals::new().map_err(|error| CliError::io("listen for signals", &error))?;
+        Ok(Self { client, signals, interrupts, targets })
+    }
+
+    /// Waits for `work`, and decides about interruptions meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// A stop that was wanted could not be asked for.
+    pub async fn watch<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<Followed<T>, CliError> {
+        let mut work = pin!(work);
+        loop {
+            let what = tokio::select! {
+                biased;
+                what = self.signals.next() => what,
+                value = &mut work => return Ok(Followed::Done(value)),
+            };
+            match self.interrupts.decide(what, &mut self.signals).await {
+                Decision::Detach(code) => return Ok(Followed::Detached(code)),
+                Decision::Stop => {
+                    for id in &self.targets {
+                        self.client.stop(StopTarget::Execution(*id), None).await?;
+                    }
+                }
+                Decision::GoOn => {}
+            }
+        }
+    }
+
+    /// Writes a log's entries to a sink until the log ends.
+    ///
+    /// # Errors
+    ///
+    /// The host's, or the output's.
+    pub async fn output(
+        &mut self,
+        mut lines: LogLines,
+        sink: &mut impl Sink,
+    ) -> Result<Followed<()>, CliError> {
+        loop {
+            let entry = match self.watch(lines.next()).await? {
+                Followed::Done(entry) => entry?,
+                Followed::Detached(code) => return Ok(Followed::Detached(code)),
+            };
+            let Some(entry) = entry else { break };
+            match self.watch(sink.write(&entry)).await? {
+                Followed::Done(written) => written?,
+                Followed::Detached(code) => return Ok(Followed::Detached(code)),
+            }
+        }
+        match self.watch(sink.finish()).await? {
+            Followed::Done(written) => written.map(Followed::Done),
+            Followed::Detached(code) => Ok(Followed::Detached(code)),
+        }
+    }
+
+    /// Waits until an execution is settled.
+    ///
+    /// # Errors
+    ///
+    /// The host's.
+    pub async fn settled(&mut self, id: ExecutionId) -> Result<Followed<ExecutionView>, CliError> {
+        let mut wait = self.client.wait([id], Until::Settled);
+        Ok(match self.watch(wait.next()).await? {
+            Followed::Done(view) => Followed::Done(view?.ok_or_else(|| {
+                CliError::not_found(format!("execution {} not found", id.short()))
+            })?),
+            Followed::Detached(code) => Followed::Detached(code),
+        })
+    }
+}
+
+/// Where entries of a log go.
+pub trait Sink {
+    /// Writes one.
+    fn write(&mut self, entry: &LogEntryView) -> impl Future<Output = Result<(), CliError>>;
+
+    /// Writes what is left.
+    fn finish(&mut self) -> impl Future<Output = Result<(), CliError>>;
+}
+
+/// Writes bytes as they were: each stream to its own. Nothing is added but a word about gaps, if that is wanted.
+#[derive(Debug)]
+pub struct Exact<O, E> {
+    out: O,
+    err: E,
+    tells_gaps: bool,
+}
+
+impl Exact<tokio::io::Stdout, tokio::io::Stderr> {
+    /// Writes to this process's standard output and error.
+    #[must_use]
+    pub fn standard(tells_gaps: bool) -> Self {
+        Self { out: tokio::io::stdout(), err: tokio::io::stderr(), tells_gaps }
+    }
+}
+
+impl<O: AsyncWrite + Unpin, E: AsyncWrite + Unpin> Sink for Exact<O, E> {
+    async fn write(&mut self, entry: &LogEntryView) -> Result<(), CliError> {
+        let written = match (payload(entry)?, entry) {
+            (Some((Stream::Stdout | Stream::Pty, bytes)), _) => {
+                write_flushed(&mut self.out, &bytes).await
+            }
+            (Some((Stream::Stderr, bytes)), _) => write_flushed(&mut self.err, &bytes).await,
+            (None, LogEntryView::Gap { gap, .. }) if self.tells_gaps => {
+                write_flushed(&mut self.err, format!("{}\n", gap_text(gap)).as_bytes()).await
+            }
+            _ => Ok(()),
+        };
+        written.map_err(|error| CliError::output(&error))
+    }
+
+    async fn finish(&mut self) -> Result<(), CliError> {
+        Ok(())
+    }
+}
+
+async fn write_flushed(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+/// Writes one JSON object a line.
+#[derive(Debug)]
+pub struct JsonLines;
+
+impl Sink for JsonLines {
+    async fn write(&mut self, entry: &LogEntryView) -> Result<(), CliError> {
+        let mut line = serde_json::to_vec(entry)
+            .map_err(|error| CliError::output(&std::io::Error::from(error)))?;
+        line.push(b'\n');
+        write_flushed(&mut tokio::io::stdout(), &line)
+            .await
+            .map_err(|error| CliError::output(&error))
+    }
+
+    async fn finish(&mut self) -> Result<(), CliError> {
+        Ok(())
+    }
+}
+
+/// Writes every line behind the time at which it began.
+#[derive(Debug)]
+pub struct Timed<O> {
+    out: O,
+    output: Output,
+    /// The stream whose line is open.
+    open: Option<Stream>,
+}
+
+impl Timed<tokio::io::Stdout> {
+    /// Writes to this process's standard output.
+    #[must_use]
+    pub fn standard(output: Output) -> Self {
+        Self { out: tokio::io::stdout(), output, open: None }
+    }
+}
+
+impl<O: AsyncWrite + Unpin> Sink for Timed<O> {
+    async fn write(&mut self, entry: &LogEntryView) -> Result<(), CliError> {
+        let mut text = Vec::new();
+        let at = match entry {
+            LogEntryView::Gap { .. } => None,
+            LogEntryView::Text { at, .. } | LogEntryView::Bytes { at, .. } => Some(*at),
+        };
+        let stream = payload(entry)?;
+        if self.open.is_some() && self.open != stream.as_ref().map(|(stream, _)| *stream) {
+            text.push(b'\n');
+            self.open = None;
+        }
+        match (entry, stream, at) {
+            (LogEntryView::Gap { gap, .. }, _, _) => {
+                text.extend_from_slice(gap_text(gap).as_bytes());
+                text.push(b'\n');
+            }
+            (_, Some((stream, bytes)), Some(at)) => {
+                for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+                    if self.open.is_none() {
+                        let mark = match stream {
+                            Stream::Stdout | Stream::Pty => " ",
+                            Stream::Stderr => "!",
+                            Stream::Stdin => "<",
+                        };
+                        let time = self.output.paint(crate::output::Style::Dim, &at.to_string());
+                        text.extend_from_slice(format!("{time} {mark} ").as_bytes());
+                    }
+                    text.extend_from_slice(line);
+                    self.open = (!line.ends_with(b"\n")).then_some(stream);
+                }
+            }
+            _ => {}
+        }
+        write_flushed(&mut self.out, &text).await.map_err(|error| CliError::output(&error))
+    }
+
+    async fn finish(&mut self) -> Result<(), CliError> {
+        if self.open.take().is_some() {
+            let written = write_flushed(&mut self.out, b"\n").await;
+            return written.map_err(|error| CliError::output(&error));
+        }
+        Ok(())
+    }
+}
+
+fn payload(entry: &LogEntryView) -> Result<Option<(Stream, bytes::Bytes)>, CliError> {
+    entry.payload().map_err(|error| {
+        CliError::new(
+            Class::Failed,
+            "protocol",
+            format!("the host sent an entry that is no base64: {error}"),
+            "use the host's version of windlass",
+        )
+    })
+}
+
+/// Says what is missing.
+#[must_use]
+pub fn gap_text(gap: &GapView) -> String {
+    let why = match gap.cause {
+        GapCause::Cap => "more than the log keeps",
+        GapCause::Full => "the disk was full",
+        GapCause::Dropped => "dropped on request",
+        GapCause::Power => "lost with the machine or the shim",
+    };
+    format!("[windlass: {} bytes of output are missing here: {why}]", gap.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass::core::time::Timestamp;
+    use windlass::view::Time;
+
+    use super::*;
+
+    fn entry(stream: Stream, text: &str) -> LogEntryView {
+        LogEntryView::Text {
+            seq: 1,
+            at: Time(Timestamp(0)),
+            stream,
+            text: text.to_owned(),
+            partial: !text.ends_with('\n'),
+            secret_bytes: None,
+        }
+    }
+
+    const PLAIN: Output = Output { json: false, quiet: false, color: false, is_terminal: false };
+
+    #[tokio::test]
+    async fn each_stream_goes_to_its_own_exactly() {
+        let mut sink = Exact { out: Vec::new(), err: Vec::new(), tells_gaps: true };
+        let binary = LogEntryView::Bytes {
+            seq: 3,
+            at: Time(Timestamp(0)),
+            stream: Stream::Stdout,
+            bytes: "/wA=".to_owned(),
+            partial: true,
+        };
+        let gap = GapView { first_seq: 4, last_seq: Some(5), bytes: 7, cause: GapCause::Cap };
+        for entry in [
+            entry(Stream::Stdout, "out\n"),
+            entry(Stream::Stderr, "err"),
+            entry(Stream::Stdin, "typed\n"),
+            binary,
+            LogEntryView::Gap { seq: 5, gap },
+        ] {
+            sink.write(&entry).await.unwrap();
+        }
+        assert_eq!(sink.out, b"out\n\xff\0");
+        assert_eq!(sink.err.split(|&b| b == b'[').next(), Some(&b"err"[..]));
+        assert!(sink.err.ends_with(b"more than the log keeps]\n"));
+    }
+
+    #[tokio::test]
+    async fn times_stand_before_lines_and_streams_do_not_share_one() {
+        let mut sink = Timed { out: Vec::new(), output: PLAIN, open: None };
+        for entry in [
+            entry(Stream::Stdout, "a\nb"),
+            entry(Stream::Stdout, "c\n"),
+            entry(Stream::Stdout, "d"),
+            entry(Stream::Stderr, "e"),
+        ] {
+            sink.write(&entry).await.unwrap();
+        }
+        sink.finish().await.unwrap();
+        let time = "1970-01-01T00:00:00.000Z";
+        let expected = format!("{time}   a\n{time}   bc\n{time}   d\n{time} ! e\n");
+        assert_eq!(String::from_utf8(sink.out).unwrap(), expected);
+    }
+}

@@ -1,0 +1,276 @@
+//! The settings of a data directory: `settings.toml`, read when the host starts.
+
+use std::path::Path;
+use std::time::Duration;
+
+use windlass::config::Config;
+
+use crate::config::{DataDir, replace, show};
+use crate::duration::{self, millis};
+use crate::error::{Class, CliError};
+
+/// The settings that there are: name, default, and what the value is.
+pub const SETTINGS: [Setting; 10] = [
+    Setting { name: "limits.per_owner", default: "8", kind: Kind::Count },
+    Setting { name: "limits.per_host", default: "32", kind: Kind::Count },
+    Setting { name: "limits.queue", default: "10000", kind: Kind::Count },
+    Setting { name: "stop_grace", default: "5s", kind: Kind::Duration },
+    Setting { name: "background_timeout", default: "30m", kind: Kind::DurationOrNone },
+    Setting { name: "log_cap_bytes", default: "1073741824", kind: Kind::Bytes },
+    Setting { name: "git_timeout", default: "10m", kind: Kind::Duration },
+    Setting { name: "idle_exit", default: "10m", kind: Kind::DurationOrNone },
+    Setting { name: "commit.name", default: "Windlass", kind: Kind::Text },
+    Setting { name: "commit.email", default: "windlass@localhost", kind: Kind::Text },
+];
+
+/// One setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// Its default.
+    pub default: &'static str,
+    /// What its value is.
+    pub kind: Kind,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A number of things, at least 1.
+    Count,
+    /// A number of bytes, at least 64 KiB.
+    Bytes,
+    /// A duration.
+    Duration,
+    /// A duration or `none`.
+    DurationOrNone,
+    /// Printable text.
+    Text,
+}
+
+impl Setting {
+    /// Finds a setting by its name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self, CliError> {
+        SETTINGS.into_iter().find(|setting| setting.name == name).ok_or_else(|| {
+            let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+            CliError::new(
+                Class::NotFound,
+                "not_found",
+                format!("there is no setting {name:?}"),
+                format!("the settings are {}", names.join(", ")),
+            )
+        })
+    }
+
+    /// Checks a value.
+    ///
+    /// # Errors
+    ///
+    /// It is none for this setting.
+    pub fn check(self, value: &str) -> Result<(), CliError> {
+        let wrong = match self.kind {
+            Kind::Count => {
+                (!value.parse::<u32>().is_ok_and(|count| count > 0)).then_some("a number from 1 on")
+            }
+            Kind::Bytes => (!value.parse::<u64>().is_ok_and(|bytes| bytes >= 64 << 10))
+                .then_some("a number of bytes from 65536 on"),
+            Kind::Duration => {
+                duration::parse(value).is_err().then_some("a duration: 500ms, 30s, 5m, 2h")
+            }
+            Kind::DurationOrNone => (value != "none" && duration::parse_positive(value).is_err())
+                .then_some("a duration (500ms, 30s, 5m, 2h) or none"),
+            Kind::Text => {
+                let bad = |c: char| c.is_control() || matches!(c, '"' | '\\' | '<' | '>');
+                (value.trim().is_empty() || value.len() > 256 || value.chars().any(bad)).then_some(
+                    "1 to 256 bytes of text without quotes, backslashes and angle brackets",
+                )
+            }
+        };
+        match wrong {
+            None => Ok(()),
+            Some(expected) => Err(CliError::usage(
+                format!("{value:?} is no value for {}", self.name),
+                format!("it is {expected}"),
+            )),
+        }
+    }
+}
+
+/// What is set, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    values: Vec<(Setting, String)>,
+}
+
+impl Settings {
+    /// Reads the settings of a data directory.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read, or one of them makes no sense.
+    pub fn read(data: &DataDir) -> Result<Self, CliError> {
+        let path = data.settings();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(CliError::io(format!("read {}", show(&path)), &error)),
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, CliError> {
+        let table: std::collections::BTreeMap<String, String> =
+            toml::from_str(text).map_err(|error| {
+                CliError::new(
+                    Class::Failed,
+                    "damaged",
+                    format!("{} is damaged: {}", show(path), error.message()),
+                    "repair it or remove it; without it the defaults count",
+                )
+            })?;
+        let mut settings = Self::default();
+        for (name, value) in table {
+            settings.set(&name, &value)?;
+        }
+        Ok(settings)
+    }
+
+    /// Returns a setting's value and whether it is the default.
+    #[must_use]
+    pub fn get(&self, setting: Setting) -> (&str, bool) {
+        let set = self.values.iter().find(|(have, _)| *have == setting);
+        set.map_or((setting.default, true), |(_, value)| (value, false))
+    }
+
+    /// Changes a setting.
+    ///
+    /// # Errors
+    ///
+    /// There is no such setting, or the value is none for it.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), CliError> {
+        let setting = Setting::named(name)?;
+        setting.check(value)?;
+        self.unset(setting);
+        self.values.push((setting, value.to_owned()));
+        Ok(())
+    }
+
+    /// Goes back to the default.
+    pub fn unset(&mut self, setting: Setting) {
+        self.values.retain(|(have, _)| *have != setting);
+    }
+
+    /// Writes the settings.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn write(&self, data: &DataDir) -> Result<(), CliError> {
+        replace(&data.path, "settings.toml", &self.text())
+            .map_err(|error| CliError::io(format!("write {}", show(&data.settings())), &error))
+    }
+
+    /// Returns the text of the file. Values need no escapes: [`Setting::check`] sees to it.
+    fn text(&self) -> String {
+        let mut text =
+            "# Written by `windlass config`; counts from the next start of the host on.\n"
+                .to_owned();
+        for (setting, value) in &self.values {
+            text.push_str(&format!("\"{}\" = \"{value}\"\n", setting.name));
+        }
+        text
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        let found = SETTINGS.into_iter().find(|setting| setting.name == name);
+        found.and_then(|setting| self.get(setting).0.parse().ok()).unwrap_or(1)
+    }
+
+    fn text_of(&self, name: &str) -> String {
+        let found = SETTINGS.into_iter().find(|setting| setting.name == name);
+        found.map(|setting| self.get(setting).0.to_owned()).unwrap_or_default()
+    }
+
+    fn duration(&self, name: &str) -> Option<Duration> {
+        duration::parse(&self.text_of(name)).ok()
+    }
+
+    /// Returns how long a host without anything to do stays; `None` is for ever.
+    #[must_use]
+    pub fn idle_exit(&self) -> Option<Duration> {
+        self.duration("idle_exit")
+    }
+
+    /// Returns what the engine is to be told.
+    #[must_use]
+    pub fn engine(&self) -> Config {
+        let mut config = Config::standard();
+        let count = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
+        config.limits.per_owner = count("limits.per_owner");
+        config.limits.per_host = count("limits.per_host");
+        config.limits.queue = count("limits.queue");
+        config.log_cap_bytes = self.number("log_cap_bytes");
+        config.background_timeout_ms = self.duration("background_timeout").map(millis);
+        for (name, slot) in
+            [("stop_grace", &mut config.stop_grace_ms), ("git_timeout", &mut config.git_timeout_ms)]
+        {
+            if let Some(duration) = self.duration(name) {
+                *slot = millis(duration);
+            }
+        }
+        config.identity.name = self.text_of("commit.name");
+        config.identity.email = self.text_of("commit.email");
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_engine() {
+        assert_eq!(Settings::default().engine(), Config::standard());
+    }
+
+    #[test]
+    fn every_default_is_a_value() {
+        for setting in SETTINGS {
+            setting.check(setting.default).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_read_back() {
+        let mut settings = Settings::default();
+        settings.set("limits.per_host", "64").unwrap();
+        settings.set("background_timeout", "none").unwrap();
+        settings.set("commit.name", "Zoë").unwrap();
+        settings.set("limits.per_host", "65").unwrap();
+        let again = Settings::parse(&settings.text(), Path::new("settings.toml")).unwrap();
+        let config = again.engine();
+        assert_eq!(config.limits.per_host, 65);
+        assert_eq!(config.background_timeout_ms, None);
+        assert_eq!(config.identity.name, "Zoë");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let mut settings = Settings::default();
+        for (name, value) in [
+            ("limits.per_host", "0"),
+            ("limits.per_host", "-1"),
+            ("stop_grace", "5"),
+            ("commit.name", "a\"b"),
+            ("log_cap_bytes", "1"),
+            ("colour", "red"),
+        ] {
+            assert!(settings.set(name, value).is_err(), "{name} = {value}");
+        }
+        assert!(Settings::parse("a = [", Path::new("s")).is_err());
+    }
+}

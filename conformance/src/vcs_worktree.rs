@@ -1,0 +1,737 @@
+//! Cases of the port [`VcsWorktree`].
+
+use std::future::Future;
+use std::sync::Arc;
+
+use uuid::Uuid;
+use windlass_core::id::AttemptId;
+use windlass_core::locator::Locator;
+use windlass_core::vcs_worktree::{
+    ChangeKind, CommitPlan, Diff, DiffDetail, FileDiff, GitStep, Identity, VcsWorktree,
+    VcsWorktreeError, WorktreeRequest,
+};
+use windlass_core::workspace::{Oid, Worktree};
+
+/// Where a backend keeps its worktrees, and a user with repositories beside it.
+///
+/// The user's actions are what a person does with an editor, a shell and git; they panic where that would fail.
+pub trait VcsWorktreePlace: Default + Send + Sync {
+    /// Opens the backend. A second time is a restart of the same data directory.
+    fn open(&self) -> impl Future<Output = Arc<dyn VcsWorktree>> + Send;
+
+    /// Opens the backend for another data directory beside it.
+    fn open_other(&self) -> impl Future<Output = Arc<dyn VcsWorktree>> + Send;
+
+    /// Makes an empty repository with branch `main` checked out and returns its directory.
+    fn init(&self) -> Locator;
+
+    /// Makes a directory that is in no repository.
+    fn directory(&self) -> Locator;
+
+    /// Writes a file, with the directories on the way.
+    fn write(&self, dir: &Locator, path: &str, content: &str);
+
+    /// Reads a file; `None` if there is none.
+    fn read(&self, dir: &Locator, path: &str) -> Option<String>;
+
+    /// Deletes a file.
+    fn delete(&self, dir: &Locator, path: &str);
+
+    /// Makes a file executable.
+    fn make_executable(&self, dir: &Locator, path: &str);
+
+    /// Has git ignore the files of this name, by a committed `.gitignore` with one name a line.
+    fn ignore(&self, dir: &Locator, name: &str) {
+        self.write(dir, ".gitignore", &format!("{name}\n"));
+    }
+
+    /// Commits everything in a checkout, as somebody with an identity of his own.
+    fn commit(&self, dir: &Locator, message: &str) -> Oid;
+
+    /// Gives the repository an identity.
+    fn identify(&self, dir: &Locator, identity: &Identity);
+
+    /// Makes a branch at HEAD without checking it out.
+    fn branch(&self, dir: &Locator, name: &str);
+
+    /// Tags HEAD.
+    fn tag(&self, dir: &Locator, name: &str);
+
+    /// Renames the branch that is checked out.
+    fn rename_branch(&self, dir: &Locator, name: &str);
+
+    /// Makes a branch at HEAD and checks it out.
+    fn switch(&self, dir: &Locator, name: &str);
+
+    /// Detaches HEAD from its branch.
+    fn detach(&self, dir: &Locator);
+
+    /// Lists the branches of the repository, sorted.
+    fn branches(&self, dir: &Locator) -> Vec<String>;
+
+    /// Reads the commit of a branch.
+    fn tip(&self, dir: &Locator, branch: &str) -> Oid;
+
+    /// Deletes a whole directory.
+    fn delete_directory(&self, dir: &Locator);
+
+    /// Puts an ordinary directory with one file in a directory's place.
+    fn replace_directory(&self, dir: &Locator);
+
+    /// Says whether there is a directory.
+    fn exists(&self, dir: &Locator) -> bool;
+
+    /// Runs a git step to its end; says whether it ended with 0.
+    fn perform(&self, step: &GitStep) -> bool;
+
+    /// Reads message and author of the commit that HEAD names.
+    fn last_commit(&self, dir: &Locator) -> (String, Identity);
+}
+
+/// Expands places into named tests of every case.
+///
+/// ```ignore
+/// windlass_conformance::vcs_worktree_suite! {
+///     memory => crate::place::Memory,
+/// }
+/// ```
+#[macro_export]
+macro_rules! vcs_worktree_suite {
+    ($($name:ident => $place:ty),+ $(,)?) => {
+        $crate::expand!(vcs_worktree { $($name => $place),+ } [
+            a_plan_makes_nothing,
+            a_new_worktree_holds_the_base_on_a_new_branch,
+            uncommitted_changes_of_the_source_are_mentioned_and_stay_out,
+            creating_what_is_there_keeps_it,
+            a_branch_that_exists_is_refused_and_left_alone,
+            a_branch_below_another_is_refused,
+            bases_are_branches_tags_and_commits,
+            a_base_that_names_nothing_is_refused,
+            a_repository_without_a_commit_is_refused,
+            a_directory_in_no_repository_is_refused,
+            a_name_that_is_no_branch_name_is_refused,
+            titles_of_any_script_name_branches,
+            attempts_of_one_title_do_not_meet,
+            a_worktree_of_a_worktree_belongs_to_the_repository,
+            a_restart_finds_the_worktree,
+            branches_that_are_renamed_switched_or_left_are_followed,
+            another_attempt_is_a_mismatch,
+            another_data_directory_is_a_mismatch,
+            a_path_outside_the_root_is_a_mismatch,
+            a_directory_that_was_deleted_is_gone,
+            a_directory_that_was_replaced_is_a_mismatch,
+            status_tells_dirt_and_distance,
+            ignored_files_are_no_dirt,
+            a_new_worktree_has_no_diff,
+            a_diff_names_every_kind_of_change,
+            a_diff_ends_at_the_merge_base,
+            a_patch_is_made_on_request_only,
+            nothing_to_commit_is_clean,
+            a_commit_step_takes_everything_and_commits_once,
+            a_commit_is_by_the_repositorys_identity_if_it_has_one,
+            a_clean_worktree_is_removed_and_its_branch_kept,
+            committed_work_does_not_hinder_removal,
+            unsaved_work_refuses_removal,
+            commits_that_no_branch_reaches_refuse_removal,
+            what_is_not_ours_is_not_removed,
+            removing_what_somebody_deleted_frees_the_repository,
+        ]);
+    };
+}
+
+const FALLBACK: (&str, &str) = ("Fallback Name", "fallback@example.org");
+
+fn fallback() -> Identity {
+    Identity { name: FALLBACK.0.to_owned(), email: FALLBACK.1.to_owned() }
+}
+
+fn attempt(number: u8) -> AttemptId {
+    AttemptId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 | u128::from(number)))
+}
+
+fn request(repo: &Locator, number: u8) -> WorktreeRequest {
+    WorktreeRequest {
+        attempt: attempt(number),
+        repo: repo.clone(),
+        base: None,
+        branch: None,
+        title: "Some work".to_owned(),
+    }
+}
+
+/// Makes a repository with one commit of two files.
+fn repository(place: &impl VcsWorktreePlace) -> (Locator, Oid) {
+    let repo = place.init();
+    place.write(&repo, "greeting", "hello\n");
+    place.write(&repo, "sub/numbers", "1\n2\n3\n");
+    let oid = place.commit(&repo, "first");
+    (repo, oid)
+}
+
+/// Makes a worktree for attempt 1 of a new repository.
+async fn created(place: &impl VcsWorktreePlace) -> (Arc<dyn VcsWorktree>, Locator, Worktree) {
+    let (repo, _) = repository(place);
+    let vcs = place.open().await;
+    let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
+    vcs.create(attempt(1), &worktree).await.expect("a worktree");
+    (vcs, repo, worktree)
+}
+
+async fn files(vcs: &dyn VcsWorktree, worktree: &Worktree) -> Diff {
+    vcs.diff(attempt(1), worktree, DiffDetail::Files).await.expect("a diff")
+}
+
+/// Planning makes neither branch nor directory.
+pub async fn a_plan_makes_nothing(place: impl VcsWorktreePlace) {
+    let (repo, oid) = repository(&place);
+    let vcs = place.open().await;
+    let planned = vcs.plan(request(&repo, 1)).await.expect("a plan");
+    assert!(!planned.source_is_dirty);
+    assert_eq!(planned.worktree.base, "main");
+    assert_eq!(planned.worktree.base_oid, oid);
+    assert_eq!(planned.worktree.target.as_deref(), Some("main"));
+    assert_eq!(place.branches(&repo), ["main"]);
+    assert!(!place.exists(&planned.worktree.path));
+    let verified = vcs.verify(attempt(1), &planned.worktree).await;
+    assert!(matches!(verified, Err(VcsWorktreeError::Gone { .. })), "{verified:?}");
+    let again = vcs.plan(request(&repo, 1)).await.expect("a plan");
+    assert_eq!(again, planned);
+}
+
+/// A new worktree has the files of its base and a branch of its own.
+pub async fn a_new_worktree_holds_the_base_on_a_new_branch(place: impl VcsWorktreePlace) {
+    let (repo, oid) = repository(&place);
+    let vcs = place.open().await;
+    let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
+    let verified = vcs.create(attempt(1), &worktree).await.expect("a worktree");
+    assert_eq!(verified.head, oid);
+    assert_eq!(verified.branch.as_deref(), Some(worktree.branch.as_str()));
+    assert_eq!(place.read(&worktree.path, "sub/numbers").as_deref(), Some("1\n2\n3\n"));
+    assert!(place.branches(&repo).contains(&worktree.branch));
+    assert_eq!(vcs.verify(attempt(1), &worktree).await.expect("verified"), verified);
+    let status = vcs.status(attempt(1), &worktree).await.expect("a status");
+    assert!(!status.dirty);
+    assert_eq!((status.ahead, status.behind), (0, 0));
+}
+
+/// What is not committed at the source does not come along.
+pub async fn uncommitted_changes_of_the_source_are_mentioned_and_stay_out(
+    place: impl VcsWorktreePlace,
+) {
+    let (repo, _) = repository(&place);
+    place.write(&repo, "greeting", "changed\n");
+    let vcs = place.open().await;
+    let planned = vcs.plan(request(&repo, 1)).await.expect("a plan");
+    assert!(planned.source_is_dirty);
+    vcs.create(attempt(1), &planned.worktree).await.expect("a worktree");
+    let read = place.read(&planned.worktree.path, "greeting");
+    assert_eq!(read.as_deref(), Some("hello\n"));
+    assert_eq!(place.read(&repo, "greeting").as_deref(), Some("changed\n"));
+}
+
+/// A repeated creation finds the worktree, work and all.
+pub async fn creating_what_is_there_keeps_it(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    place.write(&worktree.path, "greeting", "work\n");
+    let oid = place.commit(&worktree.path, "work");
+    place.write(&worktree.path, "more", "work\n");
+    let verified = vcs.create(attempt(1), &worktree).await.expect("kept");
+    assert_eq!(verified.head, oid);
+    assert_eq!(place.read(&worktree.path, "more").as_deref(), Some("work\n"));
+}
+
+/// A branch that exists is the user's, by whatever way its name came.
+pub async fn a_branch_that_exists_is_refused_and_left_alone(place: impl VcsWorktreePlace) {
+    let (repo, oid) = repository(&place);
+    let vcs = place.open().await;
+    place.branch(&repo, "taken");
+    let named = WorktreeRequest { branch: Some("taken".to_owned()), ..request(&repo, 1) };
+    let refused = vcs.plan(named).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::BranchExists { .. })), "{refused:?}");
+    // It may also appear after the plan.
+    let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
+    place.branch(&repo, &worktree.branch);
+    let refused = vcs.create(attempt(1), &worktree).await;
+    let Err(VcsWorktreeError::BranchExists { branch }) = refused else { panic!("{refused:?}") };
+    assert_eq!(branch, worktree.branch);
+    assert_eq!(place.tip(&repo, &worktree.branch), oid);
+    assert!(!place.exists(&worktree.path));
+}
+
+/// Branch names are paths: `a` and `a/b` cannot both be.
+pub async fn a_branch_below_another_is_refused(place: impl VcsWorktreePlace) {
+    let (repo, _) = repository(&place);
+    let vcs = place.open().await;
+    place.branch(&repo, "a/b");
+    for name in ["a", "a/b/c"] {
+        let named = WorktreeRequest { branch: Some(name.to_owned()), ..request(&repo, 1) };
+        let refused = vcs.plan(named).await;
+        assert!(matches!(refused, Err(VcsWorktreeError::BranchExists { .. })), "{refused:?}");
+    }
+    let named = WorktreeRequest { branch: Some("a/c".to_owned()), ..request(&repo, 1) };
+    let worktree = vcs.plan(named).await.expect("a plan").worktree;
+    assert_eq!(worktree.branch, "a/c");
+    vcs.create(attempt(1), &worktree).await.expect("a worktree");
+}
+
+/// A base is whatever names a commit; only a branch becomes the target.
+pub async fn bases_are_branches_tags_and_commits(place: impl VcsWorktreePlace) {
+    let (repo, first) = repository(&place);
+    place.tag(&repo, "v1");
+    place.branch(&repo, "old");
+    place.write(&repo, "greeting", "second\n");
+    let second = place.commit(&repo, "second");
+    let vcs = place.open().await;
+    for (number, base, oid, target) in [
+        (1, "v1", &first, None),
+        (2, "old", &first, Some("old")),
+        (3, first.0.as_str(), &first, None),
+        (4, "main", &second, Some("main")),
+        (5, "HEAD", &second, Some("main")),
+    ] {
+        let named = WorktreeRequest { base: Some(base.to_owned()), ..request(&repo, number) };
+        let worktree = vcs.plan(named).await.expect("a plan").worktree;
+        assert_eq!(worktree.base, base);
+        assert_eq!(worktree.base_oid, *oid, "{base}");
+        assert_eq!(worktree.target.as_deref(), target, "{base}");
+        let verified = vcs.create(attempt(number), &worktree).await.expect("a worktree");
+        assert_eq!(verified.head, *oid, "{base}");
+    }
+}
+
+/// An unknown base is named in the refusal.
+pub async fn a_base_that_names_nothing_is_refused(place: impl VcsWorktreePlace) {
+    let (repo, _) = repository(&place);
+    let vcs = place.open().await;
+    for base in ["nowhere", "", "-x", "main..main", "0000000000000000000000000000000000000001"] {
+        let named = WorktreeRequest { base: Some(base.to_owned()), ..request(&repo, 1) };
+        let refused = vcs.plan(named).await;
+        let Err(VcsWorktreeError::UnknownBase { base: said }) = refused else {
+            panic!("{base:?}: {refused:?}")
+        };
+        assert_eq!(said, base);
+    }
+}
+
+/// There is nothing to start from.
+pub async fn a_repository_without_a_commit_is_refused(place: impl VcsWorktreePlace) {
+    let repo = place.init();
+    let vcs = place.open().await;
+    let refused = vcs.plan(request(&repo, 1)).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Empty { .. })), "{refused:?}");
+}
+
+/// Neither an ordinary directory nor one that is not there will do.
+pub async fn a_directory_in_no_repository_is_refused(place: impl VcsWorktreePlace) {
+    let vcs = place.open().await;
+    let mut nowhere = place.directory().as_bytes().to_vec();
+    for _ in 0..2 {
+        let refused = vcs.plan(request(&Locator::new(nowhere.clone()), 1)).await;
+        assert!(matches!(refused, Err(VcsWorktreeError::NotARepository { .. })), "{refused:?}");
+        nowhere.extend(b"/missing");
+    }
+}
+
+/// Names that git refuses or takes for something else are refused.
+pub async fn a_name_that_is_no_branch_name_is_refused(place: impl VcsWorktreePlace) {
+    let (repo, _) = repository(&place);
+    let vcs = place.open().await;
+    for name in ["", "-x", "a b", "a..b", "x.lock", "@{-1}", "HEAD", "a/", "/a", "a\nb", "@"] {
+        let named = WorktreeRequest { branch: Some(name.to_owned()), ..request(&repo, 1) };
+        let refused = vcs.plan(named).await;
+        let Err(VcsWorktreeError::InvalidBranch { branch }) = refused else {
+            panic!("{name:?}: {refused:?}")
+        };
+        assert_eq!(branch, name);
+    }
+}
+
+/// Every title gives a branch that can be made.
+pub async fn titles_of_any_script_name_branches(place: impl VcsWorktreePlace) {
+    let (repo, _) = repository(&place);
+    let vcs = place.open().await;
+    let long = "語".repeat(500);
+    let titles = ["Größe ändern", "修复登录页面", "../..//.lock~^:?*[\\", "", "🚀", long.as_str()];
+    for (number, title) in (1..).zip(titles) {
+        let titled = WorktreeRequest { title: title.to_owned(), ..request(&repo, number) };
+        let worktree = vcs.plan(titled).await.expect("a plan").worktree;
+        let verified = vcs.create(attempt(number), &worktree).await.expect("a worktree");
+        assert_eq!(verified.branch, Some(worktree.branch), "{title:?}");
+    }
+    let titled = WorktreeRequest { title: "Größe ändern".to_owned(), ..request(&repo, 100) };
+    let branch = vcs.plan(titled).await.expect("a plan").worktree.branch;
+    assert!(branch.ends_with("größe-ändern"), "{branch}");
+}
+
+/// The id keeps attempts apart.
+pub async fn attempts_of_one_title_do_not_meet(place: impl VcsWorktreePlace) {
+    let (repo, _) = repository(&place);
+    let vcs = place.open().await;
+    let one = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
+    let two = vcs.plan(request(&repo, 2)).await.expect("a plan").worktree;
+    assert_ne!(one.path, two.path);
+    assert_ne!(one.branch, two.branch);
+    assert_eq!(one.repo, two.repo);
+    vcs.create(attempt(1), &one).await.expect("a worktree");
+    vcs.create(attempt(2), &two).await.expect("a worktree");
+    place.write(&one.path, "mine", "1\n");
+    assert_eq!(place.read(&two.path, "mine"), None);
+    assert!(!vcs.status(attempt(2), &two).await.expect("a status").dirty);
+}
+
+/// A request may stand in a worktree; its HEAD is the base then.
+pub async fn a_worktree_of_a_worktree_belongs_to_the_repository(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    place.write(&worktree.path, "greeting", "work\n");
+    let oid = place.commit(&worktree.path, "work");
+    let second = vcs.plan(request(&worktree.path, 2)).await.expect("a plan").worktree;
+    assert_eq!(second.repo, worktree.repo);
+    assert_eq!(second.base_oid, oid);
+    assert_eq!(second.target.as_deref(), Some(worktree.branch.as_str()));
+    vcs.create(attempt(2), &second).await.expect("a worktree");
+    assert_eq!(place.read(&second.path, "greeting").as_deref(), Some("work\n"));
+}
+
+/// What was made is ours after a restart.
+pub async fn a_restart_finds_the_worktree(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let before = vcs.verify(attempt(1), &worktree).await.expect("verified");
+    drop(vcs);
+    let vcs = place.open().await;
+    assert_eq!(vcs.verify(attempt(1), &worktree).await.expect("verified"), before);
+    assert_eq!(vcs.create(attempt(1), &worktree).await.expect("kept"), before);
+}
+
+/// The branch is observed, not fought.
+pub async fn branches_that_are_renamed_switched_or_left_are_followed(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let head = vcs.verify(attempt(1), &worktree).await.expect("verified").head;
+    place.rename_branch(&worktree.path, "renamed");
+    let verified = vcs.verify(attempt(1), &worktree).await.expect("verified");
+    assert_eq!((verified.branch.as_deref(), &verified.head), (Some("renamed"), &head));
+    place.switch(&worktree.path, "other/name");
+    let verified = vcs.verify(attempt(1), &worktree).await.expect("verified");
+    assert_eq!((verified.branch.as_deref(), &verified.head), (Some("other/name"), &head));
+    place.detach(&worktree.path);
+    let verified = vcs.verify(attempt(1), &worktree).await.expect("verified");
+    assert_eq!((verified.branch, verified.head), (None, head));
+    let status = vcs.status(attempt(1), &worktree).await.expect("a status");
+    assert_eq!(status.branch, None);
+}
+
+/// One attempt's worktree is not another's.
+pub async fn another_attempt_is_a_mismatch(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let refused = vcs.verify(attempt(2), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    let refused = vcs.create(attempt(2), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    let refused = vcs.diff(attempt(2), &worktree, DiffDetail::Files).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+}
+
+/// Two data directories on one repository do not touch each other's worktrees.
+pub async fn another_data_directory_is_a_mismatch(place: impl VcsWorktreePlace) {
+    let (vcs, repo, worktree) = created(&place).await;
+    let other = place.open_other().await;
+    for refused in [
+        other.verify(attempt(1), &worktree).await.map(|_| ()),
+        other.create(attempt(1), &worktree).await.map(|_| ()),
+        other.remove(attempt(1), &worktree).await,
+    ] {
+        assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    }
+    let beside = other.plan(request(&repo, 2)).await.expect("a plan").worktree;
+    other.create(attempt(2), &beside).await.expect("a worktree");
+    other.remove(attempt(2), &beside).await.expect("removed");
+    vcs.verify(attempt(1), &worktree).await.expect("untouched");
+}
+
+/// Whatever a record says, nothing outside the root is looked at.
+pub async fn a_path_outside_the_root_is_a_mismatch(place: impl VcsWorktreePlace) {
+    let (vcs, repo, worktree) = created(&place).await;
+    let outside = Worktree { path: repo.clone(), ..worktree };
+    for refused in [
+        vcs.verify(attempt(1), &outside).await.map(|_| ()),
+        vcs.create(attempt(1), &outside).await.map(|_| ()),
+        vcs.remove(attempt(1), &outside).await,
+    ] {
+        assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    }
+    assert_eq!(place.read(&repo, "greeting").as_deref(), Some("hello\n"));
+}
+
+/// Somebody removed it by hand.
+pub async fn a_directory_that_was_deleted_is_gone(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    place.delete_directory(&worktree.path);
+    for refused in [
+        vcs.verify(attempt(1), &worktree).await.map(|_| ()),
+        vcs.status(attempt(1), &worktree).await.map(|_| ()),
+        vcs.diff(attempt(1), &worktree, DiffDetail::Files).await.map(|_| ()),
+        vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.map(|_| ()),
+    ] {
+        assert!(matches!(refused, Err(VcsWorktreeError::Gone { .. })), "{refused:?}");
+    }
+}
+
+/// What stands in its place is not it, and stays.
+pub async fn a_directory_that_was_replaced_is_a_mismatch(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    place.replace_directory(&worktree.path);
+    for refused in [
+        vcs.verify(attempt(1), &worktree).await.map(|_| ()),
+        vcs.create(attempt(1), &worktree).await.map(|_| ()),
+        vcs.remove(attempt(1), &worktree).await,
+    ] {
+        assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    }
+    assert!(place.exists(&worktree.path));
+}
+
+/// Distance counts commits, dirt counts changes.
+pub async fn status_tells_dirt_and_distance(place: impl VcsWorktreePlace) {
+    let (vcs, repo, worktree) = created(&place).await;
+    let status = async || vcs.status(attempt(1), &worktree).await.expect("a status");
+    place.write(&worktree.path, "new", "1\n");
+    assert!(status().await.dirty);
+    let head = place.commit(&worktree.path, "one");
+    let after = status().await;
+    assert_eq!((after.dirty, after.ahead, after.behind, &after.head), (false, 1, 0, &head));
+    place.write(&worktree.path, "greeting", "changed\n");
+    assert!(status().await.dirty);
+    for content in ["a\n", "b\n"] {
+        place.write(&repo, "sub/numbers", content);
+        place.commit(&repo, content);
+    }
+    let after = status().await;
+    assert_eq!((after.dirty, after.ahead, after.behind), (true, 1, 2));
+    place.write(&worktree.path, "greeting", "hello\n");
+    place.delete(&worktree.path, "sub/numbers");
+    assert!(status().await.dirty);
+}
+
+/// Ignored files do not make a worktree dirty and are in no diff.
+pub async fn ignored_files_are_no_dirt(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    place.ignore(&worktree.path, "secret");
+    place.commit(&worktree.path, "ignore");
+    place.write(&worktree.path, "secret", "x\n");
+    assert!(!vcs.status(attempt(1), &worktree).await.expect("a status").dirty);
+    let diff = files(&*vcs, &worktree).await;
+    let paths: Vec<_> = diff.files.iter().map(|file| file.path.to_string()).collect();
+    assert_eq!(paths, [".gitignore"]);
+    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
+    assert_eq!(plan, CommitPlan::Clean { head: diff.head });
+}
+
+/// Nothing was changed.
+pub async fn a_new_worktree_has_no_diff(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let diff = files(&*vcs, &worktree).await;
+    assert_eq!((&diff.base, &diff.head), (&worktree.base_oid, &worktree.base_oid));
+    assert!(diff.files.is_empty() && diff.patch.is_none());
+}
+
+fn summary(file: &FileDiff) -> (String, ChangeKind, Option<u64>, Option<u64>, bool) {
+    (file.path.to_string(), file.change, file.added, file.removed, file.untracked)
+}
+
+/// Committed and uncommitted changes are one diff, in path order.
+pub async fn a_diff_names_every_kind_of_change(place: impl VcsWorktreePlace) {
+    let (repo, _) = repository(&place);
+    place.write(&repo, "doomed", "x\n");
+    place.write(&repo, "script", "run\n");
+    place.write(&repo, "wanderer", "one\ntwo\nthree\nfour\n");
+    place.commit(&repo, "more");
+    let vcs = place.open().await;
+    let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
+    vcs.create(attempt(1), &worktree).await.expect("a worktree");
+    let dir = &worktree.path;
+    place.write(dir, "committed", "1\n2\n");
+    place.commit(dir, "work");
+    place.delete(dir, "doomed");
+    place.make_executable(dir, "script");
+    place.write(dir, "sub/numbers", "1\n3\n4\n5\n");
+    place.write(dir, "untracked/file", "nothing like it\n");
+    place.delete(dir, "wanderer");
+    place.write(dir, "moved/wanderer", "one\ntwo\nthree\nfour\n");
+    let diff = files(&*vcs, &worktree).await;
+    let seen: Vec<_> = diff.files.iter().map(summary).collect();
+    let file = |path: &str, change, added, removed, untracked| {
+        (path.to_owned(), change, Some(added), Some(removed), untracked)
+    };
+    assert_eq!(
+        seen,
+        [
+            file("committed", ChangeKind::Added, 2, 0, false),
+            file("doomed", ChangeKind::Deleted, 0, 1, false),
+            file("moved/wanderer", ChangeKind::Renamed, 0, 0, true),
+            file("script", ChangeKind::Modified, 0, 0, false),
+            file("sub/numbers", ChangeKind::Modified, 2, 1, false),
+            file("untracked/file", ChangeKind::Added, 1, 0, true),
+        ]
+    );
+    let modes: Vec<_> = diff.files.iter().map(|file| file.mode.as_deref()).collect();
+    let plain = Some("100644");
+    assert_eq!(modes, [plain, None, plain, Some("100755"), plain, plain]);
+    assert_eq!(diff.files[2].old_path, Some(Locator::new(*b"wanderer")));
+}
+
+/// What the target gained meanwhile is no change of ours.
+pub async fn a_diff_ends_at_the_merge_base(place: impl VcsWorktreePlace) {
+    let (vcs, repo, worktree) = created(&place).await;
+    place.write(&repo, "theirs", "x\n");
+    place.commit(&repo, "theirs");
+    place.write(&worktree.path, "ours", "x\n");
+    let head = place.commit(&worktree.path, "ours");
+    let diff = files(&*vcs, &worktree).await;
+    assert_eq!((&diff.base, &diff.head), (&worktree.base_oid, &head));
+    let paths: Vec<_> = diff.files.iter().map(|file| file.path.to_string()).collect();
+    assert_eq!(paths, ["ours"]);
+}
+
+/// A patch names the files and their lines.
+pub async fn a_patch_is_made_on_request_only(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    place.write(&worktree.path, "greeting", "hello\nworld\n");
+    assert_eq!(files(&*vcs, &worktree).await.patch, None);
+    let diff = vcs.diff(attempt(1), &worktree, DiffDetail::Patch).await.expect("a diff");
+    let patch = String::from_utf8(diff.patch.expect("a patch")).expect("text");
+    for line in ["--- a/greeting\n", "+++ b/greeting\n", "+world\n"] {
+        assert!(patch.contains(line), "{line:?} in {patch}");
+    }
+    assert_eq!(diff.files, files(&*vcs, &worktree).await.files);
+}
+
+/// No step for nothing.
+pub async fn nothing_to_commit_is_clean(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
+    assert_eq!(plan, CommitPlan::Clean { head: worktree.base_oid });
+}
+
+/// The step stages all kinds of change; its repetition finds nothing.
+pub async fn a_commit_step_takes_everything_and_commits_once(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let dir = &worktree.path;
+    place.write(dir, "new", "x\n");
+    place.write(dir, "greeting", "changed\n");
+    place.delete(dir, "sub/numbers");
+    let message = "It's \"$HOME\" `done`\n\n# 100 %\n-x\n\nsecond paragraph";
+    let plan = vcs.plan_commit(attempt(1), &worktree, message, &fallback()).await.expect("a plan");
+    let CommitPlan::Run(step) = plan else { panic!("{plan:?}") };
+    assert_eq!((&step.cwd, &step.repository_lock), (&worktree.path, &worktree.repo));
+    let before = vcs.verify(attempt(1), &worktree).await.expect("verified");
+    assert_eq!(before.head, worktree.base_oid, "planning writes nothing");
+    assert!(place.perform(&step));
+    let after = vcs.status(attempt(1), &worktree).await.expect("a status");
+    assert_eq!((after.dirty, after.ahead), (false, 1));
+    assert!(place.perform(&step), "nothing to do is no failure");
+    let again = vcs.status(attempt(1), &worktree).await.expect("a status");
+    assert_eq!(again, after);
+    let (said, author) = place.last_commit(dir);
+    assert_eq!(said.trim_end(), message);
+    assert_eq!(author, fallback());
+    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
+    assert_eq!(plan, CommitPlan::Clean { head: after.head });
+}
+
+/// The fallback is only a fallback.
+pub async fn a_commit_is_by_the_repositorys_identity_if_it_has_one(place: impl VcsWorktreePlace) {
+    let (vcs, repo, worktree) = created(&place).await;
+    let own = Identity { name: "Own Name".to_owned(), email: "own@example.org".to_owned() };
+    place.identify(&repo, &own);
+    place.write(&worktree.path, "new", "x\n");
+    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
+    let CommitPlan::Run(step) = plan else { panic!("{plan:?}") };
+    assert!(place.perform(&step));
+    assert_eq!(place.last_commit(&worktree.path), ("m".to_owned(), own));
+}
+
+/// Removal is idempotent, also over a restart.
+pub async fn a_clean_worktree_is_removed_and_its_branch_kept(place: impl VcsWorktreePlace) {
+    let (vcs, repo, worktree) = created(&place).await;
+    vcs.remove(attempt(1), &worktree).await.expect("removed");
+    assert!(!place.exists(&worktree.path));
+    assert!(place.branches(&repo).contains(&worktree.branch));
+    let verified = vcs.verify(attempt(1), &worktree).await;
+    assert!(matches!(verified, Err(VcsWorktreeError::Gone { .. })), "{verified:?}");
+    vcs.remove(attempt(1), &worktree).await.expect("removed already");
+    let vcs = place.open().await;
+    vcs.remove(attempt(1), &worktree).await.expect("removed already");
+    assert!(place.branches(&repo).contains(&worktree.branch));
+    assert_eq!(place.read(&repo, "greeting").as_deref(), Some("hello\n"));
+}
+
+/// The branch holds what was committed.
+pub async fn committed_work_does_not_hinder_removal(place: impl VcsWorktreePlace) {
+    let (vcs, repo, worktree) = created(&place).await;
+    place.write(&worktree.path, "new", "x\n");
+    let head = place.commit(&worktree.path, "work");
+    vcs.remove(attempt(1), &worktree).await.expect("removed");
+    assert_eq!(place.tip(&repo, &worktree.branch), head);
+}
+
+/// Whatever exists nowhere else stays, and so does everything around it.
+pub async fn unsaved_work_refuses_removal(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let dir = &worktree.path;
+    place.ignore(dir, "secret");
+    place.commit(dir, "ignore");
+    let refused = async |path: &str| {
+        let refused = vcs.remove(attempt(1), &worktree).await;
+        let Err(VcsWorktreeError::Unsaved { detail, .. }) = refused else {
+            panic!("{path}: {refused:?}")
+        };
+        assert!(detail.contains(path), "{detail}");
+        vcs.verify(attempt(1), &worktree).await.expect("untouched");
+    };
+    place.write(dir, "greeting", "changed\n");
+    refused("greeting").await;
+    assert_eq!(place.read(dir, "greeting").as_deref(), Some("changed\n"));
+    place.write(dir, "greeting", "hello\n");
+    place.delete(dir, "sub/numbers");
+    refused("sub/numbers").await;
+    place.write(dir, "sub/numbers", "1\n2\n3\n");
+    place.write(dir, "new", "x\n");
+    refused("new").await;
+    place.delete(dir, "new");
+    place.write(dir, "secret", "x\n");
+    refused("secret").await;
+    assert_eq!(place.read(dir, "secret").as_deref(), Some("x\n"));
+    place.delete(dir, "secret");
+    vcs.remove(attempt(1), &worktree).await.expect("removed");
+}
+
+/// Commits on a detached HEAD would be lost with it.
+pub async fn commits_that_no_branch_reaches_refuse_removal(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    place.detach(&worktree.path);
+    place.write(&worktree.path, "new", "x\n");
+    place.commit(&worktree.path, "lost?");
+    let refused = vcs.remove(attempt(1), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Unsaved { .. })), "{refused:?}");
+    assert_eq!(place.read(&worktree.path, "new").as_deref(), Some("x\n"));
+    place.branch(&worktree.path, "saved");
+    vcs.remove(attempt(1), &worktree).await.expect("removed");
+}
+
+/// Another attempt's worktree stays.
+pub async fn what_is_not_ours_is_not_removed(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let refused = vcs.remove(attempt(2), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    vcs.verify(attempt(1), &worktree).await.expect("untouched");
+}
+
+/// The branch can be checked out elsewhere once a worktree that is gone was removed.
+pub async fn removing_what_somebody_deleted_frees_the_repository(place: impl VcsWorktreePlace) {
+    let (vcs, repo, worktree) = created(&place).await;
+    place.delete_directory(&worktree.path);
+    vcs.remove(attempt(1), &worktree).await.expect("removed");
+    let named = WorktreeRequest { base: Some(worktree.branch.clone()), ..request(&repo, 2) };
+    let second = vcs.plan(named).await.expect("a plan").worktree;
+    assert_eq!(second.target, Some(worktree.branch));
+    vcs.create(attempt(2), &second).await.expect("a worktree");
+}

@@ -1,0 +1,108 @@
+//! The suite of the port `VcsWorktree` over its fake.
+
+use std::sync::Arc;
+
+use windlass_conformance::vcs_worktree::VcsWorktreePlace;
+use windlass_core::locator::Locator;
+use windlass_core::vcs_worktree::{GitStep, Identity, VcsWorktree};
+use windlass_core::workspace::Oid;
+use windlass_fakes::{MemoryRepositories, MemoryWorktrees};
+
+/// Repositories in memory; opening worktrees again is a restart.
+#[derive(Default)]
+struct Memory(MemoryRepositories);
+
+impl VcsWorktreePlace for Memory {
+    async fn open(&self) -> Arc<dyn VcsWorktree> {
+        Arc::new(MemoryWorktrees::open(&self.0, "data"))
+    }
+
+    async fn open_other(&self) -> Arc<dyn VcsWorktree> {
+        Arc::new(MemoryWorktrees::open(&self.0, "other"))
+    }
+
+    fn init(&self) -> Locator {
+        self.0.init()
+    }
+
+    fn directory(&self) -> Locator {
+        self.0.directory()
+    }
+
+    fn write(&self, dir: &Locator, path: &str, content: &str) {
+        self.0.write(dir, path, content.as_bytes());
+    }
+
+    fn read(&self, dir: &Locator, path: &str) -> Option<String> {
+        self.0.read(dir, path).and_then(|content| String::from_utf8(content).ok())
+    }
+
+    fn delete(&self, dir: &Locator, path: &str) {
+        self.0.delete(dir, path);
+    }
+
+    fn make_executable(&self, dir: &Locator, path: &str) {
+        self.0.make_executable(dir, path);
+    }
+
+    fn commit(&self, dir: &Locator, message: &str) -> Oid {
+        let user = Identity { name: "User".to_owned(), email: "user@example.org".to_owned() };
+        self.0.commit(dir, message, &user)
+    }
+
+    fn identify(&self, dir: &Locator, identity: &Identity) {
+        self.0.identify(dir, identity);
+    }
+
+    fn branch(&self, dir: &Locator, name: &str) {
+        self.0.branch(dir, name);
+    }
+
+    fn tag(&self, dir: &Locator, name: &str) {
+        self.0.tag(dir, name);
+    }
+
+    fn rename_branch(&self, dir: &Locator, name: &str) {
+        self.0.rename_branch(dir, name);
+    }
+
+    fn switch(&self, dir: &Locator, name: &str) {
+        self.0.switch(dir, name);
+    }
+
+    fn detach(&self, dir: &Locator) {
+        self.0.detach(dir);
+    }
+
+    fn branches(&self, dir: &Locator) -> Vec<String> {
+        self.0.branches(dir)
+    }
+
+    fn tip(&self, dir: &Locator, branch: &str) -> Oid {
+        self.0.tip(dir, branch)
+    }
+
+    fn delete_directory(&self, dir: &Locator) {
+        self.0.delete_directory(dir);
+    }
+
+    fn replace_directory(&self, dir: &Locator) {
+        self.0.replace_directory(dir);
+    }
+
+    fn exists(&self, dir: &Locator) -> bool {
+        self.0.exists(dir)
+    }
+
+    fn perform(&self, step: &GitStep) -> bool {
+        self.0.perform(step)
+    }
+
+    fn last_commit(&self, dir: &Locator) -> (String, Identity) {
+        self.0.last_commit(dir)
+    }
+}
+
+windlass_conformance::vcs_worktree_suite! {
+    memory => crate::Memory,
+}

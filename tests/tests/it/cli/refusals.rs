@@ -1,0 +1,174 @@
+//! Bad input: a clear error that says what to do, the right code, nothing left behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use windlass_tests::isolated;
+use windlass_tests::repo::TempRepo;
+use windlass_tests::sandbox::{Ran, Sandbox};
+
+use super::{run_script, sandbox, schemas, with_repo};
+
+/// Fails unless it was refused with `code`, in words and as JSON, with a hint, and no attempt was left.
+#[track_caller]
+fn refused(sandbox: &Sandbox, dir: &Path, arguments: &[&str], code: i32) {
+    let plain = sandbox.run_in(dir, arguments).expect(code);
+    assert_eq!(plain.text(), "", "something on standard output");
+    assert!(plain.stderr.contains("hint"), "no hint: {}", plain.stderr);
+    let json = sandbox.run_in(dir, [&["--json"], arguments].concat()).expect(code);
+    let error = json.error();
+    schemas().assert("error.json", &error);
+    assert!(error["error"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{error}");
+    no_attempt(sandbox);
+}
+
+#[track_caller]
+fn no_attempt(sandbox: &Sandbox) {
+    assert_eq!(sandbox.run(["ls", "-a"]).expect(0).text(), "", "an attempt was left");
+    let left: Vec<_> = fs::read_dir(sandbox.data_dir().join("worktrees")).into_iter().flatten().flatten().collect();
+    assert!(left.is_empty(), "left in the worktrees: {left:?}");
+}
+
+isolated! {
+    fn not_a_repository() {
+        let sandbox = sandbox();
+        refused(&sandbox, sandbox.path(), &["run", "--", "true"], 122);
+        refused(&sandbox, sandbox.path(), &["run", "--repo", "/no/such/place", "--", "true"], 122);
+    }
+
+    fn a_repository_without_a_commit() {
+        let (sandbox, repo) = (sandbox(), TempRepo::empty());
+        refused(&sandbox, repo.path(), &["run", "--", "true"], 122);
+    }
+
+    fn an_unknown_base() {
+        let (sandbox, repo) = with_repo();
+        refused(&sandbox, repo.path(), &["run", "--base", "no-such-branch", "--", "true"], 122);
+    }
+
+    fn a_branch_that_exists_or_cannot_exist() {
+        let (sandbox, repo) = with_repo();
+        repo.git(["branch", "taken"]);
+        refused(&sandbox, repo.path(), &["run", "--branch", "taken", "--", "true"], 122);
+        refused(&sandbox, repo.path(), &["run", "--branch", "taken/below", "--", "true"], 122);
+        refused(&sandbox, repo.path(), &["run", "--branch", "a..b", "--", "true"], 122);
+        assert_eq!(repo.git(["branch", "--format=%(refname:short)"]), "main\ntaken");
+    }
+
+    fn a_directory_that_is_not_there() {
+        let sandbox = sandbox();
+        refused(&sandbox, sandbox.path(), &["run", "--dir", "/no/such/place", "--", "true"], 122);
+    }
+
+    fn a_worktree_that_is_gone_is_not_run_in() {
+        let (sandbox, repo) = with_repo();
+        let ran = run_script(&sandbox, &repo, &[], "pwd").expect(0);
+        fs::remove_dir_all(ran.text().trim()).unwrap();
+        let again = sandbox.run(["exec", "@last", "--", "true"]);
+        assert!(matches!(again.code, Some(122 | 126)), "{again:?}");
+    }
+
+    fn a_machine_without_git() {
+        let (sandbox, repo) = with_repo();
+        // A path that has a shell and no git.
+        let bin = sandbox.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", bin.join("sh")).unwrap();
+        let mut command = sandbox.command(["--json", "run", "--", "true"]);
+        command.current_dir(repo.path()).env("PATH", &bin);
+        let ran: Ran = windlass_tests::sandbox::run(&mut command).expect(122);
+        assert!(ran.error()["error"]["hint"].as_str().unwrap().contains("git"), "{}", ran.stderr);
+        no_attempt(&sandbox);
+    }
+
+    fn a_data_directory_of_a_newer_version() {
+        let (sandbox, repo) = with_repo();
+        run_script(&sandbox, &repo, &[], "true").expect(0);
+        sandbox.run(["host", "stop"]).expect(0);
+        let config = sandbox.data_dir().join("config.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let newer: String = text
+            .lines()
+            .map(|line| if line.starts_with("format") { "format = 4000\n".to_owned() } else { format!("{line}\n") })
+            .collect();
+        assert_ne!(text, newer, "no format in {text}");
+        fs::write(&config, &newer).unwrap();
+        let ran = sandbox.run(["ps", "--json"]);
+        assert_ne!(ran.code, Some(0));
+        assert!(ran.error()["error"]["message"].as_str().unwrap().contains("4000"), "{}", ran.stderr);
+        assert_eq!(fs::read_to_string(&config).unwrap(), newer, "it was touched");
+    }
+
+    fn another_store_than_the_data_directory_has() {
+        let sandbox = sandbox();
+        sandbox.run(["ps"]).expect(0);
+        // Refused by the parser today; once there is a second store, by the data directory.
+        sandbox.run(["ps", "--store", "redb"]).expect(2);
+    }
+
+    fn a_data_directory_that_cannot_be_written() {
+        if !rustix::process::getuid().is_root() {
+            return windlass_tests::not_run("a data directory of another user: needs root to make one");
+        }
+        let sandbox = sandbox();
+        fs::create_dir(sandbox.data_dir()).unwrap();
+        std::os::unix::fs::chown(sandbox.data_dir(), Some(12_345), Some(12_345)).unwrap();
+        let ran = sandbox.run(["ps", "--json"]);
+        assert!(matches!(ran.code, Some(1 | 4 | 5)), "{ran:?}");
+        assert!(ran.error()["error"]["hint"].is_string());
+        assert_eq!(fs::read_dir(sandbox.data_dir()).unwrap().count(), 0, "something was written");
+    }
+
+    fn no_permission_for_the_directory() {
+        if !rustix::process::getuid().is_root() {
+            return windlass_tests::not_run("a directory without permission: needs root to become another user");
+        }
+        let sandbox = sandbox();
+        let closed = sandbox.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        // Another user, who may use the sandbox but not this directory.
+        let home = sandbox.path().join("other-home");
+        fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(12_345), Some(12_345)).unwrap();
+        fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = home.join("data");
+        let mut command = sandbox.command(["--json", "--data-dir", data.to_str().unwrap(), "run", "--dir"]);
+        command.arg(&closed).args(["--", "true"]).current_dir(&home).env("HOME", &home);
+        std::os::unix::process::CommandExt::uid(&mut command, 12_345);
+        std::os::unix::process::CommandExt::gid(&mut command, 12_345);
+        if !reachable_by_others(Path::new(env!("CARGO_BIN_EXE_windlass-under-test"))) {
+            return windlass_tests::not_run("a directory without permission: the checkout is closed to other users");
+        }
+        let ran = windlass_tests::sandbox::run(&mut command);
+        assert!(matches!(ran.code, Some(122 | 126)), "{ran:?}");
+    }
+
+    fn usage_that_makes_no_sense() {
+        let sandbox = sandbox();
+        sandbox.run(["no-such-verb"]).expect(2);
+        sandbox.run(["ps", "--no-such-flag"]).expect(2);
+        sandbox.run(["run"]).expect(120);
+        sandbox.run(["exec", "@last"]).expect(120);
+        sandbox.run(["wait"]).expect(120);
+        assert!(!sandbox.data_dir().exists());
+    }
+
+    fn things_that_are_not_there() {
+        let sandbox = sandbox();
+        for verb in [["show", "x-12345678"], ["path", "@last"], ["logs", "x-12345678"], ["stop", "x-12345678"], ["diff", "@last"]] {
+            refused(&sandbox, sandbox.path(), &verb, 3);
+        }
+        refused(&sandbox, sandbox.path(), &["rm", "a-12345678"], 3);
+        refused(&sandbox, sandbox.path(), &["exec", "@last", "--", "true"], 123);
+        refused(&sandbox, sandbox.path(), &["wait", "x-12345678"], 123);
+    }
+}
+
+/// Says whether every directory above `path` lets anybody through.
+fn reachable_by_others(path: &Path) -> bool {
+    path.ancestors().skip(1).all(|dir| {
+        fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
+    })
+}
