@@ -265,7 +265,8 @@ impl Recent {
         if !self.pages.get(&id).is_some_and(|there| Arc::ptr_eq(there, cell)) {
             return;
         }
-        let Some(page) = cell.get().map(|shared| &shared.page).filter(|page| !page.items.is_empty())
+        let Some(page) =
+            cell.get().map(|shared| &shared.page).filter(|page| !page.items.is_empty())
         else {
             // Ours and the map's.
             if cell.initialized() || Arc::strong_count(cell) <= 2 {

@@ -171,10 +171,18 @@ async fn by_branch(client: &Client, branch: &str) -> Result<Vec<AttemptId>, CliE
     Ok(there)
 }
 
-/// Returns the newest execution.
+/// Returns the newest execution that is no git step: those are nobody's last request.
 async fn last(client: &Client) -> Result<ExecutionView, CliError> {
-    let newest = client.executions(true, None, None, 1).await?.items.into_iter().next();
-    newest.ok_or_else(|| CliError::not_found("there is no execution yet"))
+    let mut before = None;
+    loop {
+        let page = client.executions(true, None, before.as_deref(), 20).await?;
+        let found = page.items.into_iter().find(|view| view.run_reason != RunReason::Git);
+        match (found, page.next) {
+            (Some(found), _) => return Ok(found),
+            (None, Some(next)) => before = Some(next),
+            (None, None) => return Err(CliError::not_found("there is no execution yet")),
+        }
+    }
 }
 
 /// Returns an attempt's newest execution that is no git step; else its newest.

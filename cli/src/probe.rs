@@ -247,9 +247,12 @@ mod tests {
     #[test]
     fn an_open_data_directory_is_a_warning() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(permissions(root.path()).status, State::Ok);
-        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(permissions(root.path()).status, State::Warning);
+        let status_of_mode = |mode| {
+            std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            permissions(root.path()).status
+        };
+        assert_eq!(status_of_mode(0o700), State::Ok);
+        assert_eq!(status_of_mode(0o755), State::Warning);
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! Cases of the port [`VcsWorktree`].
+#![expect(clippy::panic, reason = "a case fails by panicking")]
 
 use std::future::Future;
 use std::sync::Arc;

@@ -108,7 +108,7 @@ impl CrashPoint {
         drop(File::create(&self.once));
         let own = rustix::process::getpid();
         // It cannot fail, and the process does not go on to see it.
-        drop(rustix::process::kill_process(own, rustix::process::Signal::KILL));
+        let _unseen = rustix::process::kill_process(own, rustix::process::Signal::KILL);
         loop {
             std::thread::park();
         }

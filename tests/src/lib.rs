@@ -7,6 +7,7 @@
 
 use std::io::{self, Write as _};
 
+pub mod crash_points;
 pub mod namespace;
 pub mod process;
 pub mod repo;

@@ -156,6 +156,7 @@ impl Signals {
     pub(crate) fn listen() -> io::Result<Self> {
         let ignored = [
             libc::SIGPIPE,
+            libc::SIGXFSZ,
             libc::SIGHUP,
             libc::SIGINT,
             libc::SIGQUIT,

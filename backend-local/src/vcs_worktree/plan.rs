@@ -178,7 +178,12 @@ impl Inner {
     fn has_changes(&self, cancel: &Cancel, dir: &Path) -> Result<bool, VcsWorktreeError> {
         let asked = self.git.within(dir, "status").args(["--porcelain", "-z", "--no-renames"]);
         let asked = asked.args(["--untracked-files=normal", "--ignore-submodules=none"]);
-        Ok(!asked.capture(Capture::Any).output(cancel)?.is_empty())
+        match asked.capture(Capture::Any).output(cancel) {
+            Ok(output) => Ok(!output.is_empty()),
+            // A filter that is broken, an index that is: nothing says that all of it will be in the worktree.
+            Err(VcsWorktreeError::Git { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use windlass_core::id::{ExecutionId, Nonce};
 use windlass_core::log_store::{LogItem, LogKey, LogStore};
 use windlass_core::outcome::{Exit, Outcome};
 use windlass_core::shim::frame::{
-    self, FrameTime, Gap, SEGMENT_BYTES, SegmentHeader, Seal, segment_file,
+    self, FrameTime, Gap, SEGMENT_BYTES, Seal, SegmentHeader, segment_file,
 };
 use windlass_core::shim::journal::{self, Record};
 use windlass_core::time::Timestamp;

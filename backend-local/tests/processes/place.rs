@@ -84,7 +84,12 @@ impl Local {
         }
     }
 
-    pub(crate) async fn log(&self, execution: ExecutionId, place: &Place, at_least: usize) -> Vec<LogItem> {
+    pub(crate) async fn log(
+        &self,
+        execution: ExecutionId,
+        place: &Place,
+        at_least: usize,
+    ) -> Vec<LogItem> {
         let logs = FileLogs::open(&self.runs()).unwrap();
         let log = LogKey { execution, place: place.clone() };
         let (mut cursor, mut items) = (Seq(0), Vec::new());
@@ -137,10 +142,15 @@ impl Local {
                     .unwrap();
                 }
                 let fifo = fifo.display().to_string();
-                self.shell("printf ready; read -r line < \"$1\"; exit $2", &[&fifo, &code.to_string()])
+                self.shell(
+                    "printf ready; read -r line < \"$1\"; exit $2",
+                    &[&fifo, &code.to_string()],
+                )
             }
             Script::Forever => self.shell(&format!("printf ready; {forever}"), &[]),
-            Script::IgnoreTerm => self.shell(&format!("trap '' TERM; printf ready; {forever}"), &[]),
+            Script::IgnoreTerm => {
+                self.shell(&format!("trap '' TERM; printf ready; {forever}"), &[])
+            }
             Script::EchoStdin => {
                 let spec = self.shell("printf ready; exec cat", &[]);
                 LaunchSpec { stdin: Stdin::Messages, ..spec }
@@ -165,7 +175,10 @@ impl Local {
             }
             Script::MissingDirectory => {
                 let gone = self.home().join("gone");
-                LaunchSpec { cwd: Locator::new(gone.as_os_str().as_bytes()), ..self.shell("exit 0", &[]) }
+                LaunchSpec {
+                    cwd: Locator::new(gone.as_os_str().as_bytes()),
+                    ..self.shell("exit 0", &[])
+                }
             }
         };
         LaunchSpec { execution, ..spec }

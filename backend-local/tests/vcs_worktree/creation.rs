@@ -341,10 +341,14 @@ async fn a_failing_checkout_leaves_nothing() {
     let repo = place.repository();
     place.write(&repo, ".gitattributes", "greeting filter=broken\n");
     place.commit(&repo, "filtered");
+    place.write(&repo, "greeting", "HELLO\n");
     place.ok(&path(&repo), &["config", "filter.broken.smudge", "echo broken >&2; false"]);
     place.ok(&path(&repo), &["config", "filter.broken.required", "true"]);
     let vcs = place.open().await;
-    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    // Git cannot tell what is clean without the filter.
+    let planned = vcs.plan(place.request(&repo, 1)).await.unwrap();
+    assert!(planned.source_is_dirty);
+    let worktree = planned.worktree;
     let before = outline(&place, &path(&worktree.repo));
     let refused = vcs.create(attempt(1), &worktree).await;
     let Err(VcsWorktreeError::Git { command, stderr }) = refused else { panic!("{refused:?}") };
@@ -513,4 +517,80 @@ async fn the_users_environment_and_configuration_do_not_lead_astray() {
     let diff = vcs.diff(attempt(1), &worktree, DiffDetail::Patch).await.unwrap();
     let patch = String::from_utf8(diff.patch.unwrap()).unwrap();
     assert!(patch.starts_with("diff --git a/new b/new\nnew file mode 100644\n"), "{patch}");
+}
+
+/// Runs a test again in a mount namespace of its own, with a small file system at `SMALL_DISK`.
+///
+/// The place in there; `None` outside, where the run inside was the test. The mount ends with the namespace.
+fn on_a_small_disk(name: &str) -> Option<PathBuf> {
+    if let Some(disk) = std::env::var_os("SMALL_DISK") {
+        return Some(PathBuf::from(disk));
+    }
+    let disk = tempfile::tempdir().unwrap();
+    let script = r#"mount -t tmpfs -o size=256k small "$SMALL_DISK" || exit 77
+        exec "$0" --exact "$1" --nocapture"#;
+    let run = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(name)
+        .env("SMALL_DISK", disk.path())
+        .output();
+    match run {
+        Ok(output) if output.status.success() => {
+            assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+        }
+        Ok(output) if output.status.code() == Some(101) => {
+            panic!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        other => eprintln!("not run: no mount namespace here: {other:?}"),
+    }
+    None
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_nothing() {
+    let name = "creation::a_full_disk_leaves_nothing";
+    let Some(disk) = on_a_small_disk(name) else { return };
+    let place = GitPlace::default();
+    let repo = place.repository();
+    place.write(&repo, "large", &"x".repeat(1 << 20));
+    place.commit(&repo, "large");
+    let vcs =
+        GitWorktrees::open(GitOptions::new("d", disk.join("root"), place.env())).await.unwrap();
+    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    let before = outline(&place, &path(&worktree.repo));
+    let refused = vcs.create(attempt(1), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Full)), "{refused:?}");
+    assert_eq!(outline(&place, &path(&worktree.repo)), before);
+    assert!(!path(&worktree.path).parent().unwrap().exists());
+    // Not even the note of the creation can be written.
+    let rest = fs::File::create(disk.join("rest")).unwrap();
+    let filled = std::io::copy(&mut std::io::repeat(0), &mut &rest);
+    assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    let refused = vcs.create(attempt(1), &worktree).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Full)), "{refused:?}");
+    assert_eq!(outline(&place, &path(&worktree.repo)), before);
+    fs::remove_file(disk.join("rest")).unwrap();
+    place.delete(&repo, "large");
+    place.commit(&repo, "small again");
+    place.worktree(&*vcs, &repo, 2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_only_file_system_is_said() {
+    let name = "creation::a_read_only_file_system_is_said";
+    let Some(disk) = on_a_small_disk(name) else { return };
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs =
+        GitWorktrees::open(GitOptions::new("d", disk.join("root"), place.env())).await.unwrap();
+    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    let before = outline(&place, &path(&worktree.repo));
+    let remount = ["-o", "remount,ro", disk.to_str().unwrap()];
+    assert!(std::process::Command::new("mount").args(remount).status().unwrap().success());
+    let refused = vcs.create(attempt(1), &worktree).await;
+    let Err(VcsWorktreeError::Backend(error)) = refused else { panic!("{refused:?}") };
+    let chain = format!("{:?}", error.source);
+    assert!(chain.contains("ReadOnlyFilesystem"), "{chain}");
+    assert_eq!(outline(&place, &path(&worktree.repo)), before);
 }

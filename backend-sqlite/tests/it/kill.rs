@@ -24,9 +24,9 @@ fn what_was_acknowledged_before_a_kill_is_there() {
     for cycle in 0..CYCLES {
         let mut victim = start(&path);
         let stdout = BufReader::new(victim.stdout.take().expect("its output"));
-        let mut lines = stdout.lines().map(|line| line.expect("a line"));
         let mut said = 0;
-        while let Some(line) = lines.next() {
+        for line in stdout.lines() {
+            let line = line.expect("a line");
             let Some(n) = line.strip_prefix("acknowledged ") else { continue };
             acknowledged.insert(n.parse::<u64>().expect("a number"));
             said += 1;
@@ -59,7 +59,7 @@ async fn commit_until_killed(path: &Path) {
             let store = std::sync::Arc::clone(&store);
             tokio::spawn(async move {
                 for count in 0.. {
-                    let n = 2 * (lease.epoch.0 << 32 | count * TASKS + task);
+                    let n = 2 * ((lease.epoch.0 << 32) + count * TASKS + task);
                     let pair = [create(record(n)), create(record(n + 1))].concat();
                     store.commit(pair, lease).await.expect("a commit");
                     // One write for the whole line: that is what makes it all or nothing.

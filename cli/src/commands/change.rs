@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use windlass::api::Until;
 use windlass::core::locator::OsBytes;
+use windlass::core::record::Reason;
 use windlass::request::InputRequest;
 
 use super::outcome::words;
@@ -67,7 +68,11 @@ pub(super) async fn commit(context: &Context, args: CommitArgs) -> Result<u8, Cl
         return Err(CliError::not_found(format!("execution {} not found", id.short())));
     };
     if !view.outcome.as_ref().is_some_and(|view| view.outcome.ended_well()) {
-        let said = view.preview.as_deref().unwrap_or_default().trim();
+        let said = match client.attempt(attempt).await?.reason {
+            Some(Reason::CommitFailed { output, .. }) => output,
+            _ => view.preview.clone().unwrap_or_default(),
+        };
+        let said = said.trim();
         return Err(CliError::new(
             Class::Failed,
             "commit_failed",

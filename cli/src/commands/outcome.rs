@@ -9,6 +9,7 @@ use windlass::view::{AttemptView, ExecutionView, SurvivorView};
 use crate::duration;
 use crate::error::CliError;
 use crate::output::{Output, Style};
+use crate::table::printable;
 
 /// How a settled execution ended, with the attempt it is in.
 #[derive(Clone, Debug)]
@@ -102,11 +103,15 @@ pub(super) fn words(execution: &ExecutionView) -> String {
             "timed out: no output for too long".to_owned()
         }
         Outcome::Stopped { .. } => "was stopped".to_owned(),
-        Outcome::NotStarted { reason } => format!("was not started: {}", not_started(reason)),
+        // The message says the same with names.
+        Outcome::NotStarted { reason } => {
+            let why = view.message.as_deref().unwrap_or(not_started(reason));
+            return format!("was not started: {}", printable(why));
+        }
         Outcome::Lost { reason } => format!("is lost: {}", lost(reason)),
     };
     match &view.message {
-        Some(message) => format!("{text}: {message}"),
+        Some(message) => format!("{text}: {}", printable(message)),
         None => text,
     }
 }
@@ -221,8 +226,8 @@ mod tests {
         let mut execution = execution();
         execution.outcome = Some(OutcomeView {
             outcome: Outcome::NotStarted { reason: NotStarted::ProgramNotFound },
-            message: Some("nope".to_owned()),
+            message: Some("nope was not found".to_owned()),
         });
-        assert_eq!(words(&execution), "was not started: there is no such program: nope");
+        assert_eq!(words(&execution), "was not started: nope was not found");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_core::locator::Locator;
+use windlass_core::locator::{Locator, OsBytes};
 use windlass_core::vcs_worktree::{GitStep, Identity};
 use windlass_core::workspace::Oid;
 
@@ -169,7 +169,8 @@ impl MemoryRepositories {
     /// Runs a git step that [`MemoryWorktrees`](super::MemoryWorktrees) described; says whether it ended with 0.
     #[must_use]
     pub fn perform(&self, step: &GitStep) -> bool {
-        let [program, message] = step.argv.as_slice() else { panic!("{step:?} is not ours") };
+        let argv: Result<&[OsBytes; 2], _> = step.argv.as_slice().try_into();
+        let [program, message] = argv.expect("a step that a fake described");
         assert_eq!(program.0, STEP.as_bytes(), "{step:?} is not ours");
         let message = String::from_utf8_lossy(&message.0).into_owned();
         let variable = |name: &str| {

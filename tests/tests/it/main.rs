@@ -1,3 +1,4 @@
 //! The one test binary: what concerns more than one crate.
 
 mod tidy;
+mod engine;
