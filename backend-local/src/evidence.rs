@@ -469,8 +469,40 @@ pub(crate) async fn recorded(node: &Arc<Node>, start: &Start) -> io::Result<Opti
     read.await.map_err(io::Error::other)?
 }
 
+/// Says whether a place is the recorded one, as it was made.
+fn never_locked(node: &Node, start: &Start) -> io::Result<bool> {
+    let Some(recorded) = PlaceIdentity::decode(&start.place.identity) else { return Ok(false) };
+    let Some(place) = node.runs.place(start.execution, start.place.nonce)? else {
+        return Ok(false);
+    };
+    let machine = recorded.machine(&node.here);
+    let directory = recorded.directory(&node.here, &node.runs, Some(&place));
+    let lock = Lock::Held(Answer::Mute);
+    if let Verdict::Foreign(_) = verdict(Observations { directory, machine, lock }) {
+        return Ok(false);
+    }
+    if place.was_locked()? {
+        return Ok(false);
+    }
+    Ok(match place.read_journal()? {
+        journal::Verdict::Readable(journal) => {
+            let whose = (journal.header.execution, journal.header.nonce);
+            whose == (start.execution, start.place.nonce) && journal.is_untouched()
+        }
+        journal::Verdict::Newer { .. } | journal::Verdict::Damaged => false,
+    })
+}
+
 /// Says whether a place was never used: it is ours, nobody holds its lock, and its journal has nothing in it.
+///
+/// Where nobody ever took the lock it is not taken for this either: whatever another thread starts at this moment shares
+/// our descriptors until its exec, so the shim that is started next could find the lock taken.
 pub(crate) async fn untouched(node: &Arc<Node>, start: &Start) -> io::Result<bool> {
+    let (blocking, of) = (Arc::clone(node), start.clone());
+    let never_locked = tokio::task::spawn_blocking(move || never_locked(&blocking, &of));
+    if never_locked.await.map_err(io::Error::other)?? {
+        return Ok(true);
+    }
     Ok(match look(node, start).await? {
         Seen::Foreign(_) | Seen::Held { .. } => false,
         Seen::Taken(taken) => match (&taken.journal, taken.evidence.journal) {

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::ioctl::{Updater, opcode};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -34,10 +35,28 @@ const PIDFD_GET_INFO: rustix::ioctl::Opcode = opcode::read_write::<PidfdInfo>(0x
 /// Means the group that the process leads, or led.
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
-/// Returns how a process ended, whoever reaped it; `None` if it lives or the kernel is older than 6.15.
+/// How long somebody else may take to reap a process that has ended.
+const REAPING: rustix::event::Timespec =
+    rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Returns how a process ended, whoever reaps it; `None` if it lives or the kernel is older than 6.15. Blocking for a
+/// moment.
 ///
 /// The pidfd must have been opened before it was reaped.
 pub(crate) fn exit_of(pidfd: impl AsFd) -> Option<Exit> {
+    let mut wait = [PollFd::new(&pidfd, PollFlags::IN)];
+    let ended = rustix::event::poll(&mut wait, Some(&rustix::event::Timespec::default()));
+    if ended != Ok(1) {
+        return None;
+    }
+    // What it ended with is told once it is reaped, which its hanging up says.
+    let mut wait = [PollFd::new(&pidfd, PollFlags::empty())];
+    match rustix::event::poll(&mut wait, Some(&REAPING)) {
+        Ok(_) | Err(_) => reaped_exit_of(&pidfd),
+    }
+}
+
+fn reaped_exit_of(pidfd: impl AsFd) -> Option<Exit> {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the opcode carries the size of `PidfdInfo`, of which the kernel writes no more than that many bytes; every
     // bit pattern is a valid value of its fields.

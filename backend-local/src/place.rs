@@ -310,6 +310,11 @@ impl PlaceDir {
         self.fd.as_fd()
     }
 
+    /// Says whether anybody ever took the lock.
+    pub(crate) fn was_locked(&self) -> io::Result<bool> {
+        self.exists(LOCK)
+    }
+
     /// Takes the lock; `None` if somebody holds it.
     pub(crate) fn try_lock(&self) -> io::Result<Option<PlaceLock>> {
         // For reading: whoever waits for the place to change is not to wake itself by closing it.

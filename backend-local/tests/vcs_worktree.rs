@@ -1,5 +1,9 @@
 //! The port `VcsWorktree` on git: the suite, and what only git has.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 #[path = "vcs_worktree/changes.rs"]
 mod changes;

@@ -167,7 +167,7 @@ async fn fill(store: &SqliteStore, records: u32) -> Result<(), Failure> {
     for chunk in (0..u128::from(records)).collect::<Vec<_>>().chunks(500) {
         let put = |n: &u128| {
             let state = if n.is_multiple_of(1_000) { "running" } else { "final" };
-            let at = AT + (*n as u64) * 10;
+            let at = AT + u64::try_from(n * 10).unwrap_or(u64::MAX);
             Write::Put { record: record(base + n, state, at, 1_000), expect: Expect::Absent }
         };
         store.commit(chunk.iter().map(put).collect(), lease).await?;

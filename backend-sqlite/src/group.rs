@@ -240,3 +240,147 @@ fn stays(row: &Row, record: &Record) -> bool {
         content.parent == record.parent && content.owner == record.owner && content.at == record.at
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use windlass_core::process_store::Kind;
+
+    use super::*;
+
+    const HOLDER: (HostId, Epoch) = (HostId(Uuid::from_u128(1)), Epoch(3));
+    const NODE: NodeId = NodeId(Uuid::from_u128(2));
+    const LEASE: Lease = Lease { node: NODE, host: HOLDER.0, epoch: HOLDER.1 };
+
+    fn key(n: u128) -> RecordKey {
+        RecordKey { kind: Kind::Task, id: Uuid::from_u128(n) }
+    }
+
+    fn record(n: u128, body: &str) -> Record {
+        Record {
+            key: key(n),
+            parent: None,
+            owner: None,
+            state: "queued".to_owned(),
+            at: Timestamp(5),
+            body: body.to_owned(),
+        }
+    }
+
+    fn put(n: u128, body: &str, expect: Expect) -> Write {
+        Write::Put { record: record(n, body), expect }
+    }
+
+    /// Records 1 and 2 are there, at revision 4, in rows 10 and 20; 9 is damaged.
+    fn before() -> Before {
+        let content =
+            Content { revision: Revision(4), parent: None, owner: None, at: Timestamp(5) };
+        let row = |n| Row { n, content: Ok(content.clone()) };
+        let damaged = Row { n: 90, content: Err("rotten".to_owned()) };
+        Before {
+            last: 100,
+            leases: BTreeMap::from([(NODE, HOLDER)]),
+            rows: BTreeMap::from([(key(1), row(10)), (key(2), row(20)), (key(9), damaged)]),
+        }
+    }
+
+    const AT_4: Expect = Expect::At(Revision(4));
+
+    /// Decides batches under the valid lease; returns which numbers were given, and passes the sum to `look`.
+    fn check(batches: &[Vec<Write>], look: impl FnOnce(&Sum<'_>)) -> Vec<Option<u64>> {
+        let batches: Vec<_> = batches.iter().map(|writes| Batch { writes, lease: LEASE }).collect();
+        let decided = decide(&batches, &before());
+        look(&decided.sum);
+        decided.answers.iter().map(|answer| answer.as_ref().ok().map(|number| number.0)).collect()
+    }
+
+    fn names(versions: &[Version<'_>]) -> Vec<(RecordKey, u64, u64)> {
+        let name = |v: &Version<'_>| (v.record.key, v.revision.0, v.change.0);
+        versions.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_refused_batch_leaves_no_trace_between_its_neighbours() {
+        let batches = [
+            vec![put(3, "a", Expect::Absent)],
+            vec![put(4, "b", Expect::Absent), put(1, "b", Expect::Absent)],
+            vec![put(4, "c", Expect::Absent)],
+        ];
+        let numbers = check(&batches, |sum| {
+            assert_eq!(names(&sum.inserts), [(key(3), 1, 101), (key(4), 1, 102)]);
+            assert_eq!((sum.deletes.len(), sum.updates.len(), sum.changes.len()), (0, 0, 2));
+        });
+        assert_eq!(numbers, [Some(101), None, Some(102)]);
+    }
+
+    #[test]
+    fn a_record_that_several_batches_write_is_written_once_and_told_each_time() {
+        let batches = [
+            vec![put(1, "a", AT_4)],
+            vec![put(1, "stale", AT_4)],
+            vec![put(1, "b", Expect::At(Revision(5)))],
+        ];
+        let numbers = check(&batches, |sum| {
+            let updated: Vec<_> =
+                sum.updates.iter().map(|(row, version)| (*row, *version)).collect();
+            assert_eq!(updated.len(), 1);
+            assert_eq!((updated[0].0, &*updated[0].1.record.body), (10, "b"));
+            assert_eq!(updated[0].1.revision, Revision(6));
+            let told: Vec<_> = sum.changes.iter().map(|e| (e.number.0, e.revision.0)).collect();
+            assert_eq!(told, [(101, 5), (102, 6)]);
+        });
+        assert_eq!(numbers, [Some(101), None, Some(102)]);
+    }
+
+    #[test]
+    fn what_comes_and_goes_within_a_group_is_only_told() {
+        let delete = |n, revision| Write::Delete { key: key(n), expect: Revision(revision) };
+        let batches = [
+            vec![put(3, "a", Expect::Absent), delete(1, 4)],
+            vec![delete(3, 1), put(1, "new", Expect::Absent)],
+            vec![delete(2, 4)],
+        ];
+        let numbers = check(&batches, |sum| {
+            assert!(sum.inserts.is_empty());
+            assert_eq!(sum.deletes, [20]);
+            assert_eq!(sum.updates[0].1.revision, Revision(1), "a new life begins at 1");
+            let told: Vec<_> = sum.changes.iter().map(|e| (e.key, e.state, e.revision.0)).collect();
+            let queued = Some("queued");
+            let expected = [
+                (key(3), queued, 1),
+                (key(1), None, 5),
+                (key(3), None, 2),
+                (key(1), queued, 1),
+                (key(2), None, 5),
+            ];
+            assert_eq!(told, expected);
+        });
+        assert_eq!(numbers, [Some(101), Some(102), Some(103)]);
+    }
+
+    #[test]
+    fn a_record_that_moves_in_the_indexes_is_inserted_anew() {
+        for moved in [
+            Record { parent: Some(Uuid::nil()), ..record(1, "a") },
+            Record { owner: Some(String::new()), ..record(1, "a") },
+            Record { at: Timestamp(6), ..record(1, "a") },
+        ] {
+            check(&[vec![Write::Put { record: moved, expect: AT_4 }]], |sum| {
+                assert_eq!(
+                    (&sum.deletes[..], names(&sum.inserts)),
+                    (&[10][..], vec![(key(1), 5, 101)])
+                );
+            });
+        }
+    }
+
+    #[test]
+    fn a_damaged_row_refuses_the_batch_that_names_it_only() {
+        let batches = [vec![put(9, "a", Expect::Absent)], vec![put(3, "a", Expect::Absent)]];
+        let batches: Vec<_> = batches.iter().map(|writes| Batch { writes, lease: LEASE }).collect();
+        let decided = decide(&batches, &before());
+        assert!(matches!(
+            &decided.answers[..],
+            [Err(ProcessStoreError::Damaged { .. }), Ok(ChangeNumber(101))]
+        ));
+    }
+}

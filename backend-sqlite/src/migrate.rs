@@ -238,3 +238,135 @@ async fn blocking<T: Send + 'static>(
     let joined = tokio::task::spawn_blocking(work).await;
     joined.map_err(|error| BackendError::permanent(BACKEND, "open", error))?
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use uuid::Uuid;
+    use windlass_core::id::{HostId, NodeId};
+    use windlass_core::process_store::{
+        Expect, Kind, ProcessStore as _, Query, Record, RecordKey, Write,
+    };
+    use windlass_core::time::Timestamp;
+
+    use super::*;
+    use crate::{SqliteOptions, SqliteStore};
+
+    const FIRST: &str = include_str!("../migrations/0001_records.sql");
+
+    /// What a next version might do.
+    static NEXT: &[Migration] = &[
+        Migration { sql: FIRST },
+        Migration {
+            sql: "ALTER TABLE records ADD COLUMN note TEXT; UPDATE records SET note = 'old'",
+        },
+    ];
+    /// One that does half and fails.
+    static FAILING: &[Migration] = &[
+        Migration { sql: FIRST },
+        Migration { sql: "DELETE FROM records; INSERT INTO nowhere VALUES (1)" },
+    ];
+
+    /// Makes a store of format 1 with one record; with `hot`, as a kill leaves it: half of it in the log.
+    async fn older(path: &Path, hot: bool) {
+        let store = SqliteStore::open(path, SqliteOptions::default()).await.unwrap();
+        let lease = store.acquire(HostId(Uuid::nil()), NodeId(Uuid::nil())).await.unwrap();
+        let record = Record {
+            key: RecordKey { kind: Kind::Task, id: Uuid::nil() },
+            parent: None,
+            owner: None,
+            state: "todo".to_owned(),
+            at: Timestamp(1),
+            body: "{}".to_owned(),
+        };
+        let batch = vec![Write::Put { record, expect: Expect::Absent }];
+        store.commit(batch, lease).await.unwrap();
+        if hot {
+            let (main, log) = (fs::read(path).unwrap(), fs::read(beside(path, "-wal")).unwrap());
+            store.close().await;
+            fs::write(path, main).unwrap();
+            fs::write(beside(path, "-wal"), log).unwrap();
+        } else {
+            store.close().await;
+        }
+    }
+
+    async fn open(
+        path: &Path,
+        migrations: &'static [Migration],
+    ) -> Result<std::sync::Arc<SqliteStore>, ProcessStoreError> {
+        SqliteStore::open_with(path, &SqliteOptions::default(), migrations).await
+    }
+
+    fn names(directory: &tempfile::TempDir) -> Vec<String> {
+        let entries = fs::read_dir(directory.path()).unwrap();
+        let name = |entry: io::Result<fs::DirEntry>| {
+            entry.unwrap().file_name().to_string_lossy().into_owned()
+        };
+        let mut names: Vec<String> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+
+    async fn records(store: &SqliteStore) -> usize {
+        store.list(Query::newest(Kind::Task, 10)).await.unwrap().records.len()
+    }
+
+    #[tokio::test]
+    async fn an_older_store_is_migrated_and_its_copy_removed() {
+        for hot in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("windlass.db");
+            older(&path, hot).await;
+            let store = open(&path, NEXT).await.unwrap();
+            assert_eq!(records(&store).await, 1);
+            store.close().await;
+            assert_eq!(look(&path).unwrap(), Found::Store { version: 2 });
+            assert_eq!(names(&directory), ["windlass.db"]);
+            // The version that made it refuses it now, and the new one opens it again.
+            let refused = open(&path, MIGRATIONS).await;
+            assert!(matches!(refused, Err(ProcessStoreError::Newer { found: 2, known: 1 })));
+            assert_eq!(records(&open(&path, NEXT).await.unwrap()).await, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_migration_that_fails_leaves_the_store_and_a_copy_as_they_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("windlass.db");
+        older(&path, false).await;
+        let original = fs::read(&path).unwrap();
+        assert!(open(&path, FAILING).await.is_err());
+        assert_eq!(fs::read(beside(&path, ".v1")).unwrap(), original);
+        let store = open(&path, MIGRATIONS).await.unwrap();
+        assert_eq!(records(&store).await, 1);
+        store.close().await;
+        // A later one that works takes the copy away.
+        open(&path, NEXT).await.unwrap().close().await;
+        assert_eq!(names(&directory), ["windlass.db"]);
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_copy_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("windlass.db");
+        older(&path, false).await;
+        fs::write(beside(&path, ".v1.new"), "half").unwrap();
+        open(&path, NEXT).await.unwrap().close().await;
+        assert_eq!(names(&directory), ["windlass.db"]);
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_making_was_interrupted_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("windlass.db");
+        // Before the first commit there is an empty file; after it, the store is not in WAL mode yet.
+        fs::write(&path, "").unwrap();
+        let options = SqliteConnectOptions::new().filename(&path);
+        bring_up(&path, &options, MIGRATIONS).await.unwrap();
+        assert_eq!(names(&directory), ["windlass.db"]);
+        let store = open(&path, MIGRATIONS).await.unwrap();
+        assert_eq!(records(&store).await, 0);
+    }
+}

@@ -328,3 +328,107 @@ fn positive(row: &SqliteRow, index: usize) -> Result<u64, String> {
 fn reason(error: sqlx::Error) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::sqlite::SqliteConnection;
+    use sqlx::{ConnectOptions as _, Row as _};
+
+    use super::*;
+    use crate::{SqliteOptions, SqliteStore};
+
+    /// Returns the lines of the plan of a text.
+    async fn plan(
+        connection: &mut SqliteConnection,
+        text: &str,
+        arguments: SqliteArguments,
+    ) -> Vec<String> {
+        let text = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
+        let rows = sqlx::query_with(text, arguments).fetch_all(connection).await.unwrap();
+        rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    async fn connection(directory: &tempfile::TempDir) -> SqliteConnection {
+        let path = directory.path().join("windlass.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).await.unwrap();
+        store.close().await;
+        sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.unwrap()
+    }
+
+    /// Queries, the index that each walks and from where, and how often it may sort.
+    fn table(many: &[String]) -> Vec<(Query, &'static str, usize)> {
+        let all = Query::newest(Kind::Execution, 50);
+        let (states, one) = (many.to_vec(), vec!["running".to_owned()]);
+        let (owner, parent) = (Some("somebody".to_owned()), Some(Uuid::nil()));
+        let owned = Query { owner, ..all.clone() };
+        let below = Query { parent, ..all.clone() };
+        let of_one = |query: &Query| Query { states: one.clone(), ..query.clone() };
+        let of_many = |query: &Query| Query { states: states.clone(), ..query.clone() };
+        let ends = |end: &str| Query { id_suffix: Some(end.to_owned()), ..of_one(&owned) };
+        vec![
+            (all.clone(), "records_by_time (kind=?", 0),
+            (of_one(&all), "records_by_state (kind=? AND state=?", 0),
+            (of_many(&all), "records_by_state (kind=? AND state=?", 1),
+            (below.clone(), "records_by_parent (kind=? AND parent=?", 0),
+            (of_many(&below), "records_by_parent (kind=? AND parent=?", 0),
+            (owned.clone(), "records_by_owner (kind=? AND owner=?", 0),
+            (of_one(&owned), "records_by_owner_state (kind=? AND owner=? AND state=?", 0),
+            (of_many(&owned), "records_by_owner_state (kind=? AND owner=? AND state=?", 1),
+            (ends("abcd"), "records_by_tail (kind=? AND tail>? AND tail<?", 2),
+            (ends("0123456789"), "records_by_tail (kind=? AND tail>? AND tail<?", 2),
+            (ends("a"), "records_by_owner_state (kind=? AND owner=? AND state=?", 0),
+        ]
+    }
+
+    /// Each list walks the index that it should, from where it should, and sorts only what it may.
+    #[tokio::test]
+    async fn lists_cost_what_they_return() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = connection(&directory).await;
+        let many = ["running", "queued", "final"].map(str::to_owned);
+        let after = Some(Cursor { at: Timestamp(1), id: Uuid::nil() });
+        for (query, index, sorts) in table(&many) {
+            for query in [query.clone(), Query { after, ..query }] {
+                let (text, arguments) = list(&query).unwrap();
+                let plan = plan(&mut connection, &text, arguments).await;
+                let searches: Vec<_> = plan.iter().filter(|line| line.contains("INDEX")).collect();
+                let walks = if sorts == 1 { many.len() } else { 1 };
+                assert_eq!(searches.len(), walks, "{plan:#?}");
+                for line in searches {
+                    assert!(line.starts_with("SEARCH r USING"), "{plan:#?}");
+                    assert!(line.contains(index), "{plan:#?}");
+                    let from_cursor = line.contains("(at,id)<(?,?)");
+                    assert!(from_cursor || query.after.is_none() || sorts == 2, "{plan:#?}");
+                }
+                let sorted = plan.iter().filter(|line| line.contains("TEMP B-TREE")).count();
+                assert!(sorted <= sorts, "{plan:#?}");
+                assert!(!plan.iter().any(|line| line.starts_with("SCAN r")), "{plan:#?}");
+            }
+        }
+    }
+
+    /// A record is found by its name, and changes from their number on.
+    #[tokio::test]
+    async fn reads_by_key_search() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = connection(&directory).await;
+        let get = plan(&mut connection, GET, SqliteArguments::default()).await;
+        assert_eq!(get, ["SEARCH r USING INDEX records_by_id (kind=? AND id=?)"]);
+        let changes = plan(&mut connection, CHANGES, SqliteArguments::default()).await;
+        for line in changes.iter().filter(|line| line.contains("SCAN")) {
+            assert!(line.contains("SCAN l"), "{changes:#?}");
+        }
+    }
+
+    /// Text that is not what [`list`] selects is refused, not misread.
+    #[test]
+    fn a_page_that_cannot_be_taken_apart_is_none() {
+        let query = Query::newest(Kind::Execution, 5);
+        let line = format!("{}  7 1 1 1 6 -1 2\nqueued{{}}", Uuid::nil().simple());
+        assert_eq!(page(&query, line.as_bytes()).unwrap().records.len(), 1);
+        for cut in 1..line.len() {
+            assert_eq!(page(&query, &line.as_bytes()[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(page(&query, b""), Some(Page { records: Vec::new(), next: None }));
+    }
+}

@@ -10,7 +10,8 @@ use windlass::request::Caller;
 use crate::args::Global;
 use crate::config::{DataDir, Environment, check_header};
 use crate::error::CliError;
-use crate::host::connect::HostAt;
+use crate::host::connect::{HostAt, no_host};
+use crate::host::inside;
 use crate::output::Output;
 
 /// What a program that is its own command line may set.
@@ -56,7 +57,17 @@ impl Context {
             Some(key) => key,
             None => random_uuid()?.to_string(),
         };
-        let host = HostAt::new(self.data_dir()?, self)?;
+        let path = self.environment.data_dir(&self.global)?;
+        let data = match DataDir::open(&path, &self.global)? {
+            Some(data) => data,
+            // Where no host could be started for it, none is made.
+            None if self.global.no_start => return Err(no_host(&path)),
+            None => {
+                inside::refuse(&self.environment)?;
+                self.data_dir()?
+            }
+        };
+        let host = HostAt::new(data, self);
         Ok(Client::new(Arc::new(host), Caller { owner, key: Some(key) }))
     }
 }

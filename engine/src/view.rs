@@ -375,7 +375,7 @@ pub struct GapView {
 
 /// One line of a log in JSON: an entry, or the gap that stands for missing ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, try_from = "FlatEntry")]
 pub enum LogEntryView {
     /// What is missing.
     Gap {
@@ -413,6 +413,40 @@ pub enum LogEntryView {
         /// It does not end a line.
         partial: bool,
     },
+}
+
+/// The fields of all forms, to be read in one go: trying one form after the other costs more than everything else that a
+/// follower does.
+#[derive(Deserialize)]
+struct FlatEntry {
+    seq: u64,
+    at: Option<Time>,
+    stream: Option<Stream>,
+    text: Option<String>,
+    bytes: Option<String>,
+    #[serde(default)]
+    partial: bool,
+    secret_bytes: Option<u64>,
+    gap: Option<GapView>,
+}
+
+impl TryFrom<FlatEntry> for LogEntryView {
+    type Error = &'static str;
+
+    fn try_from(flat: FlatEntry) -> Result<Self, Self::Error> {
+        let FlatEntry { seq, at, stream, text, bytes, partial, secret_bytes, gap } = flat;
+        if let Some(gap) = gap {
+            return Ok(Self::Gap { seq, gap });
+        }
+        let (Some(at), Some(stream)) = (at, stream) else {
+            return Err("an entry without `at` and `stream`");
+        };
+        match (text, bytes) {
+            (Some(text), None) => Ok(Self::Text { seq, at, stream, text, partial, secret_bytes }),
+            (None, Some(bytes)) => Ok(Self::Bytes { seq, at, stream, bytes, partial }),
+            _ => Err("an entry with neither or both of `text` and `bytes`"),
+        }
+    }
 }
 
 impl LogEntryView {
@@ -605,4 +639,220 @@ pub struct ErrorView {
 pub struct ErrorBody {
     /// The error.
     pub error: ErrorView,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+    use windlass_core::action::{Action, Leftovers, OutputMode, RunOptions, Stdin, TimeLimits};
+    use windlass_core::id::{Epoch, HostId, NodeId};
+    use windlass_core::log_store::Seq;
+    use windlass_core::outcome::NotStarted;
+    use windlass_core::record::CommitPolicy;
+    use windlass_core::workspace::Worktree;
+
+    use super::*;
+
+    fn execution() -> ExecutionRecord {
+        ExecutionRecord {
+            id: ExecutionId(Uuid::from_u128(2)),
+            attempt: AttemptId(Uuid::from_u128(1)),
+            owner: None,
+            client_key: None,
+            action: Action {
+                kind: ActionKind::Command { argv: vec!["a".into()] },
+                run_reason: RunReason::Agent,
+                next: None,
+            },
+            options: RunOptions {
+                env: BTreeMap::new(),
+                secrets: BTreeMap::new(),
+                stdin: Stdin::Null,
+                output: OutputMode::Separate,
+                leftovers: Leftovers::Stop,
+                limits: TimeLimits { total_ms: Some(9), idle_ms: None, grace_ms: 5_000 },
+                log_cap_bytes: 1,
+            },
+            repository_lock: None,
+            cwd: Locator::new(vec![b'/', 0xff]),
+            phase: Phase::Queued,
+            place: None,
+            void_places: 0,
+            stop: None,
+            pid: Some(7),
+            outcome: None,
+            exit: None,
+            message: None,
+            report: None,
+            before_head: None,
+            after_head: None,
+            committed: None,
+            log: None,
+            preview: None,
+            survivors: Vec::new(),
+            more_survivors: 0,
+            output_incomplete: false,
+            superseded_by: None,
+            created_at: Timestamp(1_500),
+            started_at: None,
+            ended_at: None,
+        }
+    }
+
+    fn attempt() -> AttemptRecord {
+        AttemptRecord {
+            id: AttemptId(Uuid::from_u128(1)),
+            task: None,
+            title: "t".to_owned(),
+            owner: None,
+            status: AttemptStatus::Held,
+            reason: Some(Reason::Stopped),
+            workspace: Workspace::Worktree(Worktree {
+                repo: Locator::new(b"/r".to_vec()),
+                path: Locator::new(b"/w".to_vec()),
+                branch: "b".to_owned(),
+                base: "main".to_owned(),
+                base_oid: Oid("1".to_owned()),
+                target: None,
+            }),
+            commit: CommitPolicy::Commit,
+            chain: None,
+            committing: None,
+            chain_stopped: false,
+            claim: None,
+            head: None,
+            node: NodeId(Uuid::nil()),
+            host: HostId(Uuid::nil()),
+            epoch: Epoch(1),
+            created_at: Timestamp(0),
+            removed_at: None,
+        }
+    }
+
+    /// Checks that a view has exactly the fields that its schema lists, and can be read back.
+    #[track_caller]
+    fn check_fields<T>(view: &T, schema: &str)
+    where
+        T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let json = serde_json::to_value(view).unwrap();
+        let schema: Value = serde_json::from_str(schema).unwrap();
+        let names =
+            |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+        assert_eq!(names(&json), names(&schema["properties"]));
+        assert_eq!(&serde_json::from_value::<T>(json).unwrap(), view);
+    }
+
+    #[test]
+    fn views_have_the_fields_of_their_schemas() {
+        let view = ExecutionView::new(&execution(), ExecutionContext::default());
+        check_fields(&view, include_str!("../../docs/schema/execution.json"));
+        let view = AttemptView::new(&attempt(), None, None);
+        check_fields(&view, include_str!("../../docs/schema/attempt.json"));
+        let status = HostStatus {
+            pid: 1,
+            version: "1".to_owned(),
+            epoch: 1,
+            running: 0,
+            queued: 0,
+            since_ms: 0,
+        };
+        check_fields(&HostView::from(status), include_str!("../../docs/schema/host-status.json"));
+        let error = ErrorView { kind: "k".to_owned(), message: "m".to_owned(), hint: None };
+        check_fields(&ErrorBody { error }, include_str!("../../docs/schema/error.json"));
+        let file = DiffFileView {
+            path: Locator::new(b"p".to_vec()),
+            old_path: None,
+            change: ChangeKind::Added,
+            added: None,
+            removed: None,
+            mode: None,
+            untracked: true,
+        };
+        check_fields(&file, include_str!("../../docs/schema/diff-file.json"));
+    }
+
+    #[test]
+    fn an_execution_is_shown_by_its_outcome_once_that_is_known() {
+        let mut record = execution();
+        let context = ExecutionContext { log: None, waiting_for: Some(WaitingFor::Slot) };
+        let queued = ExecutionView::new(&record, context);
+        assert_eq!(
+            (queued.status.as_str(), queued.waiting_for),
+            ("queued", Some(WaitingFor::Slot))
+        );
+
+        record.phase = Phase::Ended;
+        record.outcome = Some(Outcome::NotStarted { reason: NotStarted::ProgramNotFound });
+        record.message = Some("nope".to_owned());
+        record.more_survivors = 3;
+        let json = serde_json::to_value(ExecutionView::new(&record, context)).unwrap();
+        let outcome = serde_json::json!(
+            { "kind": "not_started", "reason": "program_not_found", "message": "nope" }
+        );
+        assert_eq!(json["outcome"], outcome);
+        assert_eq!(json["status"], "failed");
+        assert_eq!(json["exit_code"], 127);
+        assert_eq!(json["pid"], Value::Null);
+        assert_eq!(json["waiting_for"], Value::Null);
+        assert_eq!(json["survivors"], serde_json::json!([{ "more": 3 }]));
+        assert_eq!(json["cwd"], serde_json::json!({ "base64": "L/8=" }));
+        assert_eq!(json["created_at"], "1970-01-01T00:00:01.500Z");
+    }
+
+    #[test]
+    fn what_was_measured_wins_over_what_was_recorded() {
+        let measured = WorktreeStatus {
+            head: Oid("2".to_owned()),
+            branch: Some("renamed".to_owned()),
+            dirty: true,
+            ahead: 1,
+            behind: 2,
+        };
+        let view = AttemptView::new(&attempt(), Some(&measured), None);
+        assert_eq!(view.branch.as_deref(), Some("renamed"));
+        assert_eq!(view.head, Some(Oid("2".to_owned())));
+        assert_eq!((view.dirty, view.ahead, view.behind), (Some(true), Some(1), Some(2)));
+    }
+
+    #[test]
+    fn entries_are_text_bytes_or_a_gap() {
+        let entry = |bytes: &'static [u8], len| LogItem::Entry {
+            seq: Seq(3),
+            at: Timestamp(0),
+            stream: Stream::Stdout,
+            partial: false,
+            bytes: Bytes::from_static(bytes),
+            len,
+        };
+        let gap = LogItem::Gap { first: Seq(4), last: None, bytes: 9, cause: GapCause::Full };
+        let table = [
+            (
+                entry(b"a\n", 2),
+                r#"{"seq":3,"at":"1970-01-01T00:00:00.000Z","stream":"stdout","text":"a\n","partial":false}"#,
+            ),
+            (
+                entry(b"\xff", 1),
+                r#"{"seq":3,"at":"1970-01-01T00:00:00.000Z","stream":"stdout","bytes":"/w==","partial":false}"#,
+            ),
+            (
+                entry(b"", 5),
+                r#"{"seq":3,"at":"1970-01-01T00:00:00.000Z","stream":"stdout","text":"","partial":false,"secret_bytes":5}"#,
+            ),
+            (gap, r#"{"seq":4,"gap":{"first_seq":4,"last_seq":null,"bytes":9,"cause":"full"}}"#),
+        ];
+        for (item, expected) in table {
+            let view = LogEntryView::new(&item);
+            assert_eq!(serde_json::to_string(&view).unwrap(), expected);
+            assert_eq!(serde_json::from_str::<LogEntryView>(expected).unwrap(), view);
+        }
+        assert!(serde_json::from_str::<LogEntryView>(r#"{"seq":1}"#).is_err());
+    }
+
+    #[test]
+    fn times_beyond_the_calendar_are_its_last() {
+        assert_eq!(Time(Timestamp(u64::MAX)).to_string(), "9999-12-31T23:59:59.999Z");
+    }
 }

@@ -19,6 +19,14 @@
 //! If the connection ends before the launch message is whole, nothing runs and nothing is written. The shim answers with
 //! `Started`, or `ExecFailed` and `Final`; if it closes the connection without a word, the place's lock and journal tell.
 
+/// Says something in the place's file for it. A disk without room for that must not end the shim, as `eprintln` would.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "windlass-shim: {}", format_args!($($argument)*));
+    }};
+}
+
 mod background_sync;
 mod control;
 mod journal;
@@ -86,7 +94,7 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(_) | None => {
-            eprintln!("windlass-shim is started by a windlass host, not by hand");
+            say!("is started by a windlass host, not by hand");
             ExitCode::from(2)
         }
     }

@@ -106,7 +106,7 @@ impl Log {
             }
             Err(error) => {
                 if self.missed.entries == 0 {
-                    eprintln!("windlass-shim: output is dropped from here on: {error}");
+                    say!("output is dropped from here on: {error}");
                 }
                 self.missed.entries += 1;
                 self.missed.bytes = self.missed.bytes.saturating_add(len);
@@ -156,7 +156,7 @@ impl Log {
         while let Some(gone) = self.retention.evict() {
             self.evicted_bytes = self.evicted_bytes.saturating_add(gone.bytes);
             if let Err(error) = fs::remove_file(frame::segment_file(gone.index)) {
-                eprintln!("windlass-shim: segment {} stays: {error}", gone.index);
+                say!("segment {} stays: {error}", gone.index);
             }
         }
         let header = SegmentHeader {
@@ -197,7 +197,7 @@ impl Log {
 
     fn synced(&mut self, sync: impl FnOnce(&mut Self) -> io::Result<()>) {
         if let Err(error) = sync(self) {
-            eprintln!("windlass-shim: the log could not be synced: {error}");
+            say!("the log could not be synced: {error}");
             self.sync_failed = true;
         }
     }
@@ -207,7 +207,7 @@ impl Log {
         let time = sys::frame_time();
         let sealed = self.fill_gap(time).and_then(|()| self.seal_segment(time));
         if let Err(error) = sealed {
-            eprintln!("windlass-shim: the log ends without its seal: {error}");
+            say!("the log ends without its seal: {error}");
             self.close_segment();
         }
         if self.index > 0 {

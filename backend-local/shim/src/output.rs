@@ -135,7 +135,7 @@ impl Output {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Outcome::Empty,
                 _ => {
-                    eprintln!("windlass-shim: output cannot be read: {error}");
+                    say!("output cannot be read: {error}");
                     self.pipe = None;
                     Outcome::End
                 }

@@ -257,7 +257,7 @@ fn raise_oom_score(pid: u32) {
     let Some(own) = own.ok().and_then(|text| text.trim().parse::<i32>().ok()) else { return };
     let raised = own.saturating_add(OOM_RAISE).min(1000);
     if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), raised.to_string()) {
-        eprintln!("windlass-shim: the command's out-of-memory score stays: {error}");
+        say!("the command's out-of-memory score stays: {error}");
     }
 }
 
@@ -281,9 +281,12 @@ unsafe fn child(
         if libc::setsid() < 0 {
             give_up(fds.errors, SESSION, errno());
         }
+        // Raw, as libc refuses the numbers that it keeps for itself, which a host may have left ignored. Zeros are the
+        // default action, no flags and no mask; what cannot be set is at its default.
+        let default = [0_u64; 8];
+        let nothing = std::ptr::null_mut::<u64>();
         for signal in 1..=64 {
-            // Those that cannot be set are refused, and those are at their default.
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, 8_usize);
         }
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());

@@ -69,16 +69,16 @@ pub(crate) fn supervise() -> u8 {
         Ok(mut supervisor) => match supervisor.run() {
             Ok(()) => 0,
             Err(error) => {
-                eprintln!("windlass-shim: cannot go on: {error}");
+                say!("cannot go on: {error}");
                 1
             }
         },
         Err(reason) => {
             match reason {
-                NotOurs::Locked => eprintln!("windlass-shim: the place is taken"),
-                NotOurs::Used => eprintln!("windlass-shim: something was started here before"),
-                NotOurs::Foreign(why) => eprintln!("windlass-shim: {why}"),
-                NotOurs::Io(error) => eprintln!("windlass-shim: cannot start: {error}"),
+                NotOurs::Locked => say!("the place is taken"),
+                NotOurs::Used => say!("something was started here before"),
+                NotOurs::Foreign(why) => say!("{why}"),
+                NotOurs::Io(error) => say!("cannot start: {error}"),
             }
             1
         }
@@ -291,7 +291,7 @@ impl Supervisor {
                 if let Effect::Persist(records) = &effect
                     && let Err(error) = self.journal.append(records)
                 {
-                    eprintln!("windlass-shim: the journal could not be written: {error}");
+                    say!("the journal could not be written: {error}");
                     let errno = error.raw_os_error().and_then(|errno| u32::try_from(errno).ok());
                     queue.push_back(Input::PersistFailed { errno: errno.unwrap_or(0) });
                     break;

@@ -133,6 +133,10 @@ impl Inner {
         }
         let error = failure("worktree add", &ended);
         match &error {
+            VcsWorktreeError::Git { stderr, .. } if stderr.contains("unable to write") => {
+                let full = self.lacks_room(cancel, common, path, &intent.oid)?;
+                Err(if full { VcsWorktreeError::Full } else { error })
+            }
             VcsWorktreeError::Git { stderr, .. } if stderr.contains("already exists") => {
                 // Somebody who does not use the lock was quicker: the branch is his, and must survive our undoing.
                 let branch = intent.branch.clone();
@@ -146,6 +150,30 @@ impl Inner {
             }
             _ => Err(error),
         }
+    }
+
+    /// Says whether the files of a commit do not fit. Git says that it could not write one, but not why, and has
+    /// given the room back by then.
+    fn lacks_room(
+        &self,
+        cancel: &Cancel,
+        common: &Path,
+        path: &Path,
+        oid: &str,
+    ) -> Result<bool, VcsWorktreeError> {
+        let existing = path.ancestors().find(|path| path.exists()).unwrap_or(&self.root);
+        let room = rustix::fs::statvfs(existing)
+            .map_err(|error| failed("create", existing, error.into()))?;
+        let listed = self.git.on_repository(common, "ls-tree");
+        let listed = listed.args(["-r", "-z", "--format=%(objectsize)", oid]).output(cancel)?;
+        let mut blocks = 0;
+        let mut files = 0;
+        for size in listed.split(|byte| *byte == 0) {
+            let size = std::str::from_utf8(size).ok().and_then(|size| size.trim().parse().ok());
+            blocks += size.unwrap_or(0_u64).div_ceil(room.f_frsize.max(1));
+            files += 1;
+        }
+        Ok(room.f_bavail < blocks || (room.f_files > 0 && room.f_favail < files))
     }
 
     /// Removes what a creation that did not end left: registration, directory and the branch if nothing was added to it.

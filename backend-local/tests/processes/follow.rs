@@ -1,1 +1,206 @@
-//! placeholder
+//! What is special about segments: damage, holes, ends that are missing, and watches.
+
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+
+use windlass_conformance::container_service::ContainerServicePlace as _;
+use windlass_conformance::log_store::entry;
+use windlass_conformance::script::{fresh_execution, fresh_nonce};
+use windlass_core::container_service::{ContainerService as _, LaunchSpec, Place};
+use windlass_core::id::Epoch;
+use windlass_core::log_store::{
+    GapCause, LogItem, LogKey, LogStore, LogStoreExt as _, Seq, Stream,
+};
+use windlass_core::shim::frame::segment_file;
+
+use crate::adoption::Run;
+use crate::logs::Segments;
+use crate::place::{Local, path_of};
+
+/// Reads all that can be read, and checks that it covers every number.
+async fn read(store: &dyn LogStore, log: &LogKey) -> (Vec<LogItem>, bool) {
+    let (mut cursor, mut items) = (Seq(0), Vec::new());
+    loop {
+        let page = store.page_after(log, cursor).await.unwrap();
+        for item in page.items.iter() {
+            assert_eq!(item.first_seq().0, cursor.0 + 1, "{item:?}");
+            cursor = item.last_seq();
+        }
+        items.extend(page.items.iter().cloned());
+        if page.end || page.items.is_empty() {
+            return (items, page.end);
+        }
+    }
+}
+
+fn lines(first: u64, last: u64) -> Vec<LogItem> {
+    let line = |seq: u64| entry(seq, Stream::Stdout, format!("line {seq:04}\n").as_bytes());
+    (first..=last).map(line).collect()
+}
+
+/// Three segments of ten lines, the last one unsealed.
+async fn three_segments(place: &Segments) -> LogKey {
+    let log = place.make().await;
+    place.with(&log, |writer| {
+        for first in [1, 11, 21] {
+            if first > 1 {
+                writer.rotate();
+            }
+            lines(first, first + 9).iter().for_each(|item| writer.write(item));
+        }
+    });
+    log
+}
+
+fn damage(place: &Place, index: u64, needle: &[u8]) {
+    let path = path_of(place).join(segment_file(index));
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+    file.seek(SeekFrom::Start(at as u64)).unwrap();
+    file.write_all(b"?").unwrap();
+}
+
+fn gap(first: u64, last: u64, bytes: u64, cause: GapCause) -> LogItem {
+    LogItem::Gap { first: Seq(first), last: Some(Seq(last)), bytes, cause }
+}
+
+#[tokio::test]
+async fn an_unreadable_entry_in_the_midst_is_a_gap() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    damage(&log.place, 2, b"line 0015");
+    let expected = [lines(1, 14), vec![gap(15, 15, 0, GapCause::Power)], lines(16, 30)].concat();
+    assert_eq!(read(&*place.logs(), &log).await, (expected, false));
+}
+
+#[tokio::test]
+async fn a_segment_whose_end_was_lost_is_followed_by_a_gap() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    let path = path_of(&log.place).join(segment_file(2));
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    // The header, four whole frames and half of one.
+    file.set_len(96 + 4 * (36 + 10) + 20).unwrap();
+    let expected = [lines(1, 14), vec![gap(15, 20, 60, GapCause::Power)], lines(21, 30)].concat();
+    assert_eq!(read(&*place.logs(), &log).await, (expected, false));
+}
+
+#[tokio::test]
+async fn segments_that_the_cap_took_are_a_gap_with_their_bytes() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    fs::remove_file(path_of(&log.place).join(segment_file(2))).unwrap();
+    let logs = place.logs();
+    let expected = [lines(1, 10), vec![gap(11, 20, 100, GapCause::Cap)], lines(21, 30)].concat();
+    assert_eq!(read(&*logs, &log).await, (expected, false));
+    let status = logs.status(&log).await.unwrap();
+    assert_eq!((status.bytes, status.dropped_bytes, status.entries), (300, 100, 20));
+    // From within the hole, only what is ahead is told.
+    let page = logs.page_after(&log, Seq(15)).await.unwrap();
+    assert_eq!(page.items[0], gap(16, 20, 0, GapCause::Cap));
+}
+
+#[tokio::test]
+async fn a_segment_that_goes_while_it_is_read_is_a_gap_without_a_repeat() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    let logs = place.logs();
+    let options = windlass_core::log_store::ReadOptions {
+        from: windlass_core::log_store::From::After(Seq(0)),
+        max_items: 15,
+        max_bytes: 1 << 20,
+    };
+    assert_eq!(logs.read(&log, options).await.unwrap().next, Seq(15));
+    fs::remove_file(path_of(&log.place).join(segment_file(2))).unwrap();
+    let page = logs.page_after(&log, Seq(15)).await.unwrap();
+    let expected = [vec![gap(16, 20, 0, GapCause::Cap)], lines(21, 30)].concat();
+    assert_eq!(page.items[..], expected);
+}
+
+#[tokio::test]
+async fn what_the_journal_counted_and_the_segments_lack_is_a_gap() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    place.with(&log, crate::logs::Writer::finish);
+    fs::remove_file(path_of(&log.place).join(segment_file(3))).unwrap();
+    let expected = [lines(1, 20), vec![gap(21, 30, 0, GapCause::Power)]].concat();
+    assert_eq!(read(&*place.logs(), &log).await, (expected, true));
+}
+
+#[tokio::test]
+async fn every_cut_of_the_last_segment_is_read_up_to_the_last_whole_entry() {
+    let place = Segments::default();
+    let log = place.make().await;
+    place.with(&log, |writer| lines(1, 5).iter().for_each(|item| writer.write(item)));
+    let path = path_of(&log.place).join(segment_file(1));
+    let whole = fs::read(&path).unwrap();
+    let frame = 36 + 10;
+    for len in 0..=whole.len() {
+        fs::write(&path, &whole[..len]).unwrap();
+        let entries = len.saturating_sub(96) / frame;
+        let logs = place.logs();
+        let expected = lines(1, entries as u64);
+        assert_eq!(read(&*logs, &log).await, (expected, false), "{len}");
+    }
+}
+
+#[tokio::test]
+async fn watches_last_as_long_as_their_followers() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    let logs = place.logs();
+    let watches = || {
+        let fds = fs::read_dir("/proc/self/fdinfo").unwrap();
+        let infos = fds.filter_map(|fd| fs::read_to_string(fd.unwrap().path()).ok());
+        infos.map(|info| info.matches("inotify wd:").count()).sum::<usize>()
+    };
+    let before = watches();
+    let mut waits: Vec<_> = (0..10).map(|_| Box::pin(logs.grown(&log, Seq(30)))).collect();
+    // Each is driven until it waits for a change; the last of them to arm the watch says so.
+    while watches() == before {
+        for wait in &mut waits {
+            assert!(futures::poll!(wait.as_mut()).is_pending());
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(watches(), before + 1);
+    place.with(&log, |writer| writer.write(&lines(31, 31)[0]));
+    for wait in waits {
+        wait.await.unwrap();
+    }
+    assert_eq!(watches(), before);
+}
+
+#[tokio::test]
+async fn a_capped_log_of_a_real_shim_keeps_head_and_tail() {
+    let local = Local::default();
+    let service = local.open();
+    let execution = fresh_execution();
+    let place = service.prepare(execution, fresh_nonce()).await.unwrap();
+    let spec = local.shell("seq 1 9000000", &[]);
+    let spec = LaunchSpec { execution, log_cap_bytes: 24 << 20, ..spec };
+    service.launch(&place, spec, Epoch(1)).await.unwrap();
+    let run = Run { execution, place };
+    let report = run.finished(&service).await;
+    let logs = windlass_local::FileLogs::open(&local.runs()).unwrap();
+    let log = LogKey { execution, place: run.place.clone() };
+    let (items, end) = read(&*logs, &log).await;
+    assert!(end);
+    let kept: u64 = items
+        .iter()
+        .map(|item| match item {
+            LogItem::Entry { len, .. } => *len,
+            LogItem::Gap { .. } => 0,
+        })
+        .sum();
+    let gaps: Vec<_> = items.iter().filter(|item| matches!(item, LogItem::Gap { .. })).collect();
+    let [LogItem::Gap { bytes, cause: GapCause::Cap, .. }] = gaps[..] else { panic!("{gaps:?}") };
+    assert_eq!(kept + bytes, report.bytes);
+    assert_eq!(*bytes, report.dropped_bytes);
+    assert_eq!(logs.status(&log).await.unwrap().dropped_bytes, report.dropped_bytes);
+    let output = local.output(execution, &run.place, usize::MAX).await;
+    assert!(output.starts_with(b"1\n2\n3\n"));
+    assert!(output.ends_with(b"\n8999999\n9000000\n"));
+}

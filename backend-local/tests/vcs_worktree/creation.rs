@@ -527,7 +527,7 @@ fn on_a_small_disk(name: &str) -> Option<PathBuf> {
         return Some(PathBuf::from(disk));
     }
     let disk = tempfile::tempdir().unwrap();
-    let script = r#"mount -t tmpfs -o size=256k small "$SMALL_DISK" || exit 77
+    let script = r#"mount -t tmpfs -o size=8m small "$SMALL_DISK" || exit 77
         exec "$0" --exact "$1" --nocapture"#;
     let run = std::process::Command::new("unshare")
         .args(["--mount", "sh", "-c", script])
@@ -553,7 +553,7 @@ async fn a_full_disk_leaves_nothing() {
     let Some(disk) = on_a_small_disk(name) else { return };
     let place = GitPlace::default();
     let repo = place.repository();
-    place.write(&repo, "large", &"x".repeat(1 << 20));
+    place.write(&repo, "large", &"x".repeat(16 << 20));
     place.commit(&repo, "large");
     let vcs =
         GitWorktrees::open(GitOptions::new("d", disk.join("root"), place.env())).await.unwrap();
@@ -570,6 +570,7 @@ async fn a_full_disk_leaves_nothing() {
     let refused = vcs.create(attempt(1), &worktree).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Full)), "{refused:?}");
     assert_eq!(outline(&place, &path(&worktree.repo)), before);
+    drop(rest);
     fs::remove_file(disk.join("rest")).unwrap();
     place.delete(&repo, "large");
     place.commit(&repo, "small again");

@@ -184,7 +184,6 @@ fn people_can_query_typed_columns() {
 
 #[test]
 fn commits_that_would_not_be_durable_are_refused_at_open() {
-    // A store on a file system without shared memory maps cannot be in WAL mode; an in-memory name is one such.
     let (_directory, path) = room();
     run(async {
         filled(&path, 1).await;

@@ -11,7 +11,7 @@ use crate::{acquire, create, key, open, record, room, run};
 
 /// Set for the process that is to be killed: the path of the store.
 const VICTIM: &str = "WINDLASS_STORE_OF_A_VICTIM";
-const CYCLES: u64 = 25;
+const CYCLES: u64 = 12;
 const TASKS: u64 = 8;
 
 #[test]

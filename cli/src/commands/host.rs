@@ -63,19 +63,12 @@ pub(super) async fn host(context: &Context, action: HostAction) -> Result<u8, Cl
 /// Opens the data directory; where there is none, there is no host.
 fn existing(context: &Context) -> Result<DataDir, CliError> {
     let path = context.environment.data_dir(&context.global)?;
-    DataDir::open(&path, &context.global)?.ok_or_else(|| {
-        CliError::new(
-            crate::error::Class::NoHost,
-            "no_host",
-            format!("there is no data directory {}", crate::config::show(&path)),
-            "start a host: windlass host run, or any verb without --no-start",
-        )
-    })
+    DataDir::open(&path, &context.global)?.ok_or_else(|| no_host(&path))
 }
 
 /// Says that no host runs, where a connection failed because of that.
 fn absent(data: &DataDir, error: ClientError) -> CliError {
-    if data.socket().exists() { error.into() } else { no_host(data) }
+    if data.socket().exists() { error.into() } else { no_host(&data.path) }
 }
 
 fn text(context: &Context, view: &HostView, kind: HostKind) -> String {

@@ -1,6 +1,7 @@
 //! Finds the host of a data directory; starts one where none runs, and replaces an older daemon.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,17 +38,14 @@ pub struct HostAt {
 
 impl HostAt {
     /// Names the host of a data directory. Nothing is done before the first request.
-    ///
-    /// # Errors
-    ///
-    /// None yet.
-    pub fn new(data: DataDir, context: &Context) -> Result<Self, CliError> {
-        Ok(Self {
+    #[must_use]
+    pub fn new(data: DataDir, context: &Context) -> Self {
+        Self {
             data,
             environment: context.environment.clone(),
             no_start: context.global.no_start,
             checked: tokio::sync::Mutex::new(false),
-        })
+        }
     }
 
     async fn find(&self, again: bool) -> Result<UnixStream, CliError> {
@@ -95,7 +93,7 @@ impl HostAt {
     async fn begin(&self) -> Result<UnixStream, CliError> {
         let path = self.data.socket();
         if self.no_start {
-            return Err(no_host(&self.data));
+            return Err(no_host(&self.data.path));
         }
         inside::refuse(&self.environment)?;
         let start_lock = Lock::take_within(&self.data.start_lock(), OTHERS_START)
@@ -140,8 +138,8 @@ pub fn is_absent(error: &io::Error) -> bool {
 
 /// Makes the error for a data directory whose host does not run.
 #[must_use]
-pub fn no_host(data: &DataDir) -> CliError {
-    let message = format!("no host runs for {}", show(&data.path));
+pub fn no_host(data: &Path) -> CliError {
+    let message = format!("no host runs for {}", show(data));
     CliError::new(
         Class::NoHost,
         "no_host",

@@ -92,7 +92,9 @@ fn run_with(
         .build()
         .map_err(|error| CliError::io("start the runtime", &error))?;
     let ended = runtime.block_on(live(context, &data, options, &log, ready));
-    if let Err(error) = &ended {
+    if let Err(error) = &ended
+        && options.background
+    {
         log.say(&format!("failed: {error}"));
     }
     // Threads that wait for something in the system end with the process.

@@ -384,7 +384,13 @@ mod tests {
     }
 
     fn filter() -> LogFilter {
-        LogFilter { left: u64::MAX, since_ms: 0, until: Some(Seq(u64::MAX)), stream: None, grep: None }
+        LogFilter {
+            left: u64::MAX,
+            since_ms: 0,
+            until: Some(Seq(u64::MAX)),
+            stream: None,
+            grep: None,
+        }
     }
 
     #[test]
@@ -392,7 +398,10 @@ mod tests {
         let items = [entry(1, "a\n"), entry(2, "b\n"), entry(3, "ab\n"), entry(4, "a")];
         assert_eq!(show(filter(), &items), [1, 2, 3, 4]);
         assert_eq!(show(LogFilter { left: 2, ..filter() }, &items), [1, 2]);
-        assert_eq!(show(LogFilter { since_ms: 20, until: Some(Seq(3)), ..filter() }, &items), [2, 3]);
+        assert_eq!(
+            show(LogFilter { since_ms: 20, until: Some(Seq(3)), ..filter() }, &items),
+            [2, 3]
+        );
         assert_eq!(show(LogFilter { stream: Some(LogStream::Stderr), ..filter() }, &items), [0; 0]);
         let grep = Some((pattern("^a").unwrap(), Lines::default()));
         assert_eq!(show(LogFilter { grep, ..filter() }, &items), [1, 3, 4]);

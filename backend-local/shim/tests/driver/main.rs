@@ -2,6 +2,14 @@
 //!
 //! The shim that is driven is the example `own_shim`, so the hook is driven as well.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the helpers of tests are tests"
+)]
+
 mod log;
 mod output;
 mod place;

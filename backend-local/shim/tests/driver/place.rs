@@ -15,7 +15,8 @@ use windlass_core::execution::{
 use windlass_core::id::{Epoch, ExecutionId, Nonce};
 use windlass_core::outcome::StoppedBy;
 use windlass_core::shim::frame::{
-    Decoded, Frame, Gap, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, decode, segment_index,
+    Decoded, Frame, Gap, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, decode, decode_seal,
+    segment_file, segment_index,
 };
 use windlass_core::shim::journal::{self, Header, Journal, Record, Started, Verdict};
 use windlass_core::shim::message::{
@@ -70,7 +71,16 @@ impl Place {
             inode: 0,
         };
         fs::write(directory.path().join(JOURNAL_FILE), header.encode()).unwrap();
-        Self { directory }
+        let place = Self { directory };
+        place.make_fifo("ready");
+        place
+    }
+
+    /// Makes a named pipe and returns its path.
+    pub(crate) fn make_fifo(&self, name: &str) -> String {
+        let path = self.path(name);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path.into_os_string().into_string().unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -81,9 +91,11 @@ impl Place {
         self.path("scratch").into_os_string().into_string().unwrap()
     }
 
-    /// Starts a shim and gives it the launch.
-    pub(crate) fn launch(&self, launch: Launch) -> Host<'_> {
+    /// Starts a shim and gives it the launch. Its script may say that it is ready by `echo >$READY`.
+    pub(crate) fn launch(&self, mut launch: Launch) -> Host<'_> {
         let mut host = self.start(Stdio::null());
+        let ready = self.path("ready").into_os_string().into_encoded_bytes();
+        launch.env.push((b"READY".to_vec(), ready));
         host.say(&Request::Launch(Box::new(launch)));
         host
     }
@@ -125,16 +137,26 @@ impl Place {
 
     /// Reads the whole log: segment headers and, in order, what lies in the segments.
     pub(crate) fn log(&self) -> Vec<(SegmentHeader, Vec<Item>)> {
+        let (segments, sealed) = self.log_so_far();
+        assert!(sealed, "the last segment is not sealed");
+        segments
+    }
+
+    /// Reads what there is of the log, and whether it is sealed.
+    pub(crate) fn log_so_far(&self) -> (Vec<(SegmentHeader, Vec<Item>)>, bool) {
         let names = fs::read_dir(self.directory.path()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut indices = names.filter_map(|name| segment_index(&name)).collect::<Vec<_>>();
         indices.sort_unstable();
         let mut segments = Vec::new();
+        let mut sealed = true;
         for index in indices {
-            let file = fs::read(self.path(&windlass_core::shim::frame::segment_file(index))).unwrap();
+            assert!(sealed, "a segment behind one that is not sealed");
+            let file = fs::read(self.path(&segment_file(index))).unwrap();
             let header = SegmentHeader::decode(&file).unwrap();
             assert_eq!(header.index, index);
-            let (mut items, mut at, mut sealed) = (Vec::new(), SEGMENT_HEADER_BYTES, false);
+            let (mut items, mut at) = (Vec::new(), SEGMENT_HEADER_BYTES);
+            sealed = false;
             while at < file.len() {
                 assert!(!sealed, "something behind a seal");
                 let Decoded::Frame { frame, len } = decode(&file[at..]) else {
@@ -143,16 +165,19 @@ impl Place {
                 at += len;
                 match frame {
                     Frame::Entry { seq, stream, partial, bytes, len, .. } => {
-                        items.push(Item::Entry { seq, stream, partial, bytes: bytes.to_vec(), len });
+                        let bytes = bytes.to_vec();
+                        items.push(Item::Entry { seq, stream, partial, bytes, len });
                     }
                     Frame::Gap { gap, .. } => items.push(Item::Gap(gap)),
-                    Frame::Seal(_) => sealed = true,
+                    Frame::Seal(seal) => {
+                        assert_eq!(Some(seal), decode_seal(&file));
+                        sealed = true;
+                    }
                 }
             }
-            assert!(sealed, "segment {index} is not sealed");
             segments.push((header, items));
         }
-        segments
+        (segments, sealed)
     }
 
     /// Returns the entries of a stream, joined, after checking that the numbers of the log have no hole.
@@ -258,7 +283,9 @@ impl Host<'_> {
 
     #[track_caller]
     pub(crate) fn started(&mut self) -> Started {
-        self.expect(|notice| if let Notice::Started(started) = notice { Some(*started) } else { None })
+        self.expect(
+            |notice| if let Notice::Started(started) = notice { Some(*started) } else { None },
+        )
     }
 
     #[track_caller]
@@ -273,16 +300,21 @@ impl Host<'_> {
 
     #[track_caller]
     pub(crate) fn welcome(&mut self) -> Welcome {
-        self.expect(|notice| if let Notice::Welcome(welcome) = notice { Some(*welcome) } else { None })
+        self.expect(
+            |notice| if let Notice::Welcome(welcome) = notice { Some(*welcome) } else { None },
+        )
     }
 
     /// Waits for the end, and compares what was said of it with what was recorded.
     #[track_caller]
     pub(crate) fn finished(&mut self) -> FinalReport {
-        let said =
-            self.expect(|notice| if let Notice::Final(report) = notice { Some(*report) } else { None });
+        let said = self
+            .expect(|notice| if let Notice::Final(report) = notice { Some(*report) } else { None });
         assert!(self.left().success(), "{}", self.place.said());
-        assert_eq!(self.place.journal().records.last(), Some(&Record::Final(Box::new(said.clone()))));
+        assert_eq!(
+            self.place.journal().records.last(),
+            Some(&Record::Final(Box::new(said.clone())))
+        );
         said
     }
 
@@ -304,6 +336,29 @@ impl Host<'_> {
             close,
             bytes: bytes.to_vec(),
         }));
+    }
+
+    /// Asks for a stop that begins with an interrupt.
+    pub(crate) fn interrupt(&mut self, interrupt_ms: u64) {
+        let cause = EndCause::Stopped { by: StoppedBy::User };
+        self.say(&Request::Stop(Stop { epoch: Epoch(3), cause, grace_ms: 0, interrupt_ms }));
+    }
+
+    /// Waits until the script says that it is ready.
+    #[track_caller]
+    pub(crate) fn ready(&mut self) {
+        let fifo = self.place.path("ready");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(fs::read(fifo)));
+        let Ok(said) = receiver.recv_timeout(PATIENCE) else {
+            panic!("never ready; the shim said {:?}", self.place.said())
+        };
+        assert_eq!(said.unwrap(), b"\n");
+    }
+
+    /// Says no more.
+    pub(crate) fn hang_up(&mut self) {
+        self.socket.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
     /// Closes the connection and forgets the shim, as a host does that dies.
@@ -342,4 +397,10 @@ pub(crate) fn alive(pid: u32) -> bool {
 /// Reads the process numbers that a script wrote into a file, one a line.
 pub(crate) fn pids(path: &str) -> Vec<u32> {
     fs::read_to_string(path).unwrap().lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// Sends a signal, by its name without `SIG`.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let kill = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(kill.unwrap().success());
 }

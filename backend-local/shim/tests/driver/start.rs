@@ -6,10 +6,11 @@ use std::process::Stdio;
 use windlass_core::execution::ExecStep;
 use windlass_core::id::{Epoch, Nonce};
 use windlass_core::outcome::{Exit, NotStarted, Outcome};
+use windlass_core::shim::frame::Stream;
 use windlass_core::shim::journal::Record;
-use windlass_core::shim::message::{Launch, Request};
+use windlass_core::shim::message::{Launch, Notice, Request};
 
-use crate::place::{command, hear, say};
+use crate::place::{command, hear, say, stop};
 use crate::{Place, script};
 
 #[track_caller]
@@ -51,7 +52,10 @@ fn the_journal_has_the_whole_story_in_order() {
     let place = Place::new();
     place.launch(script("exit 3")).finished();
     let journal = place.journal();
-    assert!(matches!(journal.records[..], [Record::Started(_), Record::Exited(_), Record::Final(_)]));
+    assert!(matches!(
+        journal.records[..],
+        [Record::Started(_), Record::Exited(_), Record::Final(_)]
+    ));
     let exited = journal.exited().unwrap();
     assert_eq!((exited.wait_status, exited.after_our_signal), (3 << 8, false));
     let started = journal.started().unwrap();
@@ -121,7 +125,7 @@ fn another_start_is_none_of_its_business() {
 #[test]
 fn a_second_shim_leaves_at_once_and_a_later_one_too() {
     let place = Place::new();
-    let mut first = place.launch(script("read line"));
+    let mut first = place.launch(script("sleep 300"));
     first.started();
     let mut second = place.launch(script("exit 9"));
     assert_eq!(second.hear(), None);
@@ -137,13 +141,14 @@ fn a_second_shim_leaves_at_once_and_a_later_one_too() {
 #[test]
 fn the_command_gets_what_it_was_given_and_nothing_of_the_shim() {
     let place = Place::new();
-    let env = vec![(b"PATH".to_vec(), b"/usr/bin:/bin".to_vec()), (b"X".to_vec(), b"\xff".to_vec())];
-    let text = "env -u PATH -u PWD -u SHLVL -u _ env; ls /proc/$$/fd; pwd; \
+    let env =
+        vec![(b"PATH".to_vec(), b"/usr/bin:/bin".to_vec()), (b"X".to_vec(), b"\xff".to_vec())];
+    let text = "env -u PATH -u PWD -u SHLVL -u _ -u READY env; ls /proc/$$/fd; pwd; \
                 grep -E 'Sig(Blk|Ign)' /proc/self/status; \
                 [ \"$(cut -d' ' -f6 /proc/$$/stat)\" = $$ ] && echo leads";
     let mut host = place.launch(Launch { env, cwd: b"/usr".to_vec(), ..script(text) });
     assert_eq!(host.finished().exit.outcome, Outcome::Exited { code: 0 });
-    let output = place.stream(windlass_core::shim::frame::Stream::Stdout);
+    let output = place.stream(Stream::Stdout);
     let expected = b"X=\xff\n0\n1\n2\n/usr\n\
         SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nleads\n";
     assert_eq!(String::from_utf8_lossy(&output), String::from_utf8_lossy(expected));
@@ -166,7 +171,7 @@ fn a_repository_stays_locked_until_the_execution_is_over() {
     let lock = File::create(&path).unwrap();
     lock.lock().unwrap();
     let mut host = place.start(Stdio::from(lock));
-    host.say(&Request::Launch(Box::new(script("read line"))));
+    host.say(&Request::Launch(Box::new(script("sleep 300"))));
     let started = host.started();
     let other = File::open(&path).unwrap();
     assert!(other.try_lock().is_err());
@@ -193,20 +198,18 @@ fn megabytes_of_arguments_and_environment_arrive() {
 #[test]
 fn hosts_are_told_where_it_is_and_older_ones_are_refused() {
     let place = Place::new();
-    let mut host = place.launch(script("read line"));
+    let mut host = place.launch(script("sleep 300"));
     let started = host.started();
     let (mut other, mut received) = (place.connect(), Vec::new());
     say(&mut other, &Request::Hello { version: 1, epoch: Epoch(4) });
     let heard = hear(&mut other, &mut received);
-    let Some(windlass_core::shim::message::Notice::Welcome(welcome)) = heard else {
-        panic!("{heard:?}")
-    };
+    let Some(Notice::Welcome(welcome)) = heard else { panic!("{heard:?}") };
     assert_eq!((welcome.epoch, welcome.started), (Epoch(4), Some(started)));
     host.stop(0);
-    let refused = windlass_core::shim::message::Notice::Superseded { epoch: Epoch(4) };
+    let refused = Notice::Superseded { epoch: Epoch(4) };
     assert_eq!(host.hear(), Some(refused));
     host.say(&Request::Status);
     assert_eq!(host.welcome().exited, None);
-    say(&mut other, &crate::place::stop(4, 0));
+    say(&mut other, &stop(4, 0));
     host.finished();
 }

@@ -5,7 +5,7 @@ use windlass_core::outcome::{Deadline, Exit, Outcome, StoppedBy};
 use windlass_core::shim::journal::Record;
 use windlass_core::shim::message::{Launch, Notice};
 
-use crate::place::{alive, pids};
+use crate::place::{alive, hear, pids, say, signal, stop};
 use crate::{Place, script};
 
 const STOPPED: Outcome = Outcome::Stopped { by: StoppedBy::User };
@@ -25,8 +25,8 @@ fn a_stop_reaches_every_shape_of_descendant() {
     let place = Place::new();
     let scratch = place.scratch();
     std::fs::write(&scratch, "").unwrap();
-    let mut host = place.launch(script(&family(&scratch, "echo ready; wait")));
-    host.wait_for_output();
+    let mut host = place.launch(script(&family(&scratch, "echo ready; echo >$READY; wait")));
+    host.ready();
     host.stop(100);
     let report = host.finished();
     assert_eq!((report.exit.outcome, report.survivors), (STOPPED, Vec::new()));
@@ -60,7 +60,7 @@ fn leftovers_that_may_stay_live_on_and_are_named() {
     family.sort_unstable();
     let living = family.iter().copied().filter(|pid| alive(*pid)).collect::<Vec<_>>();
     for pid in &family {
-        crate::place::kill(*pid);
+        signal(*pid, "KILL");
     }
     assert_eq!(living, family);
     assert_eq!(named, family);
@@ -72,8 +72,9 @@ fn leftovers_that_may_stay_live_on_and_are_named() {
 #[test]
 fn what_ignores_term_is_killed_after_the_grace() {
     let place = Place::new();
-    let mut host = place.launch(script("trap '' TERM; echo ready; while :; do sleep 300; done"));
-    host.wait_for_output();
+    let mut host =
+        place.launch(script("trap '' TERM; echo ready; echo >$READY; while :; do sleep 300; done"));
+    host.ready();
     host.stop(100);
     let report = host.finished();
     assert_eq!((report.exit.outcome, report.exit.exit), (STOPPED, Some(Exit::Signal(9))));
@@ -88,9 +89,9 @@ fn what_ignores_term_is_killed_after_the_grace() {
 #[test]
 fn what_heeds_term_may_tidy_up_and_is_logged_while_it_does() {
     let place = Place::new();
-    let tidy = "trap 'echo tidied; exit 5' TERM; echo ready; while :; do read line <&1; done";
+    let tidy = "trap 'echo tidied; exit 5' TERM; echo ready; echo >$READY; while :; do read line <&1; done";
     let mut host = place.launch(script(tidy));
-    host.wait_for_output();
+    host.ready();
     host.stop(20_000);
     let report = host.finished();
     assert_eq!((report.exit.outcome, report.exit.exit), (STOPPED, Some(Exit::Code(5))));
@@ -100,8 +101,10 @@ fn what_heeds_term_may_tidy_up_and_is_logged_while_it_does() {
 #[test]
 fn an_interrupt_can_come_first() {
     let place = Place::new();
-    let mut host = place.launch(script("trap 'exit 6' INT; echo ready; while :; do read line <&1; done"));
-    host.wait_for_output();
+    let mut host = place.launch(script(
+        "trap 'exit 6' INT; echo ready; echo >$READY; while :; do read line <&1; done",
+    ));
+    host.ready();
     host.interrupt(20_000);
     let report = host.finished();
     assert_eq!((report.exit.outcome, report.exit.exit), (STOPPED, Some(Exit::Code(6))));
@@ -110,11 +113,11 @@ fn an_interrupt_can_come_first() {
 #[test]
 fn a_stop_comes_through_the_socket_of_the_place_as_well() {
     let place = Place::new();
-    let mut host = place.launch(script("read line"));
+    let mut host = place.launch(script("sleep 300"));
     host.started();
     let (mut other, mut received) = (place.connect(), Vec::new());
-    crate::place::say(&mut other, &crate::place::stop(5, 0));
-    assert_eq!(crate::place::hear(&mut other, &mut received), Some(Notice::StopTaken));
+    say(&mut other, &stop(5, 0));
+    assert_eq!(hear(&mut other, &mut received), Some(Notice::StopTaken));
     assert_eq!(host.finished().exit.outcome, STOPPED);
 }
 
@@ -133,7 +136,7 @@ fn the_total_deadline_holds_though_the_host_is_gone() {
 fn the_idle_deadline_waits_for_silence() {
     let place = Place::new();
     let talk = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 300";
-    let report = place.launch(Launch { idle_ms: Some(700), ..script(talk) }).finished();
+    let report = place.launch(Launch { idle_ms: Some(1_500), ..script(talk) }).finished();
     assert_eq!(report.exit.outcome, Outcome::TimedOut { limit: Deadline::Idle });
     assert_eq!(place.stdout(), "1\n2\n3\n4\n");
 }
@@ -141,9 +144,8 @@ fn the_idle_deadline_waits_for_silence() {
 #[test]
 fn a_host_that_dies_harms_nothing() {
     let place = Place::new();
-    let fifo = place.path("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let text = format!("read line < {}; echo $line; exit 4", fifo.display());
+    let fifo = place.make_fifo("fifo");
+    let text = format!("read line < {fifo}; echo $line; exit 4");
     let mut host = place.launch(script(&text));
     host.started();
     host.die();
@@ -156,9 +158,9 @@ fn a_host_that_dies_harms_nothing() {
 #[test]
 fn a_request_to_the_shim_itself_is_a_stop_by_the_host() {
     let place = Place::new();
-    let mut host = place.launch(script("echo ready; sleep 300"));
+    let mut host = place.launch(script("echo ready; echo >$READY; sleep 300"));
     let started = host.started();
-    crate::place::terminate(started.shim_pid);
+    signal(started.shim_pid, "TERM");
     let report = host.finished();
     assert_eq!(report.exit.outcome, Outcome::Stopped { by: StoppedBy::Host });
 }
@@ -170,8 +172,9 @@ fn a_tree_that_forks_as_it_dies_is_killed_to_the_last() {
     // Each generation leaves its session and its parent, and makes the next one.
     let hop = format!("echo $$ >> {scratch}; trap '' TERM; setsid sh {scratch}.sh & exit 0");
     std::fs::write(format!("{scratch}.sh"), hop).unwrap();
-    let mut host = place.launch(script(&format!("sh {scratch}.sh; echo ready; sleep 300")));
-    host.wait_for_output();
+    let mut host =
+        place.launch(script(&format!("sh {scratch}.sh; echo ready; echo >$READY; sleep 300")));
+    host.ready();
     host.stop(0);
     let report = host.finished();
     assert_eq!((report.exit.outcome, report.survivors), (STOPPED, Vec::new()));
