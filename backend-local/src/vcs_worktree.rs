@@ -12,7 +12,7 @@ mod commit;
 mod create;
 mod diff;
 mod git;
-pub(crate) mod lock;
+mod lock;
 mod marker;
 mod name;
 mod plan;
@@ -44,8 +44,8 @@ use windlass_core::vcs_worktree::{
 use windlass_core::workspace::Worktree;
 
 use crate::group::Cancel;
+use crate::repository_lock::RepositoryLocks;
 use git::Git;
-use lock::RepositoryLocks;
 use marker::Marker;
 use scratch::Scratch;
 
@@ -147,7 +147,7 @@ impl GitWorktrees {
         worktree: &Worktree,
         work: impl FnOnce(&Inner, &Cancel) -> Result<T, VcsWorktreeError> + Send + 'static,
     ) -> Result<T, VcsWorktreeError> {
-        let held = self.locks.acquire(&path_of(&worktree.repo), self.lock_wait).await?;
+        let held = lock::acquire(&self.locks, &path_of(&worktree.repo), self.lock_wait).await?;
         let locked = move |inner: &Inner, cancel: &Cancel| {
             let done = work(inner, cancel);
             drop(held);

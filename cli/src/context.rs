@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use windlass::Backends;
 use windlass::api::client::Client;
 use windlass::request::Caller;
 
@@ -21,6 +22,8 @@ pub struct Options {
     pub shim: Option<PathBuf>,
     /// How long a host without anything to do stays; `None` is what the settings say.
     pub idle: Option<Duration>,
+    /// What is put around the backends when a host opens them; `None` is nothing.
+    pub wrap: Option<fn(Backends) -> Backends>,
 }
 
 /// What every verb works with.

@@ -5,7 +5,8 @@ use std::pin::pin;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use windlass::api::Until;
-use windlass::api::client::{Client, LogLines};
+use windlass::api::client::Client;
+use windlass::api::resume::LogLines;
 use windlass::core::id::ExecutionId;
 use windlass::core::log_store::{GapCause, Stream};
 use windlass::request::StopTarget;

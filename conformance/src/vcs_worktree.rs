@@ -1,6 +1,9 @@
 //! Cases of the port [`VcsWorktree`].
 #![expect(clippy::panic, reason = "a case fails by panicking")]
 
+mod changes;
+mod removal;
+
 use std::future::Future;
 use std::sync::Arc;
 
@@ -8,10 +11,21 @@ use uuid::Uuid;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    ChangeKind, CommitPlan, Diff, DiffDetail, FileDiff, GitStep, Identity, VcsWorktree,
-    VcsWorktreeError, WorktreeRequest,
+    DiffDetail, GitStep, Identity, VcsWorktree, VcsWorktreeError, WorktreeRequest,
 };
 use windlass_core::workspace::{Oid, Worktree};
+
+pub use self::changes::{
+    a_commit_is_by_the_repositorys_identity_if_it_has_one,
+    a_commit_step_takes_everything_and_commits_once, a_diff_ends_at_the_merge_base,
+    a_diff_names_every_kind_of_change, a_new_worktree_has_no_diff, a_patch_is_made_on_request_only,
+    ignored_files_are_no_dirt, nothing_to_commit_is_clean, status_tells_dirt_and_distance,
+};
+pub use self::removal::{
+    a_clean_worktree_is_removed_and_its_branch_kept, commits_that_no_branch_reaches_refuse_removal,
+    committed_work_does_not_hinder_removal, removing_what_somebody_deleted_frees_the_repository,
+    unsaved_work_refuses_removal, what_is_not_ours_is_not_removed,
+};
 
 /// Where a backend keeps its worktrees, and a user with repositories beside it.
 ///
@@ -176,10 +190,6 @@ async fn created(place: &impl VcsWorktreePlace) -> (Arc<dyn VcsWorktree>, Locato
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
     vcs.create(attempt(1), &worktree).await.expect("a worktree");
     (vcs, repo, worktree)
-}
-
-async fn files(vcs: &dyn VcsWorktree, worktree: &Worktree) -> Diff {
-    vcs.diff(attempt(1), worktree, DiffDetail::Files).await.expect("a diff")
 }
 
 /// Planning makes neither branch nor directory.
@@ -488,251 +498,4 @@ pub async fn a_directory_that_was_replaced_is_a_mismatch(place: impl VcsWorktree
         assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     }
     assert!(place.exists(&worktree.path));
-}
-
-/// Distance counts commits, dirt counts changes.
-pub async fn status_tells_dirt_and_distance(place: impl VcsWorktreePlace) {
-    let (vcs, repo, worktree) = created(&place).await;
-    let status = async || vcs.status(attempt(1), &worktree).await.expect("a status");
-    place.write(&worktree.path, "new", "1\n");
-    assert!(status().await.dirty);
-    let head = place.commit(&worktree.path, "one");
-    let after = status().await;
-    assert_eq!((after.dirty, after.ahead, after.behind, &after.head), (false, 1, 0, &head));
-    place.write(&worktree.path, "greeting", "changed\n");
-    assert!(status().await.dirty);
-    for content in ["a\n", "b\n"] {
-        place.write(&repo, "sub/numbers", content);
-        place.commit(&repo, content);
-    }
-    let after = status().await;
-    assert_eq!((after.dirty, after.ahead, after.behind), (true, 1, 2));
-    place.write(&worktree.path, "greeting", "hello\n");
-    place.delete(&worktree.path, "sub/numbers");
-    assert!(status().await.dirty);
-}
-
-/// Ignored files do not make a worktree dirty and are in no diff.
-pub async fn ignored_files_are_no_dirt(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    place.ignore(&worktree.path, "secret");
-    place.commit(&worktree.path, "ignore");
-    place.write(&worktree.path, "secret", "x\n");
-    assert!(!vcs.status(attempt(1), &worktree).await.expect("a status").dirty);
-    let diff = files(&*vcs, &worktree).await;
-    let paths: Vec<_> = diff.files.iter().map(|file| file.path.to_string()).collect();
-    assert_eq!(paths, [".gitignore"]);
-    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
-    assert_eq!(plan, CommitPlan::Clean { head: diff.head });
-}
-
-/// Nothing was changed.
-pub async fn a_new_worktree_has_no_diff(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    let diff = files(&*vcs, &worktree).await;
-    assert_eq!((&diff.base, &diff.head), (&worktree.base_oid, &worktree.base_oid));
-    assert!(diff.files.is_empty() && diff.patch.is_none());
-}
-
-fn summary(file: &FileDiff) -> (String, ChangeKind, Option<u64>, Option<u64>, bool) {
-    (file.path.to_string(), file.change, file.added, file.removed, file.untracked)
-}
-
-/// Committed and uncommitted changes are one diff, in path order.
-pub async fn a_diff_names_every_kind_of_change(place: impl VcsWorktreePlace) {
-    let (repo, _) = repository(&place);
-    place.write(&repo, "doomed", "x\n");
-    place.write(&repo, "script", "run\n");
-    place.write(&repo, "wanderer", "one\ntwo\nthree\nfour\n");
-    place.commit(&repo, "more");
-    let vcs = place.open().await;
-    let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
-    vcs.create(attempt(1), &worktree).await.expect("a worktree");
-    let dir = &worktree.path;
-    place.write(dir, "committed", "1\n2\n");
-    place.commit(dir, "work");
-    place.delete(dir, "doomed");
-    place.make_executable(dir, "script");
-    place.write(dir, "sub/numbers", "1\n3\n4\n5\n");
-    place.write(dir, "untracked/file", "nothing like it\n");
-    place.delete(dir, "wanderer");
-    place.write(dir, "moved/wanderer", "one\ntwo\nthree\nfour\n");
-    let diff = files(&*vcs, &worktree).await;
-    let seen: Vec<_> = diff.files.iter().map(summary).collect();
-    let file = |path: &str, change, added, removed, untracked| {
-        (path.to_owned(), change, Some(added), Some(removed), untracked)
-    };
-    assert_eq!(
-        seen,
-        [
-            file("committed", ChangeKind::Added, 2, 0, false),
-            file("doomed", ChangeKind::Deleted, 0, 1, false),
-            file("moved/wanderer", ChangeKind::Renamed, 0, 0, true),
-            file("script", ChangeKind::Modified, 0, 0, false),
-            file("sub/numbers", ChangeKind::Modified, 2, 1, false),
-            file("untracked/file", ChangeKind::Added, 1, 0, true),
-        ]
-    );
-    let modes: Vec<_> = diff.files.iter().map(|file| file.mode.as_deref()).collect();
-    let plain = Some("100644");
-    assert_eq!(modes, [plain, None, plain, Some("100755"), plain, plain]);
-    assert_eq!(diff.files[2].old_path, Some(Locator::new(*b"wanderer")));
-}
-
-/// What the target gained meanwhile is no change of ours.
-pub async fn a_diff_ends_at_the_merge_base(place: impl VcsWorktreePlace) {
-    let (vcs, repo, worktree) = created(&place).await;
-    place.write(&repo, "theirs", "x\n");
-    place.commit(&repo, "theirs");
-    place.write(&worktree.path, "ours", "x\n");
-    let head = place.commit(&worktree.path, "ours");
-    let diff = files(&*vcs, &worktree).await;
-    assert_eq!((&diff.base, &diff.head), (&worktree.base_oid, &head));
-    let paths: Vec<_> = diff.files.iter().map(|file| file.path.to_string()).collect();
-    assert_eq!(paths, ["ours"]);
-}
-
-/// A patch names the files and their lines.
-pub async fn a_patch_is_made_on_request_only(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    place.write(&worktree.path, "greeting", "hello\nworld\n");
-    assert_eq!(files(&*vcs, &worktree).await.patch, None);
-    let diff = vcs.diff(attempt(1), &worktree, DiffDetail::Patch).await.expect("a diff");
-    let patch = String::from_utf8(diff.patch.expect("a patch")).expect("text");
-    for line in ["--- a/greeting\n", "+++ b/greeting\n", "+world\n"] {
-        assert!(patch.contains(line), "{line:?} in {patch}");
-    }
-    assert_eq!(diff.files, files(&*vcs, &worktree).await.files);
-}
-
-/// No step for nothing.
-pub async fn nothing_to_commit_is_clean(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
-    assert_eq!(plan, CommitPlan::Clean { head: worktree.base_oid });
-}
-
-/// The step stages all kinds of change; its repetition finds nothing.
-pub async fn a_commit_step_takes_everything_and_commits_once(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    let dir = &worktree.path;
-    place.write(dir, "new", "x\n");
-    place.write(dir, "greeting", "changed\n");
-    place.delete(dir, "sub/numbers");
-    let message = "It's \"$HOME\" `done`\n\n# 100 %\n-x\n\nsecond paragraph";
-    let plan = vcs.plan_commit(attempt(1), &worktree, message, &fallback()).await.expect("a plan");
-    let CommitPlan::Run(step) = plan else { panic!("{plan:?}") };
-    assert_eq!((&step.cwd, &step.repository_lock), (&worktree.path, &worktree.repo));
-    let before = vcs.verify(attempt(1), &worktree).await.expect("verified");
-    assert_eq!(before.head, worktree.base_oid, "planning writes nothing");
-    assert!(place.perform(&step));
-    let after = vcs.status(attempt(1), &worktree).await.expect("a status");
-    assert_eq!((after.dirty, after.ahead), (false, 1));
-    assert!(place.perform(&step), "nothing to do is no failure");
-    let again = vcs.status(attempt(1), &worktree).await.expect("a status");
-    assert_eq!(again, after);
-    let (said, author) = place.last_commit(dir);
-    assert_eq!(said.trim_end(), message);
-    assert_eq!(author, fallback());
-    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
-    assert_eq!(plan, CommitPlan::Clean { head: after.head });
-}
-
-/// The fallback is only a fallback.
-pub async fn a_commit_is_by_the_repositorys_identity_if_it_has_one(place: impl VcsWorktreePlace) {
-    let (vcs, repo, worktree) = created(&place).await;
-    let own = Identity { name: "Own Name".to_owned(), email: "own@example.org".to_owned() };
-    place.identify(&repo, &own);
-    place.write(&worktree.path, "new", "x\n");
-    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
-    let CommitPlan::Run(step) = plan else { panic!("{plan:?}") };
-    assert!(place.perform(&step));
-    assert_eq!(place.last_commit(&worktree.path), ("m".to_owned(), own));
-}
-
-/// Removal is idempotent, also over a restart.
-pub async fn a_clean_worktree_is_removed_and_its_branch_kept(place: impl VcsWorktreePlace) {
-    let (vcs, repo, worktree) = created(&place).await;
-    vcs.remove(attempt(1), &worktree).await.expect("removed");
-    assert!(!place.exists(&worktree.path));
-    assert!(place.branches(&repo).contains(&worktree.branch));
-    let verified = vcs.verify(attempt(1), &worktree).await;
-    assert!(matches!(verified, Err(VcsWorktreeError::Gone { .. })), "{verified:?}");
-    vcs.remove(attempt(1), &worktree).await.expect("removed already");
-    let vcs = place.open().await;
-    vcs.remove(attempt(1), &worktree).await.expect("removed already");
-    assert!(place.branches(&repo).contains(&worktree.branch));
-    assert_eq!(place.read(&repo, "greeting").as_deref(), Some("hello\n"));
-}
-
-/// The branch holds what was committed.
-pub async fn committed_work_does_not_hinder_removal(place: impl VcsWorktreePlace) {
-    let (vcs, repo, worktree) = created(&place).await;
-    place.write(&worktree.path, "new", "x\n");
-    let head = place.commit(&worktree.path, "work");
-    vcs.remove(attempt(1), &worktree).await.expect("removed");
-    assert_eq!(place.tip(&repo, &worktree.branch), head);
-}
-
-/// Whatever exists nowhere else stays, and so does everything around it.
-pub async fn unsaved_work_refuses_removal(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    let dir = &worktree.path;
-    place.ignore(dir, "secret");
-    place.commit(dir, "ignore");
-    let refused = async |path: &str| {
-        let refused = vcs.remove(attempt(1), &worktree).await;
-        let Err(VcsWorktreeError::Unsaved { detail, .. }) = refused else {
-            panic!("{path}: {refused:?}")
-        };
-        assert!(detail.contains(path), "{detail}");
-        vcs.verify(attempt(1), &worktree).await.expect("untouched");
-    };
-    place.write(dir, "greeting", "changed\n");
-    refused("greeting").await;
-    assert_eq!(place.read(dir, "greeting").as_deref(), Some("changed\n"));
-    place.write(dir, "greeting", "hello\n");
-    place.delete(dir, "sub/numbers");
-    refused("sub/numbers").await;
-    place.write(dir, "sub/numbers", "1\n2\n3\n");
-    place.write(dir, "new", "x\n");
-    refused("new").await;
-    place.delete(dir, "new");
-    place.write(dir, "secret", "x\n");
-    refused("secret").await;
-    assert_eq!(place.read(dir, "secret").as_deref(), Some("x\n"));
-    place.delete(dir, "secret");
-    vcs.remove(attempt(1), &worktree).await.expect("removed");
-}
-
-/// Commits on a detached HEAD would be lost with it.
-pub async fn commits_that_no_branch_reaches_refuse_removal(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    place.detach(&worktree.path);
-    place.write(&worktree.path, "new", "x\n");
-    place.commit(&worktree.path, "lost?");
-    let refused = vcs.remove(attempt(1), &worktree).await;
-    assert!(matches!(refused, Err(VcsWorktreeError::Unsaved { .. })), "{refused:?}");
-    assert_eq!(place.read(&worktree.path, "new").as_deref(), Some("x\n"));
-    place.branch(&worktree.path, "saved");
-    vcs.remove(attempt(1), &worktree).await.expect("removed");
-}
-
-/// Another attempt's worktree stays.
-pub async fn what_is_not_ours_is_not_removed(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    let refused = vcs.remove(attempt(2), &worktree).await;
-    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-    vcs.verify(attempt(1), &worktree).await.expect("untouched");
-}
-
-/// The branch can be checked out elsewhere once a worktree that is gone was removed.
-pub async fn removing_what_somebody_deleted_frees_the_repository(place: impl VcsWorktreePlace) {
-    let (vcs, repo, worktree) = created(&place).await;
-    place.delete_directory(&worktree.path);
-    vcs.remove(attempt(1), &worktree).await.expect("removed");
-    let named = WorktreeRequest { base: Some(worktree.branch.clone()), ..request(&repo, 2) };
-    let second = vcs.plan(named).await.expect("a plan").worktree;
-    assert_eq!(second.target, Some(worktree.branch));
-    vcs.create(attempt(2), &second).await.expect("a worktree");
 }

@@ -121,8 +121,8 @@ pub enum ExecStep {
     Fork,
     /// Recording that it is about to run.
     Record,
-    /// Giving it a session of its own.
-    Session,
+    /// Giving it a process group of its own.
+    Group,
     /// Connecting its standard streams.
     Streams,
     /// Entering its directory.

@@ -2,8 +2,16 @@
 //!
 //! Nothing here does I/O, reads a clock or needs a runtime. What a fake keeps is a value that can be cloned and compared.
 
+pub mod container_service;
+pub mod input;
+pub mod log_store;
 pub mod process_store;
 pub mod vcs_worktree;
+pub mod world;
 
+pub use container_service::MemoryContainers;
+pub use input::MemoryInput;
+pub use log_store::MemoryLogs;
 pub use process_store::MemoryStore;
 pub use vcs_worktree::{MemoryRepositories, MemoryWorktrees};
+pub use world::{Time, World};

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use windlass::Backends;
@@ -127,10 +127,11 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Crashing<T> {
     }
 }
 
-/// Wraps the ports of a host.
+/// Wraps the ports of a host if the environment names a point.
 #[must_use]
-pub fn wrap(backends: Backends, point: &Arc<CrashPoint>) -> Backends {
-    let point = || Arc::clone(point);
+pub fn wrap(backends: Backends) -> Backends {
+    let Some(point) = CrashPoint::from_env().map(Arc::new) else { return backends };
+    let point = || Arc::clone(&point);
     Backends {
         containers: Arc::new(Crashing { point: point(), inner: backends.containers }),
         store: Arc::new(Crashing { point: point(), inner: backends.store }),
@@ -313,7 +314,9 @@ mod tests {
     #[test]
     fn a_point_is_a_known_call_a_side_and_a_count() {
         assert!(CrashPoint::parse("store.commit:after:3", PathBuf::new()).is_some());
-        for wrong in ["store.commit", "store.commit:between:3", "x.y:after:1", "store.commit:after:"] {
+        for wrong in
+            ["store.commit", "store.commit:between:3", "x.y:after:1", "store.commit:after:"]
+        {
             assert!(CrashPoint::parse(wrong, PathBuf::new()).is_none(), "{wrong}");
         }
     }

@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io::{self, Error};
 use std::os::fd::AsRawFd;
 
-/// How many syncs may be under way; the next one waits for one of them.
-const IN_FLIGHT: u32 = 4;
+/// How many syncs may be under way; the next one waits for one of them. It bounds what a power cut takes, and the wait at the
+/// end.
+const IN_FLIGHT: u32 = 32;
 const IOCB_CMD_FDSYNC: u16 = 3;
 
 /// The kernel's `struct iocb` on 64-bit machines.

@@ -137,8 +137,8 @@ impl Log {
             && self.retention.fits(segment.size, len)
         {
             let written = segment.append(head, payload);
-            // What could not be cut off again is left to readers as a tail to be ignored.
             if segment.broken {
+                // What could not be cut off again is left to readers as a tail to be ignored.
                 self.close_segment();
             }
             return written;
@@ -153,6 +153,7 @@ impl Log {
     /// Seals the segment and makes the next one.
     fn rotate(&mut self, time: FrameTime) -> io::Result<()> {
         self.seal_segment(time)?;
+        self.close_segment();
         while let Some(gone) = self.retention.evict() {
             self.evicted_bytes = self.evicted_bytes.saturating_add(gone.bytes);
             if let Err(error) = fs::remove_file(frame::segment_file(gone.index)) {
@@ -181,11 +182,10 @@ impl Log {
             entries: segment.entries,
         };
         segment.append(&frame::encode_seal(&seal, time), &[])?;
-        self.close_segment();
         Ok(())
     }
 
-    /// Lets go of the segment and has it synced.
+    /// Lets go of the segment and has it synced, its name included.
     fn close_segment(&mut self) {
         let Some(segment) = self.segment.take() else { return };
         let bytes = self.covered.bytes.saturating_sub(segment.header.bytes_before);
@@ -193,6 +193,7 @@ impl Log {
         let kept = bytes.saturating_sub(dropped);
         self.retention.closed(segment.header.index, segment.size, kept);
         self.synced(|log| log.sync.start(&segment.file));
+        self.synced(|log| log.sync.start(&File::open(".")?));
     }
 
     fn synced(&mut self, sync: impl FnOnce(&mut Self) -> io::Result<()>) {
@@ -208,12 +209,13 @@ impl Log {
         let sealed = self.fill_gap(time).and_then(|()| self.seal_segment(time));
         if let Err(error) = sealed {
             say!("the log ends without its seal: {error}");
-            self.close_segment();
         }
-        if self.index > 0 {
-            self.synced(|log| log.sync.finish());
-            self.synced(|_| sys::sync_directory("."));
+        // At once, and not in the background: most logs have one segment, and a queue is slow to go away.
+        if let Some(segment) = self.segment.take() {
+            self.synced(|_| segment.file.sync_data());
+            self.synced(|_| File::open(".")?.sync_all());
         }
+        self.synced(|log| log.sync.finish());
         let dropped = self.covered.dropped.saturating_add(self.missed.bytes);
         LogTotals {
             last_seq: self.last_seq(),

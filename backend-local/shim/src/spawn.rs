@@ -28,7 +28,7 @@ const OOM_RAISE: i32 = 100;
 /// A made child.
 #[derive(Debug)]
 pub(crate) struct Child {
-    /// Its number; also its group's and session's.
+    /// Its number; also its group's.
     pub(crate) pid: u32,
     /// Opens the gate by a byte; closed without one, the child ends.
     pub(crate) gate: Option<PipeWriter>,
@@ -69,7 +69,7 @@ struct ChildFds {
     directory: RawFd,
 }
 
-/// Forks the command. It waits at the gate, in its own session, with its streams in place.
+/// Forks the command. It waits at the gate, in its own group, with its streams in place.
 ///
 /// `lock` is the place's lock: the child lets go of it first. `inherited`, if there is one, it keeps.
 ///
@@ -104,7 +104,7 @@ fn failed(step: ExecStep, errno: i32) -> ExecFailure {
             ExecStep::Prepare
             | ExecStep::Fork
             | ExecStep::Record
-            | ExecStep::Session
+            | ExecStep::Group
             | ExecStep::Streams,
             _,
         ) => NotStarted::SpawnFailed,
@@ -129,15 +129,13 @@ pub(crate) fn read_error(errors: &mut PipeReader) -> Option<Result<(), ExecFailu
     }
 }
 
-const SESSION: u8 = 1;
-const STREAMS: u8 = 2;
-const DIRECTORY: u8 = 3;
-const EXEC: u8 = 4;
-const INTERPRETER: u8 = 5;
+const STREAMS: u8 = 1;
+const DIRECTORY: u8 = 2;
+const EXEC: u8 = 3;
+const INTERPRETER: u8 = 4;
 
 fn step_of(code: u8) -> ExecStep {
     match code {
-        SESSION => ExecStep::Session,
         STREAMS => ExecStep::Streams,
         DIRECTORY => ExecStep::Directory,
         INTERPRETER => ExecStep::Interpreter,
@@ -237,6 +235,13 @@ fn fork(
         unsafe { child(&fds, plan, &arguments, &environment) }
     }
     let pid = u32::try_from(pid).map_err(|_| (ExecStep::Fork, Error::last_os_error()))?;
+    // From here, as the first signal may come before the child has run at all. Not a session: the shim has one already, and
+    // the kernel takes long to make one.
+    if let Err(error) = sys::lead_group(pid) {
+        drop(gate_writer);
+        sys::reap_blocking(pid);
+        return Err((ExecStep::Group, error));
+    }
     raise_oom_score(pid);
     let child = Child { pid, gate: Some(gate_writer), errors };
     Ok((child, Streams { stdout, stderr, stdin }))
@@ -278,9 +283,6 @@ unsafe fn child(
         libc::close(fds.lock);
         // Else we would hold our own gate open.
         libc::close(fds.gate_writer);
-        if libc::setsid() < 0 {
-            give_up(fds.errors, SESSION, errno());
-        }
         // Raw, as libc refuses the numbers that it keeps for itself, which a host may have left ignored. Zeros are the
         // default action, no flags and no mask; what cannot be set is at its default.
         let default = [0_u64; 8];

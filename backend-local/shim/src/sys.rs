@@ -285,11 +285,6 @@ pub(crate) fn open_directory(path: &CStr) -> io::Result<OwnedFd> {
     owned(unsafe { libc::open(path.as_ptr(), flags) })
 }
 
-/// Syncs a directory's entries.
-pub(crate) fn sync_directory(path: &str) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 /// A child's end that is there to be reaped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SeenExit {
@@ -371,6 +366,13 @@ fn wait4(pid: u32, options: libc::c_int) -> bool {
             Err(_) => return true,
         }
     }
+}
+
+/// Makes a child that has not executed anything the leader of a group of its own.
+pub(crate) fn lead_group(pid: u32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::setpgid(pid, pid) }).map(drop)
 }
 
 /// Signals a group whose leader is our child and was not reaped: its number cannot be anybody else's.

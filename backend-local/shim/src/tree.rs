@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -31,7 +31,11 @@ pub(crate) struct Stat {
 impl Stat {
     /// Reads it; `None` if there is no such process.
     pub(crate) fn read(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+        let mut file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+        // The line is shorter, and the kernel gives it in one piece.
+        let mut line = [0; 1024];
+        let len = file.read(&mut line).ok()?;
+        Self::parse(line.get(..len)?)
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -239,21 +243,19 @@ fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for thread in threads.flatten() {
         match fs::read_to_string(thread.path().join("children")) {
-            Ok(text) => {
-                found.extend(
-                    text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()),
-                );
+            Ok(text) => found.extend(text.split_ascii_whitespace().filter_map(parse_pid)),
+            // A kernel may be built without the file; else the thread has ended meanwhile.
+            Err(_) if !fs::exists("/proc/thread-self/children").unwrap_or(false) => {
+                return children_by_parent(pid);
             }
-            // A thread may end at any time; a kernel without the file has none for us either.
-            Err(_)
-                if std::path::Path::new("/proc/self/task")
-                    .join(std::process::id().to_string())
-                    .join("children")
-                    .exists() => {}
-            Err(_) => return children_by_parent(pid),
+            Err(_) => {}
         }
     }
     found
+}
+
+fn parse_pid(text: &str) -> Option<u32> {
+    text.parse().ok()
 }
 
 /// Lists the children of a process where the kernel has no list of them.

@@ -14,11 +14,11 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat
 /// What must not have changed between listing and deleting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    dev: u64,
+    dev: i128,
     ino: u64,
     size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
+    mtime: (i64, i128),
+    ctime: (i64, i128),
 }
 
 /// One entry of a listed directory.
@@ -37,7 +37,7 @@ pub(super) enum Entry {
 /// A listed directory.
 #[derive(Debug)]
 pub(super) struct Listing {
-    dev: u64,
+    dev: i128,
     ino: u64,
     pub(super) entries: BTreeMap<OsString, Entry>,
 }
@@ -56,7 +56,7 @@ pub(super) fn list(path: &Path) -> io::Result<Option<Listing>> {
 
 fn list_dir(dir: &OwnedFd, mount: &MountId) -> io::Result<Listing> {
     let own = rustix::fs::fstat(dir)?;
-    let mut listing = Listing { dev: own.st_dev, ino: own.st_ino, entries: BTreeMap::new() };
+    let mut listing = Listing { dev: own.st_dev.into(), ino: own.st_ino, entries: BTreeMap::new() };
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -181,7 +181,7 @@ fn delete_in(
     stayed: &mut Vec<PathBuf>,
 ) -> io::Result<()> {
     let own = rustix::fs::fstat(dir)?;
-    if (own.st_dev, own.st_ino) != (listing.dev, listing.ino) {
+    if (i128::from(own.st_dev), own.st_ino) != (listing.dev, listing.ino) {
         stayed.push(path.clone());
         return Ok(());
     }
@@ -248,36 +248,37 @@ fn open_dir(at: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
 
 fn stamp(stat: &Stat) -> Stamp {
     Stamp {
-        dev: stat.st_dev,
+        // Wide enough for every system's types.
+        dev: stat.st_dev.into(),
         ino: stat.st_ino,
         size: u64::try_from(stat.st_size).unwrap_or_default(),
-        mtime: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default()),
-        ctime: (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default()),
+        mtime: (stat.st_mtime, stat.st_mtime_nsec.into()),
+        ctime: (stat.st_ctime, stat.st_ctime_nsec.into()),
     }
 }
 
 /// Tells mounts apart: by the kernel's number where it gives one (a bind mount shows the same device).
 #[derive(Debug, PartialEq, Eq)]
 struct MountId {
-    dev: u64,
+    dev: i128,
     id: Option<u64>,
 }
 
 #[cfg(target_os = "linux")]
 fn mount_of(dir: &OwnedFd) -> io::Result<MountId> {
     use rustix::fs::{StatxFlags, statx};
-    let dev = rustix::fs::fstat(dir)?.st_dev;
+    let number = rustix::fs::fstat(dir)?.st_dev.into();
     // Not every kernel or sandbox answers.
     let id = statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
         .ok()
         .filter(|answer| answer.stx_mask & StatxFlags::MNT_ID.bits() != 0)
         .map(|answer| answer.stx_mnt_id);
-    Ok(MountId { dev, id })
+    Ok(MountId { dev: number, id })
 }
 
 #[cfg(not(target_os = "linux"))]
 fn mount_of(dir: &OwnedFd) -> io::Result<MountId> {
-    Ok(MountId { dev: rustix::fs::fstat(dir)?.st_dev, id: None })
+    Ok(MountId { dev: rustix::fs::fstat(dir)?.st_dev.into(), id: None })
 }
 
 #[cfg(test)]

@@ -133,7 +133,11 @@ async fn live(
         .map_err(|error| CliError::io("listen for signals", &error))?;
     let settings = Settings::read(data)?;
     let backends = backends::open(context, data, was_moved).await?;
-    let handle = Builder::new(backends.backends, settings.engine(), data.node())
+    let ports = match context.options.wrap {
+        Some(wrap) => wrap(backends.backends),
+        None => backends.backends,
+    };
+    let handle = Builder::new(ports, settings.engine(), data.node())
         .pid(std::process::id())
         .input(backends.input)
         .secrets(std::sync::Arc::new(secrets::HostSecrets::new(context.environment.clone())))

@@ -56,7 +56,7 @@ codes!(ExecStep {
     ExecStep::Prepare = 1,
     ExecStep::Fork = 2,
     ExecStep::Record = 3,
-    ExecStep::Session = 4,
+    ExecStep::Group = 4,
     ExecStep::Streams = 5,
     ExecStep::Directory = 6,
     ExecStep::Exec = 7,

@@ -1,14 +1,12 @@
 //! The client of the API. A request whose answer was lost is repeated under its key; a stream goes on at its cursor.
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::http::{HeaderValue, Method, Request, Response};
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -18,21 +16,18 @@ use tokio::net::UnixStream;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::process_store::CheckReport;
 
+use super::resume::{EventLines, Lines, LogLines, WaitLines};
 use super::{
     API_VERSION, CommitBody, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER, LogQuery,
     OWNER_HEADER, StopBody, Until, VERSION_HEADER, VersionView, socket, with_query,
 };
 use crate::request::{Accepted, Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
 use crate::view::{
-    AttemptView, ChangeView, CommitView, DiffView, ErrorBody, ErrorView, ExecutionView, HostView,
-    LogEntryView, SearchHitView,
+    AttemptView, CommitView, DiffView, ErrorBody, ErrorView, ExecutionView, HostView, SearchHitView,
 };
 
 /// How often a request is made before its loss is reported.
-const TRIES: u32 = 4;
-
-/// The longest line of a stream: the largest entry, every byte of it escaped, and then some.
-const MAX_LINE_BYTES: usize = 8 << 20;
+pub(super) const TRIES: u32 = 4;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +62,7 @@ pub enum ClientError {
 
 impl ClientError {
     /// Says whether asking again may help: the answer was lost, or the host leaves.
-    fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Lost { .. } => true,
             Self::Api { view, .. } => matches!(view.kind.as_str(), "closing" | "superseded"),
@@ -75,11 +70,11 @@ impl ClientError {
         }
     }
 
-    fn lost(error: impl std::error::Error + 'static) -> Self {
+    pub(super) fn lost(error: impl std::error::Error + 'static) -> Self {
         Self::Lost { reason: super::error::chain(&error) }
     }
 
-    fn protocol(error: &impl fmt::Display) -> Self {
+    pub(super) fn protocol(error: &impl fmt::Display) -> Self {
         Self::Protocol { reason: error.to_string() }
     }
 }
@@ -211,14 +206,12 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| ClientError::protocol(&error))
     }
 
-    async fn lines<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {
+    pub(super) async fn lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<Lines<T>, ClientError> {
         let answer = self.send(Method::GET, path, Bytes::new()).await?;
-        Ok(Lines {
-            body: answer.into_body(),
-            buffer: BytesMut::new(),
-            scanned: 0,
-            kind: PhantomData,
-        })
+        Ok(Lines::new(answer.into_body()))
     }
 }
 
@@ -368,30 +361,19 @@ impl Client {
     /// Reads a log.
     #[must_use]
     pub fn log(&self, id: ExecutionId, query: LogQuery) -> LogLines {
-        LogLines { client: self.clone(), id, query, lines: None, seen: 0, losses: 0 }
+        LogLines::new(self.clone(), id, query)
     }
 
     /// Waits for executions, in the order in which they are done.
     #[must_use]
     pub fn wait(&self, ids: impl IntoIterator<Item = ExecutionId>, until: Until) -> WaitLines {
-        let left = ids.into_iter().collect();
-        WaitLines { client: self.clone(), left, until, lines: None, losses: 0 }
+        WaitLines::new(self.clone(), ids.into_iter().collect(), until)
     }
 
     /// Reads the changes after a number.
     #[must_use]
     pub fn events(&self, after: u64, follow: bool) -> EventLines {
-        let client = self.clone();
-        EventLines {
-            client,
-            after,
-            current: after,
-            seen: 0,
-            follow,
-            skip: 0,
-            lines: None,
-            losses: 0,
-        }
+        EventLines::new(self.clone(), after, follow)
     }
 }
 
@@ -419,249 +401,4 @@ fn check_version(answer: &Answer) -> Result<(), ClientError> {
 async fn collect(answer: Answer) -> Result<Bytes, ClientError> {
     let collected = answer.into_body().collect().await.map_err(ClientError::lost)?;
     Ok(collected.to_bytes())
-}
-
-/// A stream of JSON lines.
-#[derive(Debug)]
-pub struct Lines<T> {
-    body: Incoming,
-    buffer: BytesMut,
-    /// How much of the buffer is known to hold no newline.
-    scanned: usize,
-    kind: PhantomData<fn() -> T>,
-}
-
-impl<T: DeserializeOwned> Lines<T> {
-    /// Returns the next object; `None` after the last one.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`]; the stream has then ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped; nothing is lost.
-    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
-        loop {
-            let end = self.buffer[self.scanned..].iter().position(|&byte| byte == b'\n');
-            if let Some(end) = end {
-                let line = self.buffer.split_to(self.scanned + end);
-                self.buffer.advance(1);
-                self.scanned = 0;
-                return parse(&line).map(Some);
-            }
-            self.scanned = self.buffer.len();
-            if self.scanned > MAX_LINE_BYTES {
-                return Err(ClientError::Protocol { reason: "a line is too long".to_owned() });
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(error)) => return Err(ClientError::lost(error)),
-                None if self.buffer.is_empty() => return Ok(None),
-                None => {
-                    return Err(ClientError::Lost { reason: "it broke off".to_owned() });
-                }
-            }
-        }
-    }
-}
-
-fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
-    if line.starts_with(br#"{"error":"#)
-        && let Ok(body) = serde_json::from_slice::<ErrorBody>(line)
-    {
-        return Err(ClientError::Api { status: 200, view: body.error });
-    }
-    serde_json::from_slice(line).map_err(|error| ClientError::protocol(&error))
-}
-
-/// Counts a loss; gives up when too many came one after the other.
-fn survive(error: ClientError, losses: &mut u32) -> Result<(), ClientError> {
-    *losses += 1;
-    if error.is_lost() && *losses < TRIES { Ok(()) } else { Err(error) }
-}
-
-/// A log's entries. A connection that is lost is made again, and the log read on from where it was.
-#[derive(Debug)]
-pub struct LogLines {
-    client: Client,
-    id: ExecutionId,
-    query: LogQuery,
-    lines: Option<Lines<LogEntryView>>,
-    seen: u64,
-    losses: u32,
-}
-
-impl LogLines {
-    /// Returns the next entry or gap; `None` after the last one.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`]. A log that is searched for a pattern is not read on after a loss: where it was is not known.
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped; nothing is lost.
-    pub async fn next(&mut self) -> Result<Option<LogEntryView>, ClientError> {
-        loop {
-            let lines = match &mut self.lines {
-                Some(lines) => lines,
-                None => {
-                    let path =
-                        with_query(&format!("/v1/executions/{}/log", self.id), &self.pairs());
-                    self.lines.insert(self.client.lines(&path).await?)
-                }
-            };
-            match lines.next().await {
-                Ok(Some(entry)) => {
-                    self.losses = 0;
-                    self.seen += 1;
-                    self.query.after = entry.seq();
-                    self.query.limit = self.query.limit.map(|limit| limit.saturating_sub(1));
-                    return Ok(Some(entry));
-                }
-                Ok(None) => return Ok(None),
-                Err(error) => {
-                    if self.query.grep.is_some() && self.seen > 0 {
-                        return Err(error);
-                    }
-                    survive(error, &mut self.losses)?;
-                    self.lines = None;
-                }
-            }
-        }
-    }
-
-    fn pairs(&self) -> Vec<(&'static str, String)> {
-        let LogQuery { after, tail, limit, since_ms, stream, grep, follow } = &self.query;
-        let mut pairs = vec![("after", after.to_string()), ("follow", follow.to_string())];
-        pairs.extend(tail.map(|tail| ("tail", tail.to_string())));
-        pairs.extend(limit.map(|limit| ("limit", limit.to_string())));
-        pairs.extend(since_ms.map(|ms| ("since_ms", ms.to_string())));
-        pairs.extend(grep.as_ref().map(|grep| ("grep", grep.clone())));
-        if let Some(stream) = stream
-            && let Ok(serde_json::Value::String(word)) = serde_json::to_value(stream)
-        {
-            pairs.push(("stream", word));
-        }
-        pairs
-    }
-}
-
-/// Executions as they are done. A connection that is lost is made again for those that are left.
-#[derive(Debug)]
-pub struct WaitLines {
-    client: Client,
-    left: BTreeSet<ExecutionId>,
-    until: Until,
-    lines: Option<Lines<ExecutionView>>,
-    losses: u32,
-}
-
-impl WaitLines {
-    /// Returns the next one that is done; `None` after the last one.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped; nothing is lost.
-    pub async fn next(&mut self) -> Result<Option<ExecutionView>, ClientError> {
-        while !self.left.is_empty() {
-            let lines = match &mut self.lines {
-                Some(lines) => lines,
-                None => {
-                    let ids: Vec<_> = self.left.iter().map(ToString::to_string).collect();
-                    let until = match self.until {
-                        Until::Ended => "ended",
-                        Until::Settled => "settled",
-                    };
-                    let pairs = [("ids", ids.join(",")), ("until", until.to_owned())];
-                    self.lines.insert(self.client.lines(&with_query("/v1/wait", &pairs)).await?)
-                }
-            };
-            match lines.next().await {
-                Ok(Some(view)) => {
-                    self.losses = 0;
-                    self.left.remove(&view.id);
-                    return Ok(Some(view));
-                }
-                Ok(None) => {
-                    return Err(ClientError::Lost { reason: "the wait ended early".to_owned() });
-                }
-                Err(error) => {
-                    survive(error, &mut self.losses)?;
-                    self.lines = None;
-                }
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// Changes in their order. A connection that is lost is made again, and the changes read on from where they were.
-#[derive(Debug)]
-pub struct EventLines {
-    client: Client,
-    /// The last batch that was seen whole.
-    after: u64,
-    /// The batch that is being seen, and how much of it was.
-    current: u64,
-    seen: u64,
-    follow: bool,
-    skip: u64,
-    lines: Option<Lines<ChangeView>>,
-    losses: u32,
-}
-
-impl EventLines {
-    /// Returns the next change; `None` after the last one.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped; nothing is lost.
-    pub async fn next(&mut self) -> Result<Option<ChangeView>, ClientError> {
-        loop {
-            let lines = match &mut self.lines {
-                Some(lines) => lines,
-                None => {
-                    self.skip = self.seen;
-                    let follow = self.follow.to_string();
-                    let pairs = [("after", self.after.to_string()), ("follow", follow)];
-                    self.lines.insert(self.client.lines(&with_query("/v1/events", &pairs)).await?)
-                }
-            };
-            match lines.next().await {
-                Ok(Some(change)) if self.skip > 0 && change.number == self.current => {
-                    self.skip -= 1
-                }
-                Ok(Some(change)) => {
-                    self.losses = 0;
-                    self.skip = 0;
-                    if change.number != self.current {
-                        self.after = self.current;
-                        self.current = change.number;
-                        self.seen = 0;
-                    }
-                    self.seen += 1;
-                    return Ok(Some(change));
-                }
-                Ok(None) => return Ok(None),
-                Err(error) => {
-                    survive(error, &mut self.losses)?;
-                    self.lines = None;
-                }
-            }
-        }
-    }
 }

@@ -4,5 +4,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let shim = std::env::current_exe().map(|path| path.with_file_name("windlass-shim-under-test"));
-    windlass_cli::main_with(windlass_cli::Options { shim: shim.ok(), idle: None })
+    windlass_cli::main_with(windlass_cli::Options {
+        shim: shim.ok(),
+        idle: None,
+        wrap: Some(windlass_tests::crash_points::wrap),
+    })
 }

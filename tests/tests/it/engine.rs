@@ -14,7 +14,9 @@ use windlass::core::outcome::{CompletedBy, Outcome, StoppedBy};
 use windlass::core::record::{CommitPolicy, ExecutionRecord};
 use windlass::core::vcs_worktree::DiffDetail;
 use windlass::error::RefusalCode;
-use windlass::request::{Caller, LaunchRequest, RunRequest, StopTarget, WhenFull, WorkspaceRequest};
+use windlass::request::{
+    Caller, LaunchRequest, RunRequest, StopTarget, WhenFull, WorkspaceRequest,
+};
 use windlass::{Backends, Builder, Config, EngineError, Handle};
 use windlass_local::{
     FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, Provenance, ShimChoice,
@@ -149,7 +151,8 @@ async fn a_host_that_comes_later_finds_what_ended_meanwhile() {
     let place = Place::new();
     let engine = place.start(Config::standard()).await;
     let gate = place.path().join("gate");
-    let text = format!("while [ ! -e '{}' ]; do sleep 0.01; done; echo after; exit 9", gate.display());
+    let text =
+        format!("while [ ! -e '{}' ]; do sleep 0.01; done; echo after; exit 9", gate.display());
     let accepted =
         engine.run(Caller::default(), in_directory(place.path(), script(&text))).await.unwrap();
     engine.shut_down().await.unwrap();
@@ -187,8 +190,10 @@ async fn the_same_key_is_the_same_execution_and_another_request_under_it_is_refu
     let engine = place.start(Config::standard()).await;
     let caller = || Caller { owner: None, key: Some("k".into()) };
     let request = |text| in_directory(place.path(), script(text));
-    let (first, second) =
-        tokio::join!(engine.run(caller(), request("exit 1")), engine.run(caller(), request("exit 1")));
+    let (first, second) = tokio::join!(
+        engine.run(caller(), request("exit 1")),
+        engine.run(caller(), request("exit 1"))
+    );
     assert_eq!(first.unwrap(), second.unwrap());
     let refused = engine.run(caller(), request("exit 2")).await;
     let Err(EngineError::Refused { code: RefusalCode::KeyReused, .. }) = refused else {

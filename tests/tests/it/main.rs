@@ -1,4 +1,5 @@
 //! The one test binary: what concerns more than one crate.
 
-mod tidy;
+mod crash;
 mod engine;
+mod tidy;

@@ -145,7 +145,7 @@ fn the_command_gets_what_it_was_given_and_nothing_of_the_shim() {
         vec![(b"PATH".to_vec(), b"/usr/bin:/bin".to_vec()), (b"X".to_vec(), b"\xff".to_vec())];
     let text = "env -u PATH -u PWD -u SHLVL -u _ -u READY env; ls /proc/$$/fd; pwd; \
                 grep -E 'Sig(Blk|Ign)' /proc/self/status; \
-                [ \"$(cut -d' ' -f6 /proc/$$/stat)\" = $$ ] && echo leads";
+                [ \"$(cut -d' ' -f5 /proc/$$/stat)\" = $$ ] && echo leads";
     let mut host = place.launch(Launch { env, cwd: b"/usr".to_vec(), ..script(text) });
     assert_eq!(host.finished().exit.outcome, Outcome::Exited { code: 0 });
     let output = place.stream(Stream::Stdout);

@@ -2,10 +2,10 @@
 //!
 //! Fields are always present and null where nothing is known. Nothing here reads a store or a clock.
 
+mod log_entry;
+
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use bytes::Bytes;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use windlass_core::action::{ActionKind, RunReason};
 use windlass_core::execution::{Survivor, SurvivorReason};
 use windlass_core::id::{AttemptId, ExecutionId, TaskId};
 use windlass_core::locator::Locator;
-use windlass_core::log_store::{GapCause, LogItem, LogStatus, Stream};
+use windlass_core::log_store::LogStatus;
 use windlass_core::outcome::{Exit, Outcome};
 use windlass_core::process_store::Change;
 use windlass_core::record::{
@@ -23,6 +23,7 @@ use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{ChangeKind, FileDiff, WorktreeStatus};
 use windlass_core::workspace::{Oid, Workspace};
 
+pub use self::log_entry::{GapView, LogEntryView};
 use crate::handle::HostStatus;
 
 /// The version of the shapes in this module. New fields do not raise it.
@@ -360,153 +361,6 @@ impl AttemptView {
     }
 }
 
-/// Numbers that are missing from a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GapView {
-    /// The first missing number.
-    pub first_seq: u64,
-    /// The last missing number, if it is known.
-    pub last_seq: Option<u64>,
-    /// How many payload bytes are missing.
-    pub bytes: u64,
-    /// Why.
-    pub cause: GapCause,
-}
-
-/// One line of a log in JSON: an entry, or the gap that stands for missing ones.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, try_from = "FlatEntry")]
-pub enum LogEntryView {
-    /// What is missing.
-    Gap {
-        /// The last number that it covers: where to go on.
-        seq: u64,
-        /// What is missing.
-        gap: GapView,
-    },
-    /// UTF-8.
-    Text {
-        /// Its number.
-        seq: u64,
-        /// When it was read.
-        at: Time,
-        /// Which stream.
-        stream: Stream,
-        /// The bytes as written.
-        text: String,
-        /// It does not end a line.
-        partial: bool,
-        /// How many bytes of secret input it stands for; absent for anything else.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        secret_bytes: Option<u64>,
-    },
-    /// Anything else.
-    Bytes {
-        /// Its number.
-        seq: u64,
-        /// When it was read.
-        at: Time,
-        /// Which stream.
-        stream: Stream,
-        /// The bytes as written, in base64 (standard alphabet, padded).
-        bytes: String,
-        /// It does not end a line.
-        partial: bool,
-    },
-}
-
-/// The fields of all forms, to be read in one go: trying one form after the other costs more than everything else that a
-/// follower does.
-#[derive(Deserialize)]
-struct FlatEntry {
-    seq: u64,
-    at: Option<Time>,
-    stream: Option<Stream>,
-    text: Option<String>,
-    bytes: Option<String>,
-    #[serde(default)]
-    partial: bool,
-    secret_bytes: Option<u64>,
-    gap: Option<GapView>,
-}
-
-impl TryFrom<FlatEntry> for LogEntryView {
-    type Error = &'static str;
-
-    fn try_from(flat: FlatEntry) -> Result<Self, Self::Error> {
-        let FlatEntry { seq, at, stream, text, bytes, partial, secret_bytes, gap } = flat;
-        if let Some(gap) = gap {
-            return Ok(Self::Gap { seq, gap });
-        }
-        let (Some(at), Some(stream)) = (at, stream) else {
-            return Err("an entry without `at` and `stream`");
-        };
-        match (text, bytes) {
-            (Some(text), None) => Ok(Self::Text { seq, at, stream, text, partial, secret_bytes }),
-            (None, Some(bytes)) => Ok(Self::Bytes { seq, at, stream, bytes, partial }),
-            _ => Err("an entry with neither or both of `text` and `bytes`"),
-        }
-    }
-}
-
-impl LogEntryView {
-    /// Makes the view of an item.
-    #[must_use]
-    pub fn new(item: &LogItem) -> Self {
-        match item {
-            LogItem::Gap { first, last, bytes, cause } => Self::Gap {
-                seq: item.last_seq().0,
-                gap: GapView {
-                    first_seq: first.0,
-                    last_seq: last.map(|seq| seq.0),
-                    bytes: *bytes,
-                    cause: *cause,
-                },
-            },
-            LogItem::Entry { seq, at, stream, partial, bytes, len } => {
-                let (seq, at, stream, partial) = (seq.0, Time(*at), *stream, *partial);
-                match std::str::from_utf8(bytes) {
-                    Ok(text) => {
-                        let written = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                        let secret_bytes = (*len != written).then_some(*len);
-                        Self::Text { seq, at, stream, text: text.to_owned(), partial, secret_bytes }
-                    }
-                    Err(_) => {
-                        let bytes = base64::engine::general_purpose::STANDARD.encode(bytes);
-                        Self::Bytes { seq, at, stream, bytes, partial }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Returns the number to go on after.
-    #[must_use]
-    pub fn seq(&self) -> u64 {
-        match self {
-            Self::Gap { seq, .. } | Self::Text { seq, .. } | Self::Bytes { seq, .. } => *seq,
-        }
-    }
-
-    /// Returns stream and payload, or `None` for a gap.
-    ///
-    /// # Errors
-    ///
-    /// The base64 is none.
-    pub fn payload(&self) -> Result<Option<(Stream, Bytes)>, base64::DecodeError> {
-        match self {
-            Self::Gap { .. } => Ok(None),
-            Self::Text { stream, text, .. } => {
-                Ok(Some((*stream, Bytes::copy_from_slice(text.as_bytes()))))
-            }
-            Self::Bytes { stream, bytes, .. } => {
-                let bytes = base64::engine::general_purpose::STANDARD.decode(bytes)?;
-                Ok(Some((*stream, bytes.into())))
-            }
-        }
-    }
-}
-
 /// One changed file of a diff.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffFileView {
@@ -648,7 +502,6 @@ mod tests {
     use serde_json::Value;
     use windlass_core::action::{Action, Leftovers, OutputMode, RunOptions, Stdin, TimeLimits};
     use windlass_core::id::{Epoch, HostId, NodeId};
-    use windlass_core::log_store::Seq;
     use windlass_core::outcome::NotStarted;
     use windlass_core::record::CommitPolicy;
     use windlass_core::workspace::Worktree;
@@ -720,8 +573,12 @@ mod tests {
             commit: CommitPolicy::Commit,
             chain: None,
             committing: None,
+            commit_message: None,
+            commit_tries: 0,
+            slot: false,
             chain_stopped: false,
             claim: None,
+            claimed_from: None,
             head: None,
             node: NodeId(Uuid::nil()),
             host: HostId(Uuid::nil()),
@@ -748,9 +605,9 @@ mod tests {
     #[test]
     fn views_have_the_fields_of_their_schemas() {
         let view = ExecutionView::new(&execution(), ExecutionContext::default());
-        check_fields(&view, include_str!("../../docs/schema/execution.json"));
+        check_fields(&view, include_str!("../../../docs/schema/execution.json"));
         let view = AttemptView::new(&attempt(), None, None);
-        check_fields(&view, include_str!("../../docs/schema/attempt.json"));
+        check_fields(&view, include_str!("../../../docs/schema/attempt.json"));
         let status = HostStatus {
             pid: 1,
             version: "1".to_owned(),
@@ -759,9 +616,12 @@ mod tests {
             queued: 0,
             since_ms: 0,
         };
-        check_fields(&HostView::from(status), include_str!("../../docs/schema/host-status.json"));
+        check_fields(
+            &HostView::from(status),
+            include_str!("../../../docs/schema/host-status.json"),
+        );
         let error = ErrorView { kind: "k".to_owned(), message: "m".to_owned(), hint: None };
-        check_fields(&ErrorBody { error }, include_str!("../../docs/schema/error.json"));
+        check_fields(&ErrorBody { error }, include_str!("../../../docs/schema/error.json"));
         let file = DiffFileView {
             path: Locator::new(b"p".to_vec()),
             old_path: None,
@@ -771,7 +631,7 @@ mod tests {
             mode: None,
             untracked: true,
         };
-        check_fields(&file, include_str!("../../docs/schema/diff-file.json"));
+        check_fields(&file, include_str!("../../../docs/schema/diff-file.json"));
     }
 
     #[test]
@@ -815,40 +675,6 @@ mod tests {
         assert_eq!(view.branch.as_deref(), Some("renamed"));
         assert_eq!(view.head, Some(Oid("2".to_owned())));
         assert_eq!((view.dirty, view.ahead, view.behind), (Some(true), Some(1), Some(2)));
-    }
-
-    #[test]
-    fn entries_are_text_bytes_or_a_gap() {
-        let entry = |bytes: &'static [u8], len| LogItem::Entry {
-            seq: Seq(3),
-            at: Timestamp(0),
-            stream: Stream::Stdout,
-            partial: false,
-            bytes: Bytes::from_static(bytes),
-            len,
-        };
-        let gap = LogItem::Gap { first: Seq(4), last: None, bytes: 9, cause: GapCause::Full };
-        let table = [
-            (
-                entry(b"a\n", 2),
-                r#"{"seq":3,"at":"1970-01-01T00:00:00.000Z","stream":"stdout","text":"a\n","partial":false}"#,
-            ),
-            (
-                entry(b"\xff", 1),
-                r#"{"seq":3,"at":"1970-01-01T00:00:00.000Z","stream":"stdout","bytes":"/w==","partial":false}"#,
-            ),
-            (
-                entry(b"", 5),
-                r#"{"seq":3,"at":"1970-01-01T00:00:00.000Z","stream":"stdout","text":"","partial":false,"secret_bytes":5}"#,
-            ),
-            (gap, r#"{"seq":4,"gap":{"first_seq":4,"last_seq":null,"bytes":9,"cause":"full"}}"#),
-        ];
-        for (item, expected) in table {
-            let view = LogEntryView::new(&item);
-            assert_eq!(serde_json::to_string(&view).unwrap(), expected);
-            assert_eq!(serde_json::from_str::<LogEntryView>(expected).unwrap(), view);
-        }
-        assert!(serde_json::from_str::<LogEntryView>(r#"{"seq":1}"#).is_err());
     }
 
     #[test]
