@@ -38,7 +38,7 @@ pub(crate) struct Helper<'a> {
     pub(crate) args: &'a [OsString],
     /// Its whole environment.
     pub(crate) env: &'a [(OsString, OsString)],
-    /// Its standard input; null without one.
+    /// Its standard input; without one it is the lock that it works under, else null.
     pub(crate) stdin: Option<File>,
     /// What is kept of its output.
     pub(crate) stdout: Capture,
@@ -78,18 +78,43 @@ pub(crate) struct Interest {
     _open_end: OwnedFd,
 }
 
-/// Tells a helper whether anybody is still interested.
+/// Tells a helper whether anybody is still interested, and under which lock it works.
 #[derive(Debug)]
-pub(crate) struct Cancel(Option<OwnedFd>);
+pub(crate) struct Cancel {
+    interest: Option<OwnedFd>,
+    lock: Option<OwnedFd>,
+}
 
 impl Cancel {
     /// For what must be done even if nobody waits: bounded by the deadline only.
-    pub(crate) const NEVER: Self = Self(None);
+    pub(crate) const NEVER: Self = Self { interest: None, lock: None };
 
     /// Makes a pair that is connected by a pipe: the kernel tells the end of interest, whoever dies.
     pub(crate) fn new() -> io::Result<(Interest, Self)> {
         let (reader, writer) = io::pipe()?;
-        Ok((Interest { _open_end: writer.into() }, Self(Some(reader.into()))))
+        let cancel = Self { interest: Some(reader.into()), lock: None };
+        Ok((Interest { _open_end: writer.into() }, cancel))
+    }
+
+    /// Puts what follows under a lock: helpers inherit its descriptor, so that it lasts as long as they work, also when
+    /// we are killed meanwhile.
+    pub(crate) fn under(self, lock: OwnedFd) -> Self {
+        Self { lock: Some(lock), ..self }
+    }
+
+    /// As [`NEVER`](Self::NEVER), under the same lock.
+    pub(crate) fn regardless(&self) -> Self {
+        // Without a descriptor to spare, what must be done is done without it.
+        let lock = self.lock.as_ref().and_then(|lock| lock.try_clone().ok());
+        Self { interest: None, lock }
+    }
+
+    /// Returns what a helper has as its standard input: the lock, whose file is empty, or null.
+    fn stdin(&self) -> io::Result<Stdio> {
+        match &self.lock {
+            Some(lock) => Ok(Stdio::from(lock.try_clone()?)),
+            None => Ok(Stdio::null()),
+        }
     }
 }
 
@@ -102,7 +127,10 @@ impl Cancel {
 /// See [`HelperError`]; the group is dead then.
 pub(crate) fn run(helper: Helper<'_>, cancel: &Cancel) -> Result<Ended, HelperError> {
     let started = Instant::now();
-    let stdin = helper.stdin.map_or_else(Stdio::null, Stdio::from);
+    let stdin = match helper.stdin {
+        Some(file) => Stdio::from(file),
+        None => cancel.stdin().map_err(HelperError::Spawn)?,
+    };
     let mut child = Command::new(helper.program)
         .args(helper.args)
         .env_clear()
@@ -202,7 +230,7 @@ impl Reading {
             self.stdout.as_ref().map(AsFd::as_fd),
             self.stderr.as_ref().map(AsFd::as_fd),
             self.exit.as_ref().map(AsFd::as_fd),
-            cancel.0.as_ref().map(AsFd::as_fd),
+            cancel.interest.as_ref().map(AsFd::as_fd),
         ];
         let mut polled: Vec<_> =
             fds.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
@@ -343,5 +371,34 @@ mod tests {
             Helper { program, args: &args, env: &env, stdin: None, stdout: ALL, deadline: LONG };
         let error = run(helper, &cancel).unwrap_err();
         assert!(matches!(error, HelperError::Cancelled), "{error}");
+    }
+
+    #[test]
+    fn a_helper_that_outlives_us_keeps_the_lock_that_it_works_under() {
+        use rustix::fs::{FlockOperation, flock};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, "").unwrap();
+        let lock = File::open(&path).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let cancel = Cancel::NEVER.under(lock.into());
+        // It says that it runs, and ends when this test's end of the pipe is closed.
+        let (hold, held) = io::pipe().unwrap();
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "echo up; read -r line <&2; exit 0"])
+            .stdin(cancel.stdin().unwrap())
+            .stdout(Stdio::piped())
+            .stderr(hold)
+            .spawn()
+            .unwrap();
+        let mut up = [0; 3];
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut up).unwrap();
+        drop(cancel);
+        let other = File::open(&path).unwrap();
+        let busy = flock(&other, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(busy, Err(rustix::io::Errno::WOULDBLOCK));
+        drop(held);
+        child.wait().unwrap();
+        flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
     }
 }

@@ -27,6 +27,7 @@ mod verify;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -132,15 +133,28 @@ impl GitWorktrees {
         op: &'static str,
         work: impl FnOnce(&Inner, &Cancel) -> Result<T, VcsWorktreeError> + Send + 'static,
     ) -> Result<T, VcsWorktreeError> {
+        self.blocking_under(op, None, work).await
+    }
+
+    async fn blocking_under<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        lock: Option<OwnedFd>,
+        work: impl FnOnce(&Inner, &Cancel) -> Result<T, VcsWorktreeError> + Send + 'static,
+    ) -> Result<T, VcsWorktreeError> {
         let pair = Cancel::new().map_err(|error| BackendError::transient(BACKEND, op, error))?;
-        let (interest, cancel) = pair;
+        let (interest, mut cancel) = pair;
+        if let Some(lock) = lock {
+            cancel = cancel.under(lock);
+        }
         let inner = Arc::clone(&self.inner);
         let done = tokio::task::spawn_blocking(move || work(&inner, &cancel)).await;
         drop(interest);
         done.map_err(|error| BackendError::permanent(BACKEND, op, error))?
     }
 
-    /// As [`blocking`](Self::blocking), with the lock of the worktree's repository held until it is done.
+    /// As [`blocking`](Self::blocking), with the lock of the worktree's repository held until it and every git of it is
+    /// done.
     async fn locked<T: Send + 'static>(
         &self,
         op: &'static str,
@@ -148,12 +162,7 @@ impl GitWorktrees {
         work: impl FnOnce(&Inner, &Cancel) -> Result<T, VcsWorktreeError> + Send + 'static,
     ) -> Result<T, VcsWorktreeError> {
         let held = lock::acquire(&self.locks, &path_of(&worktree.repo), self.lock_wait).await?;
-        let locked = move |inner: &Inner, cancel: &Cancel| {
-            let done = work(inner, cancel);
-            drop(held);
-            done
-        };
-        self.blocking(op, locked).await
+        self.blocking_under(op, Some(held), work).await
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy as _;
 use serde::Deserialize;
 use uuid::Uuid;
+use windlass::api::lock::{LOCK_FILE, SOCKET_FILE};
 use windlass::core::id::NodeId;
 
 use crate::args::{Global, LogsKind, StoreKind};
@@ -118,8 +119,8 @@ pub struct Fixed {
 pub struct DataDir {
     /// Where it is; absolute.
     pub path: PathBuf,
-    /// What was fixed when it was made.
-    pub fixed: Fixed,
+    /// What was fixed when it was made; `None` if another program made it, whose host it is.
+    pub fixed: Option<Fixed>,
 }
 
 /// The names that a data directory may hold before it has a `config.toml`: what an interrupted start left.
@@ -133,7 +134,7 @@ impl DataDir {
     /// It is of a newer version, of another user, not a data directory, or of other kinds than `global` asks for.
     pub fn open_or_create(path: &Path, global: &Global) -> Result<Self, CliError> {
         if let Some(found) = Self::open(path, global)? {
-            return Ok(found);
+            return found.ours();
         }
         create_directory(path)?;
         check_owner(path)?;
@@ -152,14 +153,28 @@ impl DataDir {
         write_once(path, "config.toml", &text)
             .map_err(|error| CliError::io(format!("write {}", show(path)), &error))?;
         // Somebody else may have been first, with other kinds.
-        Self::open(path, global)?.ok_or_else(|| {
+        let found = Self::open(path, global)?.ok_or_else(|| {
             CliError::new(
                 Class::Failed,
                 "io",
                 format!("{} was taken away while it was made", show(path)),
                 "try again",
             )
-        })
+        })?;
+        found.ours()
+    }
+
+    /// Refuses a directory that another program made: it can be asked through its host, and only so.
+    fn ours(self) -> Result<Self, CliError> {
+        if self.fixed.is_some() {
+            return Ok(self);
+        }
+        Err(CliError::new(
+            Class::Refused,
+            "not_a_data_directory",
+            format!("{} belongs to another program, which drives it itself", show(&self.path)),
+            "use that program, or name another directory with --data-dir",
+        ))
     }
 
     /// Opens a data directory; `None` if there is none.
@@ -176,25 +191,29 @@ impl DataDir {
         }
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // A program that embeds the engine leaves its socket there and nothing else for us.
+                let is_embedded = path.join(SOCKET_FILE).exists();
+                return Ok(is_embedded.then(|| Self { path: path.to_owned(), fixed: None }));
+            }
             Err(error) => return Err(CliError::io(format!("read {}", show(&file)), &error)),
         };
         let fixed = parse_fixed(&text, &file)?;
         check_kind("--store", global.store.map(StoreKind::as_str), &fixed.store, path)?;
         check_kind("--logs", global.logs.map(LogsKind::as_str), &fixed.logs, path)?;
-        Ok(Some(Self { path: path.to_owned(), fixed }))
+        Ok(Some(Self { path: path.to_owned(), fixed: Some(fixed) }))
     }
 
-    /// Returns the name of this machine in the records.
+    /// Returns the name of this machine in the records; nil in a directory of another program.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        NodeId(self.fixed.node)
+        NodeId(self.fixed.as_ref().map_or(Uuid::nil(), |fixed| fixed.node))
     }
 
     /// Returns the path of the lock that the host holds for its life.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
-        self.path.join("host.lock")
+        self.path.join(LOCK_FILE)
     }
 
     /// Returns the path of the lock that is held while a host starts.
@@ -206,7 +225,7 @@ impl DataDir {
     /// Returns the path of the host's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.path.join("host.sock")
+        self.path.join(SOCKET_FILE)
     }
 
     /// Returns the path of the host's log.

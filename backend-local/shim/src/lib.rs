@@ -27,16 +27,35 @@ macro_rules! say {
     }};
 }
 
+#[cfg(target_os = "linux")]
 mod background_sync;
+#[cfg(target_os = "linux")]
 mod control;
+#[cfg(target_os = "linux")]
 mod journal;
+#[cfg(target_os = "linux")]
 mod log;
+#[cfg(target_os = "linux")]
 mod output;
+#[cfg(target_os = "linux")]
 mod spawn;
+#[cfg(target_os = "linux")]
 mod stdin;
+#[cfg(target_os = "linux")]
 mod supervisor;
+#[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
 mod tree;
+
+/// Where a system is not supported yet, nothing is started.
+#[cfg(not(target_os = "linux"))]
+mod supervisor {
+    pub(crate) fn supervise() -> u8 {
+        say!("this system is not supported yet");
+        1
+    }
+}
 
 use std::ffi::OsStr;
 use std::process::ExitCode;

@@ -43,7 +43,7 @@ impl Inner {
                 return Ok(found.verified);
             }
             Err(VcsWorktreeError::Gone { .. } | VcsWorktreeError::Mismatch { .. }) if half => {
-                self.undo(&common, &path, &intent)?;
+                self.undo(cancel, &common, &path, &intent)?;
             }
             Err(VcsWorktreeError::Gone { .. }) => {
                 if let Some(admin) = self.registered(&common, attempt)? {
@@ -65,7 +65,7 @@ impl Inner {
             }
             Err(error) => {
                 // The first error is the one to act on. If this fails too, the note stays and the next try goes on.
-                if self.undo(&common, &path, &intent).is_ok() {
+                if self.undo(cancel, &common, &path, &intent).is_ok() {
                     drop(remove_note(&note));
                     self.leave_folder(&path);
                 }
@@ -177,7 +177,13 @@ impl Inner {
     }
 
     /// Removes what a creation that did not end left: registration, directory and the branch if nothing was added to it.
-    fn undo(&self, common: &Path, path: &Path, intent: &Intent) -> Result<(), VcsWorktreeError> {
+    fn undo(
+        &self,
+        cancel: &Cancel,
+        common: &Path,
+        path: &Path,
+        intent: &Intent,
+    ) -> Result<(), VcsWorktreeError> {
         if matches!(Intent::read(&note_of(path)), Ok(Read::Missing)) {
             return Ok(());
         }
@@ -189,7 +195,7 @@ impl Inner {
         // Git, too, leaves no empty folder; one that is not empty stays.
         drop(fs::remove_dir(common.join("worktrees")));
         tree::delete_all(path).map_err(|error| failed("undo", path, error))?;
-        self.undo_branch(common, intent)
+        self.undo_branch(&cancel.regardless(), common, intent)
     }
 
     fn is_half(&self, admin: &Path, path: &Path, intent: &Intent) -> bool {
@@ -212,8 +218,12 @@ impl Inner {
         ours && named
     }
 
-    fn undo_branch(&self, common: &Path, intent: &Intent) -> Result<(), VcsWorktreeError> {
-        let never = &Cancel::NEVER;
+    fn undo_branch(
+        &self,
+        never: &Cancel,
+        common: &Path,
+        intent: &Intent,
+    ) -> Result<(), VcsWorktreeError> {
         let found = self.branch_oid(never, common, &intent.branch)?;
         let name = format!("{HEADS}{}", intent.branch);
         if found.is_none_or(|oid| oid.0 != intent.oid) || checked_out(common, &name)? {

@@ -17,6 +17,7 @@ use crate::table::{Cell, table};
 /// There is no such setting, or the value is none for it.
 pub(super) fn config(context: &Context, args: ConfigArgs) -> Result<u8, CliError> {
     let (data, output) = (context.data_dir()?, context.output);
+    let Some(made) = &data.fixed else { return Ok(0) };
     let mut settings = Settings::read(&data)?;
     match args.action {
         None => {
@@ -30,10 +31,10 @@ pub(super) fn config(context: &Context, args: ConfigArgs) -> Result<u8, CliError
                     .collect();
                 output.object(&json!({
                     "data_dir": data.path.to_string_lossy(),
-                    "format": data.fixed.format,
-                    "store": data.fixed.store,
-                    "logs": data.fixed.logs,
-                    "node": data.fixed.node,
+                    "format": made.format,
+                    "store": made.store,
+                    "logs": made.logs,
+                    "node": made.node,
                     "settings": values,
                 }))?;
             } else {
@@ -42,10 +43,10 @@ pub(super) fn config(context: &Context, args: ConfigArgs) -> Result<u8, CliError
                 };
                 let mut rows = vec![
                     fixed("data_dir", show(&data.path)),
-                    fixed("format", data.fixed.format.to_string()),
-                    fixed("store", data.fixed.store.clone()),
-                    fixed("logs", data.fixed.logs.clone()),
-                    fixed("node", data.fixed.node.to_string()),
+                    fixed("format", made.format.to_string()),
+                    fixed("store", made.store.clone()),
+                    fixed("logs", made.logs.clone()),
+                    fixed("node", made.node.to_string()),
                 ];
                 rows.extend(SETTINGS.into_iter().map(|setting| {
                     let (value, is_default) = settings.get(setting);

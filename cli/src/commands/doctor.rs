@@ -1,12 +1,12 @@
 //! `doctor`: checks what Windlass needs, one line each.
 
 use serde::Serialize;
+use windlass::api::lock::{HostLock, signature};
 
 use crate::config::{DataDir, show};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::host::connect::{plain_client, version};
-use crate::host::lock::{Lock, signature};
 use crate::host::{backends, inside};
 use crate::output::Style;
 use crate::probe;
@@ -136,7 +136,7 @@ async fn data_directory(context: &Context) -> Vec<Check> {
 
 /// Checks the store itself, under the host's lock.
 async fn store_without_host(data: &DataDir) -> Vec<Check> {
-    let lock = match Lock::try_take(&data.lock()) {
+    let lock = match HostLock::try_take(&data.lock()) {
         Ok(Some(lock)) => lock,
         Ok(None) => {
             let detail = format!("{} holds the lock and does not answer", signature(&data.lock()));

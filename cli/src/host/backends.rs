@@ -58,7 +58,7 @@ pub async fn open(context: &Context, data: &DataDir, was_moved: bool) -> Result<
     };
     let logs = FileLogs::open(&runs_dir).map_err(|error| failed("open the logs", &error))?;
     let git = GitOptions::new(
-        data.fixed.node.to_string(),
+        data.node().0.to_string(),
         data.path.join("worktrees"),
         context.environment.variables.clone(),
     );

@@ -8,11 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 use windlass::api::client::{AtSocket, Client, ClientError, Connect};
+use windlass::api::lock::signature;
 use windlass::api::{HostKind, VersionView, socket};
 use windlass::request::Caller;
 use windlass::view::ErrorView;
 
-use super::lock::{Lock, signature};
+use super::lock::take_within;
 use super::{inside, start};
 use crate::config::{DataDir, Environment, show};
 use crate::context::Context;
@@ -95,8 +96,16 @@ impl HostAt {
         if self.no_start {
             return Err(no_host(&self.data.path));
         }
+        if self.data.fixed.is_none() {
+            return Err(CliError::new(
+                Class::NoHost,
+                "no_host",
+                format!("the program that drives {} does not run", show(&self.data.path)),
+                "start that program, or name another directory with --data-dir",
+            ));
+        }
         inside::refuse(&self.environment)?;
-        let start_lock = Lock::take_within(&self.data.start_lock(), OTHERS_START)
+        let start_lock = take_within(&self.data.start_lock(), OTHERS_START)
             .await
             .map_err(|error| CliError::io("take the lock for starting a host", &error))?;
         if start_lock.is_none() {
@@ -184,7 +193,7 @@ pub async fn leave(data: &DataDir) -> Result<(), CliError> {
         Ok(()) | Err(ClientError::Lost { .. } | ClientError::NoHost { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let gone = Lock::take_within(&data.lock(), LEAVE)
+    let gone = take_within(&data.lock(), LEAVE)
         .await
         .map_err(|error| CliError::io("wait for the host's lock", &error))?;
     match gone {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use windlass::api::lock::{HostLock, signature};
 use windlass::api::server::{ServeOptions, serve};
 use windlass::api::{HostKind, socket};
 use windlass::core::process_store::ChangeNumber;
@@ -14,7 +15,7 @@ use windlass::view::ErrorBody;
 use windlass::{Builder, EngineError};
 
 use super::connect::is_absent;
-use super::lock::{Lock, signature};
+use super::lock::take_within;
 use super::log::HostLog;
 use super::settings::Settings;
 use super::{backends, idle, inside, moved, secrets, start};
@@ -124,7 +125,7 @@ async fn live(
     let start_lock = if options.background {
         None
     } else {
-        let taken = Lock::take_within(&data.start_lock(), STARTING).await;
+        let taken = take_within(&data.start_lock(), STARTING).await;
         Some(taken.map_err(|error| CliError::io("take the lock for starting a host", &error))?)
     };
     let _host_lock = take_host_lock(data).await?;
@@ -157,19 +158,19 @@ async fn live(
 }
 
 /// Takes the lock that makes this process the host.
-async fn take_host_lock(data: &DataDir) -> Result<Lock, CliError> {
+async fn take_host_lock(data: &DataDir) -> Result<HostLock, CliError> {
     let path = data.lock();
     let failed = |error: &std::io::Error| CliError::io(format!("lock {}", show(&path)), error);
-    let mut lock = Lock::try_take(&path).map_err(|error| failed(&error))?;
+    let mut lock = HostLock::try_take(&path).map_err(|error| failed(&error))?;
     let holds = lock.is_none().then(|| signature(&path));
     if lock.is_none() {
         // One that answers stays; one that does not may be leaving.
         let answers = socket::connect(&data.socket()).await;
         if matches!(&answers, Err(error) if is_absent(error)) {
-            lock = Lock::take_within(&path, LEAVING).await.map_err(|error| failed(&error))?;
+            lock = take_within(&path, LEAVING).await.map_err(|error| failed(&error))?;
         }
     }
-    let Some(mut lock) = lock else {
+    let Some(lock) = lock else {
         let holder = holds.filter(|holder| !holder.is_empty());
         let holder = holder.unwrap_or_else(|| "another process".to_owned());
         return Err(CliError::new(

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub mod client;
 pub mod error;
 mod lines;
+pub mod lock;
 pub mod resume;
 mod routes;
 pub mod server;
