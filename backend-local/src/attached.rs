@@ -22,8 +22,9 @@ use windlass_core::shim::message::{
 };
 
 use crate::connection::Connection;
-use crate::evidence::{Ended, Examined, Start, command, examine, running};
-use crate::identity::{Found, Pidfd, ProcessIdentity};
+use crate::evidence::{Ended, Examined, Start, command, examine, running, shim};
+use crate::follow::Follower;
+use crate::identity::{Found, Pidfd};
 use crate::node::Node;
 use crate::sweep;
 
@@ -295,29 +296,22 @@ impl Watcher {
 
     /// Waits for a mute shim to go. What it supervises is stopped only when somebody asks for it.
     async fn watch(&mut self) -> Next {
-        let started = self.started().await;
-        let shim = started.as_ref().map(|started| ProcessIdentity {
-            pid: started.shim_pid,
-            start_ticks: Some(started.shim_start_ticks),
-            pidfs: None,
-        });
+        let Ok(seen) = self.look_around().await else { return Next::Done };
+        let (started, mut follower) = seen;
+        let shim = started.as_ref().map(|started| shim(started).find());
         let gone = async {
-            match shim.map(|shim| shim.find()) {
-                Some(Found::Alive(fd)) => {
-                    // An error means that it cannot be waited for; then only a new adoption tells.
-                    if sweep::gone(fd.into_fd()).await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-                Some(Found::Gone) => {}
-                Some(Found::Unknown) | None => std::future::pending().await,
+            if let Some(Found::Alive(fd)) = shim
+                && sweep::gone(fd.into_fd()).await.is_ok()
+            {
+                return;
             }
+            // Somebody else holds the lock, and does something with the place.
+            follower.changed().await;
         };
         tokio::pin!(gone);
         loop {
             tokio::select! {
                 biased;
-                () = &mut gone => return Next::Examine,
                 order = self.orders.recv() => match order {
                     None => return Next::Done,
                     Some(Order::Stop(stop, reply)) => {
@@ -328,22 +322,26 @@ impl Watcher {
                         let _ = reply.send(Err(InputError::Backend(broken("send"))));
                     }
                 },
+                () = &mut gone => return Next::Examine,
             }
         }
     }
 
-    /// Reads the identities that the journal of a place has, whoever holds its lock.
-    async fn started(&self) -> Option<journal::Started> {
+    /// Reads the identities that the journal of a place has, whoever holds its lock, and begins to follow it.
+    async fn look_around(&self) -> io::Result<(Option<journal::Started>, Follower)> {
         let node = Arc::clone(&self.node);
         let (execution, nonce) = (self.start.execution, self.start.place.nonce);
-        let read = move || {
-            let place = node.runs.place(execution, nonce).ok()??;
-            match place.read_journal().ok()? {
+        let look = move || {
+            let place = node.runs.place(execution, nonce)?;
+            let place = place.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            let follower = node.follow.directory(place.fd())?;
+            let started = match place.read_journal()? {
                 journal::Verdict::Readable(journal) => journal.started().cloned(),
                 journal::Verdict::Newer { .. } | journal::Verdict::Damaged => None,
-            }
+            };
+            Ok((started, follower))
         };
-        tokio::task::spawn_blocking(read).await.ok()?
+        tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?
     }
 }
 

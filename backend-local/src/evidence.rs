@@ -109,7 +109,7 @@ pub(crate) fn command(started: &Started) -> ProcessIdentity {
 }
 
 /// Returns the identity of a recorded shim.
-fn shim(started: &Started) -> ProcessIdentity {
+pub(crate) fn shim(started: &Started) -> ProcessIdentity {
     ProcessIdentity {
         pid: started.shim_pid,
         start_ticks: Some(started.shim_start_ticks),

@@ -159,7 +159,9 @@ impl From<ErrorView> for CliError {
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::NoHost { view } | ClientError::Api { view, .. } => view.into(),
+            ClientError::Api { view, .. } => view.into(),
+            // Whatever keeps a host from starting, for the client it is that there is none.
+            ClientError::NoHost { view } => Self { class: Class::NoHost, view },
             ClientError::Lost { .. } => Self::new(
                 Class::NoHost,
                 "no_host",

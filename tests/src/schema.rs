@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use base64::Engine as _;
 use serde_json::{Map, Value};
 
 /// The schemas of a folder, by file name.
@@ -140,8 +141,17 @@ impl<'a> At<'a> {
                 }
             }
             "minItems" | "maxItems" | "minLength" | "maxLength" | "minimum" | "maximum"
-            | "format" => {
+            | "format" | "pattern" | "contentEncoding" => {
                 check_simple(keyword, rule, value, path, complaints);
+            }
+            "not" => {
+                let mut differences = Vec::new();
+                self.check(rule, value, path, &mut differences);
+                require(
+                    !differences.is_empty(),
+                    || format!("{path} is {value}, which is not to be"),
+                    complaints,
+                );
             }
             remark if REMARKS.contains(&remark) => {}
             other => panic!("{}: the keyword {other} is not understood", self.file),
@@ -234,6 +244,11 @@ fn check_simple(
         "minItems" | "maxItems" => value.as_array().map(Vec::len).map(length),
         "minLength" | "maxLength" => value.as_str().map(|text| length(text.chars().count())),
         "minimum" | "maximum" => value.as_f64(),
+        "pattern" => {
+            let pattern = regex::Regex::new(rule.as_str().expect("a pattern")).expect("a pattern");
+            let holds = value.as_str().is_none_or(|text| pattern.is_match(text));
+            return require(holds, || format!("{path} is {value}, not like {rule}"), complaints);
+        }
         _ => {
             let format = rule.as_str().expect("a format");
             let holds = value.as_str().is_none_or(|text| has_format(text, format));
@@ -283,6 +298,7 @@ fn has_format(text: &str, format: &str) -> bool {
         // As the command line prints it: UTC with milliseconds.
         "date-time" => like("0000-00-00T00:00:00.000Z"),
         "uuid" => text.parse::<uuid::Uuid>().is_ok(),
+        "base64" => base64::engine::general_purpose::STANDARD.decode(text).is_ok(),
         other => panic!("the format {other} is not understood"),
     }
 }
@@ -316,6 +332,9 @@ mod tests {
         check(json!({"const": 1}), &[json!(1)], &[json!(2)]);
         check(json!({"minimum": 1, "maximum": 2}), &[json!(1), json!(2)], &[json!(0), json!(3)]);
         check(json!({"minLength": 1, "maxLength": 2}), &[json!("ä")], &[json!(""), json!("abc")]);
+        check(json!({"pattern": "^[ab]+$"}), &[json!("ab"), json!(1)], &[json!("abc")]);
+        check(json!({"not": {"const": 1}}), &[json!(2)], &[json!(1)]);
+        check(json!({"contentEncoding": "base64"}), &[json!("aGk=")], &[json!("a")]);
         check(json!({"minItems": 1}), &[json!([1])], &[json!([])]);
     }
 

@@ -395,7 +395,7 @@ async fn a_bystander_with_a_recycled_number_is_never_signalled() {
     assert!(is_alive(bystander.0.id()));
     // Nor is it taken for the shim of a place whose lock somebody holds.
     let lock = fs::File::open(path_of(&run.place).join("lock")).unwrap();
-    lock.lock().unwrap();
+    lock.try_lock().unwrap();
     run.rewrite_started(|started| started.shim_pid = bystander.0.id());
     let service = local.open();
     assert!(matches!(run.adopt(&service).await, Adoption::Unresponsive { .. }));

@@ -15,7 +15,7 @@ use windlass_core::container_service::{Adoption, ContainerService as _, LaunchSp
 use windlass_core::id::Epoch;
 use windlass_core::locator::{Locator, OsBytes};
 use windlass_core::outcome::Outcome;
-use windlass_local::{LocalContainers, LocalOptions, ShimChoice};
+use windlass_local::{LocalContainers, LocalOptions};
 
 use crate::adoption::Run;
 use crate::place::{Local, marked};
@@ -163,18 +163,6 @@ async fn a_shim_that_has_left_is_reaped() {
         }
     };
     tokio::task::spawn_blocking(reaped).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_shim_of_another_version_is_refused() {
-    let local = Local::default();
-    let other = local.home().join("shim");
-    fs::write(&other, "#!/bin/sh\necho windlass-shim 0.0.0 protocol 0\n").unwrap();
-    let executable = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-    fs::set_permissions(&other, executable).unwrap();
-    let options = LocalOptions { shim: ShimChoice::Path(other), ..local.options() };
-    let error = LocalContainers::open(options).unwrap_err();
-    assert!(format!("{error:?}").contains("0.0.0"), "{error:?}");
 }
 
 #[tokio::test]

@@ -87,8 +87,9 @@ async fn a_sweep_asks_before_it_kills() {
     let local = Local::default();
     let service = local.open();
     let told = local.home().join("told");
+    // A shell says on stderr what its children die from, and nobody reads that any more.
     let script = format!(
-        "trap 'echo told > {}; exit 0' TERM; printf ready; while :; do sleep 0.01; done",
+        "exec 2> /dev/null; trap 'echo told > {}; exit 0' TERM; printf ready; while :; do sleep 0.01; done",
         told.display()
     );
     let run = run(&local, &service, &script).await;
@@ -96,8 +97,8 @@ async fn a_sweep_asks_before_it_kills() {
     kill(run.started().shim_pid);
     let mut options = local.options();
     options.orphan_grace = Duration::from_secs(30);
-    run.ended(&LocalContainers::open(options).unwrap()).await;
-    assert!(told.exists());
+    let report = run.ended(&LocalContainers::open(options).unwrap()).await;
+    assert!(told.exists(), "{report:?}");
 }
 
 #[tokio::test]

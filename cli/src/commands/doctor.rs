@@ -164,10 +164,11 @@ async fn store_without_host(data: &DataDir) -> Vec<Check> {
                     }
                 }
             }
-            Err(error) => {
-                let hint = error.view.hint.unwrap_or_default();
-                Check::failed("store", error.view.message, &hint)
-            }
+            Err(error) => Check::failed(
+                "store",
+                error.view.message,
+                "it was left alone: restore windlass.db from a backup, or move it away to begin anew",
+            ),
         });
     }
     drop(lock);

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::net::UnixStream;
 use windlass::api::client::{AtSocket, Client, ClientError, Connect};
 use windlass::api::lock::signature;
-use windlass::api::{HostKind, VersionView, socket};
+use windlass::api::{API_VERSION, HostKind, VersionView, socket};
 use windlass::request::Caller;
 use windlass::view::ErrorView;
 
@@ -63,6 +63,7 @@ impl HostAt {
                     Err(ClientError::Lost { .. } | ClientError::NoHost { .. }) => {}
                     Err(error) => return Err(error.into()),
                     Ok(version) if self.is_outdated(&version) => leave(&self.data).await?,
+                    Ok(version) if version.api != API_VERSION => return Err(other_api(&version)),
                     Ok(_) => {
                         *checked = true;
                         return Ok(stream);
@@ -137,6 +138,19 @@ impl Connect for HostAt {
     async fn connect(&self, again: bool) -> Result<UnixStream, ErrorView> {
         self.find(again).await.map_err(|error| error.view)
     }
+}
+
+/// Makes the error for a host that this client cannot talk to and may not replace.
+fn other_api(host: &VersionView) -> CliError {
+    let hint = match host.kind {
+        HostKind::Daemon => "use a windlass of its version, or end it: windlass host stop",
+        HostKind::Embedded => "it belongs to another program; use a windlass of its version",
+    };
+    let message = format!(
+        "the host (version {}) speaks version {} of the API, this windlass version {API_VERSION}",
+        host.version, host.api
+    );
+    CliError::new(Class::NoHost, "api_version", message, hint)
 }
 
 /// Says whether a failed connection means that no host runs.

@@ -49,7 +49,6 @@ pub async fn in_background(data: &DataDir) -> Result<(), CliError> {
         Ok(Err(error)) => Err(failed(&error)),
         Ok(Ok(_)) if said == READY_WORD => Ok(()),
         Ok(Ok(_)) => match serde_json::from_str::<ErrorBody>(&said) {
-            // Whatever it is that keeps the host from starting, for the client it is that there is none.
             Ok(body) => Err(CliError { class: Class::NoHost, view: body.error }),
             Err(_) => Err(unready(data, "ended before it was ready")),
         },

@@ -31,7 +31,7 @@ pub enum Effect {
     },
     /// Begin an operation; its end comes back as a fact.
     Begin(Operation),
-    /// Feed [`Fact::Woke`] at or after this time.
+    /// Feed [`Fact::Woke`](super::Fact::Woke) at or after this time.
     WakeAt(Timestamp),
     /// Answer a request.
     Reply {
@@ -45,7 +45,7 @@ pub enum Effect {
 /// Something that takes time. Safe to begin twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Take a slot; [`Fact::Admitted`] comes when there is one.
+    /// Take a slot; [`Fact::Admitted`](super::Fact::Admitted) comes when there is one.
     TakeSlot {
         /// For what.
         slot: Slot,

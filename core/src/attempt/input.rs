@@ -71,7 +71,7 @@ pub enum Request {
 pub enum Fact {
     /// A host took the attempt over; everything is to be looked at.
     Recovered,
-    /// The time of a [`Effect::WakeAt`] has come.
+    /// The time of a [`Effect::WakeAt`](super::Effect::WakeAt) has come.
     Woke,
     /// A slot was granted.
     Admitted(Slot),

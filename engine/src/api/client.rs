@@ -18,8 +18,8 @@ use windlass_core::process_store::CheckReport;
 
 use super::resume::{EventLines, Lines, LogLines, WaitLines};
 use super::{
-    API_VERSION, CommitBody, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER, LogQuery,
-    OWNER_HEADER, StopBody, Until, VERSION_HEADER, VersionView, socket, with_query,
+    API_VERSION, CommitBody, ExecBody, FROZEN_ROUTES, IdsView, InputBody, ItemsView, KEY_HEADER,
+    LogQuery, OWNER_HEADER, StopBody, Until, VERSION_HEADER, VersionView, socket, with_query,
 };
 use crate::request::{Accepted, Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
 use crate::view::{
@@ -165,7 +165,9 @@ impl Client {
         // It ends with the answer's body; an error of it is an error of the body too.
         drop(tokio::spawn(connection));
         let answer = sender.send_request(request).await.map_err(ClientError::lost)?;
-        check_version(&answer)?;
+        if !FROZEN_ROUTES.contains(&path) {
+            check_version(&answer)?;
+        }
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -218,7 +220,7 @@ impl Client {
 /// The requests. Each fails as [`ClientError`] says; each may be dropped, and may then have been carried out.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
 impl Client {
-    /// Asks for the host's version.
+    /// Asks for the host's version; also a host of another version of the API.
     pub async fn version(&self) -> Result<VersionView, ClientError> {
         self.get("/v1/version").await
     }
@@ -233,7 +235,7 @@ impl Client {
         self.get("/v1/check").await
     }
 
-    /// Asks the host to leave; returns before it has left.
+    /// Asks the host to leave, also one of another version of the API; returns before it has left.
     pub async fn stop_host(&self) -> Result<(), ClientError> {
         self.fetch(Method::POST, "/v1/host/stop", Bytes::new()).await.map(drop)
     }

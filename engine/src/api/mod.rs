@@ -21,6 +21,9 @@ pub const API_VERSION: u32 = 1;
 /// The header that names the version of the API; in requests it is optional, in answers always there.
 pub const VERSION_HEADER: &str = "windlass-api";
 
+/// The routes that every version of the API has, so that a client can tell a host of another version to leave.
+const FROZEN_ROUTES: [&str; 2] = ["/v1/version", "/v1/host/stop"];
+
 /// The header that names the owner on whose behalf a request is made; without it, the operator.
 pub const OWNER_HEADER: &str = "windlass-owner";
 

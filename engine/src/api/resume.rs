@@ -397,7 +397,13 @@ mod tests {
     #[tokio::test]
     async fn another_version_of_the_api_is_told_apart() {
         let other = "HTTP/1.1 200 OK\r\nwindlass-api: 2\r\ncontent-length: 2\r\n\r\n{}";
-        let (_root, client, served) = script(vec![other.to_owned()]);
+        let version = r#"{"api":2,"version":"9.0.0","kind":"daemon","pid":1}"#;
+        let frozen = format!(
+            "HTTP/1.1 200 OK\r\nwindlass-api: 2\r\ncontent-length: {}\r\n\r\n{version}",
+            version.len()
+        );
+        let (_root, client, served) = script(vec![frozen, other.to_owned()]);
+        assert_eq!(client.version().await.unwrap().api, 2);
         match client.host().await.unwrap_err() {
             ClientError::Api { view, .. } => assert_eq!(view.kind, "api_version"),
             error => panic!("{error:?}"),

@@ -726,6 +726,11 @@ proptest! {
                     prop_assert!(false, "{:?}", report.exit.outcome);
                 }
             }
+            // The command's own end, where it was seen, is a record of its own and was told.
+            if world.gate_open {
+                prop_assert!(world.reported);
+                prop_assert!(world.has(|record| matches!(record, Record::Exited(_))));
+            }
             // Nothing of the tree lives that is not named.
             let alive = matches!(world.children(), Input::Children { others: true, .. });
             prop_assert!(!alive || (left_alone && report.more_survivors > 0) || !world.gate_open);

@@ -22,7 +22,7 @@ isolated! {
             lines.iter().map(|line| suffix(line["id"].as_str().unwrap())).collect::<Vec<_>>()
         };
         let (done, running) = (suffix(&done), suffix(&running));
-        assert_eq!(list(&[]), [running.clone()]);
+        assert_eq!(list(&[]), [running.as_str()]);
         assert_eq!(list(&["-a"]), [running, done.clone()]);
         assert_eq!(list(&["-a", "--status", "failed"]), [done]);
         assert_eq!(list(&["--status", "queued"]), Vec::<String>::new());

@@ -140,7 +140,7 @@ isolated! {
         let id = run_detached(&sandbox, &repo, &[], "true");
         sandbox.run(["wait", &id]).expect(0);
         let events = sandbox.run(["events", "--json"]).expect(0).json_lines();
-        events.iter().for_each(|event| schemas().assert("event.json", event));
+        events.iter().for_each(|event| schemas().assert("change.json", event));
         let numbers: Vec<u64> = events.iter().map(|event| event["number"].as_u64().unwrap()).collect();
         assert!(!numbers.is_empty() && numbers.is_sorted(), "{numbers:?}");
         let middle = numbers[numbers.len() / 2];
@@ -151,7 +151,7 @@ isolated! {
     fn the_doctor_finds_a_healthy_machine_healthy() {
         let sandbox = sandbox();
         let ran = sandbox.run(["doctor", "--json"]).expect(0);
-        ran.json_lines().iter().for_each(|check| schemas().assert("doctor-check.json", check));
+        ran.json_lines().iter().for_each(|check| schemas().assert("check.json", check));
         fs::set_permissions(sandbox.data_dir(), fs::Permissions::from_mode(0o777)).unwrap();
         sandbox.run(["doctor"]).expect(1);
     }

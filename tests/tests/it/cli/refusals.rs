@@ -26,7 +26,11 @@ fn refused(sandbox: &Sandbox, dir: &Path, arguments: &[&str], code: i32) {
 #[track_caller]
 fn no_attempt(sandbox: &Sandbox) {
     assert_eq!(sandbox.run(["ls", "-a"]).expect(0).text(), "", "an attempt was left");
-    let left: Vec<_> = fs::read_dir(sandbox.data_dir().join("worktrees")).into_iter().flatten().flatten().collect();
+    let left: Vec<_> = fs::read_dir(sandbox.data_dir().join("worktrees"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
     assert!(left.is_empty(), "left in the worktrees: {left:?}");
 }
 

@@ -35,7 +35,19 @@ impl Terminal {
             .get_envs()
             .filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, value?.to_str()?)))
             .collect();
-        let mut arguments = vec!["-f", "/dev/null", "new-session", "-d", "-x", "200", "-y", "50", "env", "-i", "TERM=screen"];
+        let mut arguments = vec![
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            "200",
+            "-y",
+            "50",
+            "env",
+            "-i",
+            "TERM=screen",
+        ];
         arguments.extend(environment.iter().map(String::as_str));
         arguments.push("/bin/sh");
         terminal.tmux(&arguments);
@@ -44,8 +56,13 @@ impl Terminal {
     }
 
     fn tmux(&self, arguments: &[&str]) {
-        let output = Command::new("tmux").arg("-S").arg(&self.socket).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output =
+            Command::new("tmux").arg("-S").arg(&self.socket).args(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     fn line(&self, text: &str) {
@@ -59,7 +76,8 @@ impl Terminal {
         let mut shown = Vec::new();
         loop {
             let mut fds = [rustix::event::PollFd::new(&self.seen, rustix::event::PollFlags::IN)];
-            let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+            let timeout =
+                rustix::event::Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
             let ready = rustix::event::poll(&mut fds, Some(&timeout)).unwrap();
             assert!(ready > 0, "{text:?} did not come: {}", String::from_utf8_lossy(&shown));
             let mut piece = [0; 4096];
@@ -85,7 +103,9 @@ fn interrupt(answer: Option<&str>, flags: &str) -> Option<(i32, String)> {
     let mut terminal = Terminal::open(&sandbox)?;
     let program = env!("CARGO_BIN_EXE_windlass-under-test");
     terminal.line(&format!("cd {}", repo.path().display()));
-    terminal.line(&format!("{program} run {flags} -- sh -c 'echo rea''dy; exec sleep 1000'; echo co''de=$?;"));
+    terminal.line(&format!(
+        "{program} run {flags} -- sh -c 'echo rea''dy; exec sleep 1000'; echo co''de=$?;"
+    ));
     terminal.until("ready");
     terminal.tmux(&["send-keys", "C-c"]);
     if let Some(answer) = answer {
