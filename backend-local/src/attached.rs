@@ -334,7 +334,7 @@ impl Watcher {
         let look = move || {
             let place = node.runs.place(execution, nonce)?;
             let place = place.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            let follower = node.follow.directory(place.fd())?;
+            let follower = node.follow(place.fd())?;
             let started = match place.read_journal()? {
                 journal::Verdict::Readable(journal) => journal.started().cloned(),
                 journal::Verdict::Newer { .. } | journal::Verdict::Damaged => None,

@@ -172,7 +172,7 @@ impl Change {
             Some(Found::Alive(fd)) => Some(fd),
             Some(Found::Gone | Found::Unknown) | None => None,
         };
-        Ok(Self { follower: node.follow.directory(place.fd())?, shim })
+        Ok(Self { follower: node.follow(place.fd())?, shim })
     }
 
     /// Waits for it, until the deadline.

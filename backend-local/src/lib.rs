@@ -15,6 +15,7 @@ mod launch;
 mod log_store;
 mod node;
 mod place;
+mod recent;
 mod repository_lock;
 mod segment_reader;
 mod shim_program;

@@ -3,14 +3,13 @@
 //! It never writes a log. It does not know sockets or processes: that a log is complete is told by the journal, or by a
 //! marker beside it where the shim died.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use rustix::fs::OFlags;
-use tokio::sync::OnceCell;
 use windlass_core::error::BackendError;
 use windlass_core::id::{ExecutionId, Nonce};
 use windlass_core::log_store::{
@@ -23,6 +22,7 @@ use windlass_core::shim::journal;
 use crate::follow::{Follow, Follower};
 use crate::identity::Here;
 use crate::place::{PlaceDir, PlaceIdentity, Runs};
+use crate::recent::{PageId, Recent, SharedPage};
 use crate::segment_reader::{Limits, PageRead, Position, SegmentReader, Sums};
 
 /// The marker of a log that nobody will write to any more, though its journal does not say so.
@@ -30,51 +30,18 @@ const SEALED: &str = "sealed";
 /// The marker of a log that was removed.
 const REMOVED: &str = "removed";
 
-/// How many places of readers are remembered.
-const POSITIONS: usize = 4096;
-/// How many payload bytes of recent pages are kept for readers at the same place.
-const SHARED_PAGE_BYTES: u64 = 8 << 20;
-
 /// Logs in the segment files of their places.
 #[derive(Debug)]
 pub struct FileLogs {
-    runs: Arc<Runs>,
+    files: Files,
     follow: Follow,
-    recent: Arc<Mutex<Recent>>,
 }
 
-/// Names a log within its directory of places.
-type LogId = (ExecutionId, Nonce);
-
-/// What tells one page from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct PageId {
-    log: LogId,
-    after: u64,
-    items: usize,
-    bytes: u64,
-}
-
-/// A page for whoever wants the same one.
+/// The files, and what is remembered of them.
 #[derive(Clone, Debug)]
-struct SharedPage {
-    page: LogPage,
-    /// A limit ended it, so that it is as it is for ever; else it may turn out to be the end.
-    full: bool,
-}
-
-/// What is remembered of recent reads, all of it bounded, none of it needed.
-#[derive(Debug, Default)]
-struct Recent {
-    /// Where numbers end, so that a reader goes on without a search.
-    positions: HashMap<(LogId, u64), Position>,
-    position_order: VecDeque<(LogId, u64)>,
-    /// Pages that are being read, or were a moment ago.
-    pages: HashMap<PageId, Arc<OnceCell<SharedPage>>>,
-    page_order: VecDeque<(PageId, u64)>,
-    /// Those in the order, for looking up.
-    known: HashSet<PageId>,
-    page_bytes: u64,
+struct Files {
+    runs: Arc<Runs>,
+    recent: Arc<Recent>,
 }
 
 impl FileLogs {
@@ -87,9 +54,26 @@ impl FileLogs {
     pub fn open(runs_dir: &Path) -> Result<Arc<Self>, LogStoreError> {
         let runs = Runs::open(runs_dir).map_err(|error| failed("open", error))?;
         let follow = Follow::open().map_err(|error| failed("open", error))?;
-        Ok(Arc::new(Self { runs: Arc::new(runs), follow, recent: Arc::default() }))
+        let files = Files { runs: Arc::new(runs), recent: Arc::default() };
+        Ok(Arc::new(Self { files, follow }))
     }
 
+    /// Begins to follow a log.
+    async fn follow(&self, log: &LogKey) -> Result<Follower, LogStoreError> {
+        let (execution, nonce) = (log.execution, log.place.nonce);
+        let runs = Arc::clone(&self.files.runs);
+        let place = tokio::task::spawn_blocking(move || runs.place(execution, nonce));
+        let place = match place.await {
+            Ok(Ok(Some(place))) => place,
+            Ok(Ok(None)) => return Err(LogStoreError::NotFound { execution }),
+            Ok(Err(error)) => return Err(failed("grown", error)),
+            Err(error) => return Err(failed("grown", io::Error::other(error))),
+        };
+        self.follow.directory(place.fd()).map_err(|error| failed("grown", error))
+    }
+}
+
+impl Files {
     /// Does something with a place, off the async threads.
     async fn run<R: Send + 'static>(
         &self,
@@ -123,72 +107,54 @@ impl FileLogs {
             bytes: options.max_bytes,
         };
         let hint = match options.from {
-            From::After(after) => self.recent().position(id, after.0),
+            From::After(after) => self.recent.position(id, after.0),
             From::Tail(_) => None,
         };
         let read = move |log: &Log| log.read(options.from, hint, limits);
         let (page, end) = self.run("read", log, read).await?;
         if let Some(position) = page.position {
-            self.recent().remember(id, page.next, position);
+            self.recent.remember(id, page.next, position);
         }
-        let (full, next) = (page.full, Seq(page.next));
-        Ok(SharedPage { page: LogPage { items: page.items.into(), next, end }, full })
-    }
-
-    fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to follow a log.
-    async fn follow(&self, log: &LogKey) -> Result<Follower, LogStoreError> {
-        let (execution, nonce) = (log.execution, log.place.nonce);
-        let runs = Arc::clone(&self.runs);
-        let place = tokio::task::spawn_blocking(move || runs.place(execution, nonce));
-        let place = match place.await {
-            Ok(Ok(Some(place))) => place,
-            Ok(Ok(None)) => return Err(LogStoreError::NotFound { execution }),
-            Ok(Err(error)) => return Err(failed("grown", error)),
-            Err(error) => return Err(failed("grown", io::Error::other(error))),
-        };
-        self.follow.directory(place.fd()).map_err(|error| failed("grown", error))
+        let (full, buffered, next) = (page.full, page.buffered, Seq(page.next));
+        let page = LogPage { items: page.items.into(), next, end };
+        Ok(SharedPage::new(page, full, buffered))
     }
 }
 
 #[async_trait]
 impl LogStore for FileLogs {
     async fn append(&self, log: &LogKey, _items: Vec<LogItem>) -> Result<Seq, LogStoreError> {
-        self.run("append", log, |log| log.reader().last_seq()).await.map(Seq)
+        self.files.run("append", log, |log| log.reader().last_seq()).await.map(Seq)
     }
 
     async fn seal(&self, log: &LogKey) -> Result<(), LogStoreError> {
-        self.run("seal", log, |log| if log.is_sealed()? { Ok(()) } else { seal(&log.place) }).await
+        self.files
+            .run("seal", log, |log| if log.is_sealed()? { Ok(()) } else { seal(&log.place) })
+            .await
     }
 
     async fn read(&self, log: &LogKey, options: ReadOptions) -> Result<LogPage, LogStoreError> {
         let From::After(after) = options.from else {
-            return Ok(self.read_page(log, options).await?.page);
+            return Ok(self.files.read_page(log, options).await?.page);
         };
-        let id = PageId {
-            log: (log.execution, log.place.nonce),
-            after: after.0,
-            items: usize::try_from(options.max_items).unwrap_or(usize::MAX),
-            bytes: options.max_bytes,
-        };
+        let ReadOptions { max_items: items, max_bytes: bytes, .. } = options;
+        let of_log = (log.execution, log.place.nonce);
+        let id = PageId { log: of_log, after: after.0, items, bytes };
         // Whoever wants the same page at the same time waits for it and gets the same bytes.
-        let cell = Arc::clone(self.recent().pages.entry(id).or_default());
-        let wanted = Wanted { recent: &self.recent, id, cell };
-        let mut fresh = false;
-        let read = || {
-            fresh = true;
-            self.read_page(log, options)
-        };
-        let SharedPage { page, full } = wanted.cell.get_or_try_init(read).await?.clone();
-        if fresh || full || page.end || !self.run("read", log, Log::is_sealed).await? {
-            return Ok(page);
+        let joined = self.files.recent.join(id, || {
+            let (files, log) = (self.files.clone(), log.clone());
+            async move { files.read_page(&log, options).await.ok() }.boxed().shared()
+        });
+        if let Some(SharedPage { page, full, .. }) = joined.reading.clone().await {
+            let current = joined.fresh || full || page.end;
+            if current || !self.files.run("read", log, Log::is_sealed).await? {
+                return Ok(page);
+            }
+            // The log ended since it was read, perhaps with this page.
+            self.files.recent.drop_page(id);
         }
-        // The log ended since then, perhaps with this page.
-        self.recent().pages.remove(&id);
-        Ok(self.read_page(log, options).await?.page)
+        // Or it could not be read, and the error is for each to see.
+        Ok(self.files.read_page(log, options).await?.page)
     }
 
     async fn grown(&self, log: &LogKey, after: Seq) -> Result<(), LogStoreError> {
@@ -210,7 +176,7 @@ impl LogStore for FileLogs {
             let sealed = log.is_sealed()?;
             Ok((log.sums()?, sealed))
         };
-        let (sums, sealed) = self.run("status", log, status).await?;
+        let (sums, sealed) = self.files.run("status", log, status).await?;
         Ok(LogStatus {
             last: Seq(sums.last_seq),
             entries: sums.entries,
@@ -222,7 +188,7 @@ impl LogStore for FileLogs {
 
     async fn remove(&self, log: &LogKey) -> Result<(), LogStoreError> {
         let identity = PlaceIdentity::decode(&log.place.identity);
-        let runs = Arc::clone(&self.runs);
+        let runs = Arc::clone(&self.files.runs);
         let remove = move |log: &Log| {
             let here = Here::read();
             let ours = identity.is_some_and(|recorded| {
@@ -234,90 +200,12 @@ impl LogStore for FileLogs {
             }
             log.remove()
         };
-        match self.run("remove", log, remove).await {
+        match self.files.run("remove", log, remove).await {
             Ok(()) | Err(LogStoreError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
-        self.recent().forget((log.execution, log.place.nonce));
+        self.files.recent.forget((log.execution, log.place.nonce));
         Ok(())
-    }
-}
-
-impl Recent {
-    fn position(&self, log: LogId, seq: u64) -> Option<Position> {
-        self.positions.get(&(log, seq)).copied()
-    }
-
-    fn remember(&mut self, log: LogId, seq: u64, position: Position) {
-        if self.positions.insert((log, seq), position).is_none() {
-            self.position_order.push_back((log, seq));
-        }
-        while self.position_order.len() > POSITIONS {
-            if let Some(oldest) = self.position_order.pop_front() {
-                self.positions.remove(&oldest);
-            }
-        }
-    }
-
-    /// Keeps a page that was read, within bounds: what is in it never changes. An empty one may be filled later, and one
-    /// that nobody reads any more is nothing to keep.
-    fn settle(&mut self, id: PageId, cell: &Arc<OnceCell<SharedPage>>) {
-        if !self.pages.get(&id).is_some_and(|there| Arc::ptr_eq(there, cell)) {
-            return;
-        }
-        let Some(page) =
-            cell.get().map(|shared| &shared.page).filter(|page| !page.items.is_empty())
-        else {
-            // Ours and the map's.
-            if cell.initialized() || Arc::strong_count(cell) <= 2 {
-                self.pages.remove(&id);
-            }
-            return;
-        };
-        if !self.known.insert(id) {
-            return;
-        }
-        let bytes = page.items.iter().map(size).sum();
-        self.page_order.push_back((id, bytes));
-        self.page_bytes += bytes;
-        while self.page_bytes > SHARED_PAGE_BYTES {
-            let Some((oldest, bytes)) = self.page_order.pop_front() else { break };
-            self.known.remove(&oldest);
-            self.pages.remove(&oldest);
-            self.page_bytes -= bytes;
-        }
-    }
-
-    fn forget(&mut self, log: LogId) {
-        self.positions.retain(|(id, _), _| *id != log);
-        self.position_order.retain(|(id, _)| *id != log);
-        self.pages.retain(|id, _| id.log != log);
-        self.page_order.retain(|(id, _)| id.log != log);
-        self.known.retain(|id| id.log != log);
-        self.page_bytes = self.page_order.iter().map(|(_, bytes)| bytes).sum();
-    }
-}
-
-/// A page that somebody waits for.
-struct Wanted<'a> {
-    recent: &'a Mutex<Recent>,
-    id: PageId,
-    cell: Arc<OnceCell<SharedPage>>,
-}
-
-impl Drop for Wanted<'_> {
-    fn drop(&mut self) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.settle(self.id, &self.cell);
-    }
-}
-
-/// Returns about how much memory an item takes.
-fn size(item: &LogItem) -> u64 {
-    let own = size_of::<LogItem>() as u64;
-    match item {
-        LogItem::Entry { bytes, .. } => own + bytes.len() as u64,
-        LogItem::Gap { .. } => own,
     }
 }
 

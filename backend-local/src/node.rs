@@ -1,13 +1,14 @@
 //! What is the same for every execution of this service: where it is, where places are, what runs shims.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use windlass_core::time::Timestamp;
 
-use crate::follow::Follow;
+use crate::follow::{Follow, Follower};
 use crate::identity::Here;
 use crate::place::Runs;
 use crate::shim_program::{ShimChoice, ShimProgram};
@@ -42,18 +43,31 @@ pub(crate) struct Node {
     pub(crate) here: Here,
     pub(crate) runs: Runs,
     pub(crate) shim: ShimProgram,
-    pub(crate) follow: Follow,
+    /// Opened when it is needed first: a user has few inotify instances.
+    follow: OnceLock<Follow>,
     pub(crate) options: LocalOptions,
 }
 
 impl Node {
-    /// Opens it. Blocking; needs a tokio runtime.
+    /// Opens it. Blocking.
     pub(crate) fn open(options: LocalOptions) -> io::Result<Arc<Self>> {
         let runs = Runs::open(&options.runs_dir)?;
         runs.remove_discarded()?;
         let shim = ShimProgram::open(&options.shim)?;
-        let follow = Follow::open()?;
+        let follow = OnceLock::new();
         Ok(Arc::new(Self { here: Here::read(), runs, shim, follow, options }))
+    }
+
+    /// Follows a directory.
+    pub(crate) fn follow(&self, directory: BorrowedFd<'_>) -> io::Result<Follower> {
+        if self.follow.get().is_none() {
+            // Somebody may have been quicker; then his is used.
+            drop(self.follow.set(Follow::open()?));
+        }
+        match self.follow.get() {
+            Some(follow) => follow.directory(directory),
+            None => Err(io::Error::other("no inotify")),
+        }
     }
 }
 

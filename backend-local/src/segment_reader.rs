@@ -52,6 +52,8 @@ pub(crate) struct PageRead {
     pub(crate) position: Option<Position>,
     /// A limit ended it; there may be more.
     pub(crate) full: bool,
+    /// The bytes of the buffers that its items share.
+    pub(crate) buffered: u64,
 }
 
 /// What a log sums up to.
@@ -411,11 +413,13 @@ impl Segment {
                     if !buffer.refill(self, need as u64, chunk)? {
                         return Ok((buffer.offset, None));
                     }
+                    page.buffered += buffer.bytes.len() as u64;
                 }
                 Decoded::Corrupt => {
                     if !buffer.resync(self, page.seq)? {
                         return Ok((buffer.offset, None));
                     }
+                    page.buffered += buffer.bytes.len() as u64;
                 }
             }
         }
@@ -530,11 +534,12 @@ struct Page {
     position: Option<Position>,
     limits: Limits,
     full: bool,
+    buffered: u64,
 }
 
 impl Page {
     fn new(seq: u64, limits: Limits) -> Self {
-        Self { items: Vec::new(), bytes: 0, seq, position: None, limits, full: false }
+        Self { items: Vec::new(), bytes: 0, seq, position: None, limits, full: false, buffered: 0 }
     }
 
     /// Says whether there is room for an item; one always fits.
@@ -572,7 +577,7 @@ impl Page {
     }
 
     fn done(self) -> PageRead {
-        let Self { items, seq, position, full, .. } = self;
-        PageRead { items, next: seq, position, full }
+        let Self { items, seq, position, full, buffered, .. } = self;
+        PageRead { items, next: seq, position, full, buffered }
     }
 }

@@ -20,7 +20,7 @@ async fn main() {
     ];
     for round in 0..4 { for (name, expr) in &v {
         // 200 pages in one statement, to leave the threads out of it.
-        let sql = format!("WITH RECURSIVE k(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM k WHERE i < 200) SELECT sum(length((SELECT group_concat(p, '') FROM (SELECT {expr} AS p {tail}) WHERE i > 0))) FROM k").replace("LIMIT ?", "LIMIT 51 + (i > 1000)").replace("kind = ?", "kind = 'execution'");
+        let sql = format!("WITH RECURSIVE k(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM k WHERE i < 200) SELECT sum(length((SELECT group_concat(p, '') FROM (SELECT {expr} AS p {tail}) WHERE i > 0))) FROM k").replace("LIMIT ?", "LIMIT 51").replace("kind = ?", "kind = 'execution' AND at <= 1700001990000 + i");
         let b = Instant::now();
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(&mut c).await.unwrap();
         let n: i64 = row.try_get(0).unwrap();

@@ -1,6 +1,8 @@
 //! The suite of [`ContainerService`].
 #![expect(clippy::panic, reason = "a case that fails panics")]
 
+mod adoption;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +13,14 @@ use windlass_core::container_service::{
 };
 use windlass_core::execution::FinalReport;
 use windlass_core::id::{Epoch, ExecutionId};
-use windlass_core::outcome::{CompletedBy, Deadline, Exit, Lost, NotStarted, Outcome, StoppedBy};
+use windlass_core::outcome::{CompletedBy, Deadline, Exit, NotStarted, Outcome, StoppedBy};
 
+pub use self::adoption::{
+    a_dead_supervisor_is_lost_after_a_restart, a_dead_supervisor_is_lost_and_its_tree_ended,
+    a_place_without_a_launch_is_closed_for_ever, a_running_execution_is_adopted_after_a_restart,
+    an_adopted_execution_reports_its_exit, an_exit_without_a_host_is_found_after_a_restart,
+    damaged_evidence_is_lost_and_never_launched,
+};
 pub use crate::script::Script;
 use crate::script::{fresh_execution, fresh_nonce};
 
@@ -367,67 +375,6 @@ pub async fn launching_again_after_the_end_does_not_run_it_again(
     assert_eq!(output, b"once");
 }
 
-/// The host is gone, the work is not.
-pub async fn a_running_execution_is_adopted_after_a_restart(place: impl ContainerServicePlace) {
-    let service = place.open().await;
-    let (start, running) = launch(&place, &*service, &Script::Forever).await;
-    ready(&place, &start).await;
-    drop(service);
-    let service = place.open().await;
-    let adoption = adopt(&*service, &start, EPOCH).await;
-    assert_eq!(adoption, Adoption::Running { running: Some(running), exited: None });
-    assert_eq!(adopt(&*service, &start, EPOCH).await, adoption);
-    stop(&*service, &start, GRACE).await;
-    assert_eq!(exited(&*service, &start).await, STOPPED);
-    assert_eq!(finished(&*service, &start).await.exit.exit, Some(Exit::Signal(15)));
-}
-
-/// Nobody was there to see it, and it is known all the same.
-pub async fn an_exit_without_a_host_is_found_after_a_restart(place: impl ContainerServicePlace) {
-    let service = place.open().await;
-    let (start, _) = launch(&place, &*service, &Script::UntilReleased(42)).await;
-    ready(&place, &start).await;
-    drop(service);
-    place.release(start.execution).await;
-    // The log's end is the shim's last word before the final record.
-    place.output(start.execution, &start.place, usize::MAX).await;
-    let service = place.open().await;
-    let outcome = match adopt(&*service, &start, EPOCH).await {
-        Adoption::Ended(report) => report.exit.outcome,
-        Adoption::Running { .. } => exited(&*service, &start).await,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(outcome, Outcome::Exited { code: 42 });
-}
-
-/// An adopted child is as good as one's own.
-pub async fn an_adopted_execution_reports_its_exit(place: impl ContainerServicePlace) {
-    let service = place.open().await;
-    let (start, _) = launch(&place, &*service, &Script::UntilReleased(9)).await;
-    ready(&place, &start).await;
-    drop(service);
-    let service = place.open().await;
-    assert!(matches!(adopt(&*service, &start, EPOCH).await, Adoption::Running { .. }));
-    place.release(start.execution).await;
-    assert_eq!(exited(&*service, &start).await, Outcome::Exited { code: 9 });
-    assert_eq!(finished(&*service, &start).await.exit.exit, Some(Exit::Code(9)));
-}
-
-/// Who found it empty closed it.
-pub async fn a_place_without_a_launch_is_closed_for_ever(place: impl ContainerServicePlace) {
-    let service = place.open().await;
-    let start = prepare(&*service).await;
-    assert_eq!(adopt(&*service, &start, EPOCH).await, Adoption::NeverRan);
-    let script = Script::Print { stdout: "ran", stderr: "" };
-    let spec = place.spec(&script, start.execution);
-    let launched = service.launch(&start.place, spec, EPOCH).await.expect("a launch");
-    assert!(matches!(launched, Launched::NotStarted { .. }), "{launched:?}");
-    drop(service);
-    let service = place.open().await;
-    assert_eq!(adopt(&*service, &start, EPOCH).await, Adoption::NeverRan);
-    assert_eq!(place.alive(start.execution).await, 0);
-}
-
 /// A place alone is nothing to wait for.
 pub async fn nothing_is_attached_before_a_launch_or_adoption(place: impl ContainerServicePlace) {
     let service = place.open().await;
@@ -523,59 +470,6 @@ async fn leftovers(place: &impl ContainerServicePlace, script: &Script) {
     assert_eq!(report.exit.outcome, Outcome::Exited { code: 0 });
     assert_eq!((report.survivors.len(), report.more_survivors), (0, 0));
     assert_eq!(place.alive(start.execution).await, 0);
-}
-
-const SUPERVISOR_DIED: Outcome = Outcome::Lost { reason: Lost::SupervisorDied };
-
-/// What cannot be known is said to be lost, and nothing of it runs on unseen.
-pub async fn a_dead_supervisor_is_lost_and_its_tree_ended(place: impl ContainerServicePlace) {
-    let service = place.open().await;
-    let (start, _) = launch(&place, &*service, &Script::IgnoreTerm).await;
-    ready(&place, &start).await;
-    place.kill_supervisor(start.execution, &start.place).await;
-    assert_eq!(exited(&*service, &start).await, SUPERVISOR_DIED);
-    let report = finished(&*service, &start).await;
-    assert_eq!(place.alive(start.execution).await, 0);
-    assert_eq!((report.exit.outcome, report.bytes), (SUPERVISOR_DIED, 5));
-}
-
-/// The same, found by the next host.
-pub async fn a_dead_supervisor_is_lost_after_a_restart(place: impl ContainerServicePlace) {
-    let service = place.open().await;
-    let (start, _) = launch(&place, &*service, &Script::Forever).await;
-    ready(&place, &start).await;
-    drop(service);
-    place.kill_supervisor(start.execution, &start.place).await;
-    let service = place.open().await;
-    let Adoption::Ended(report) = adopt(&*service, &start, EPOCH).await else {
-        panic!("not ended")
-    };
-    assert_eq!(report.exit.outcome, SUPERVISOR_DIED);
-    assert_eq!((report.exit.exit, report.last_seq, report.bytes), (None, 1, 5));
-    assert_eq!(place.alive(start.execution).await, 0);
-    assert_eq!(exited(&*service, &start).await, SUPERVISOR_DIED);
-}
-
-/// Damage is never permission to start.
-pub async fn damaged_evidence_is_lost_and_never_launched(place: impl ContainerServicePlace) {
-    let service = place.open().await;
-    let (start, _) = launch(&place, &*service, &Script::Exit(0)).await;
-    finished(&*service, &start).await;
-    let fresh = prepare(&*service).await;
-    drop(service);
-    for start in [start, fresh] {
-        place.damage(start.execution, &start.place).await;
-        let service = place.open().await;
-        let script = Script::Print { stdout: "ran", stderr: "" };
-        let spec = place.spec(&script, start.execution);
-        let launched = service.launch(&start.place, spec, EPOCH).await;
-        assert!(!matches!(launched, Ok(Launched::Running(_))), "{launched:?}");
-        let Adoption::Ended(report) = adopt(&*service, &start, EPOCH).await else {
-            panic!("not ended")
-        };
-        assert_eq!(report.exit.outcome, Outcome::Lost { reason: Lost::EvidenceDamaged });
-        assert_eq!(report.bytes, 0, "it ran");
-    }
 }
 
 /// What is left over is found, and what is removed is gone.

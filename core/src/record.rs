@@ -295,6 +295,125 @@ pub struct ExecutionRecord {
     pub ended_at: Option<Timestamp>,
 }
 
+/// What a new execution is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewExecution {
+    /// Its id.
+    pub id: ExecutionId,
+    /// The attempt it runs in.
+    pub attempt: AttemptId,
+    /// The client it belongs to.
+    pub owner: Option<String>,
+    /// The key of the request that asked for it.
+    pub client_key: Option<String>,
+    /// What it runs, and what follows.
+    pub action: Action,
+    /// How.
+    pub options: RunOptions,
+    /// The repository whose lock it holds, for a git step.
+    pub repository_lock: Option<Locator>,
+    /// Where it runs.
+    pub cwd: Locator,
+    /// When it was asked for.
+    pub at: Timestamp,
+}
+
+impl ExecutionRecord {
+    /// Makes the record of an execution that waits to be started.
+    #[must_use]
+    pub fn queued(new: NewExecution) -> Self {
+        Self {
+            id: new.id,
+            attempt: new.attempt,
+            owner: new.owner,
+            client_key: new.client_key,
+            action: new.action,
+            options: new.options,
+            repository_lock: new.repository_lock,
+            cwd: new.cwd,
+            phase: Phase::Queued,
+            place: None,
+            void_places: 0,
+            stop: None,
+            pid: None,
+            outcome: None,
+            exit: None,
+            message: None,
+            report: None,
+            before_head: None,
+            after_head: None,
+            committed: None,
+            log: None,
+            preview: None,
+            survivors: Vec::new(),
+            more_survivors: 0,
+            output_incomplete: false,
+            superseded_by: None,
+            created_at: new.at,
+            started_at: None,
+            ended_at: None,
+        }
+    }
+}
+
+/// What a new attempt is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAttempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// What people call it.
+    pub title: String,
+    /// The client it belongs to.
+    pub owner: Option<String>,
+    /// The directory that its executions run in.
+    pub workspace: Workspace,
+    /// What happens to changes when the chain ended well.
+    pub commit: CommitPolicy,
+    /// The machine it is on.
+    pub node: NodeId,
+    /// The host that makes it.
+    pub host: HostId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// When it was asked for.
+    pub at: Timestamp,
+}
+
+impl AttemptRecord {
+    /// Makes the record of a run: a worktree is still to be made, a directory is there.
+    #[must_use]
+    pub fn new(new: NewAttempt) -> Self {
+        let status = match new.workspace {
+            Workspace::Worktree(_) => AttemptStatus::Creating,
+            Workspace::Directory { .. } => AttemptStatus::Ready,
+        };
+        Self {
+            id: new.id,
+            task: None,
+            title: new.title,
+            owner: new.owner,
+            status,
+            reason: None,
+            workspace: new.workspace,
+            commit: new.commit,
+            chain: None,
+            committing: None,
+            commit_message: None,
+            commit_tries: 0,
+            slot: false,
+            chain_stopped: false,
+            claim: None,
+            claimed_from: None,
+            head: None,
+            node: new.node,
+            host: new.host,
+            epoch: new.epoch,
+            created_at: new.at,
+            removed_at: None,
+        }
+    }
+}
+
 /// What a request with a client key led to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestRecord {

@@ -82,7 +82,6 @@ impl Ran {
     /// # Panics
     ///
     /// When it ended otherwise.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(

@@ -94,7 +94,8 @@ impl Inner {
         Ok(dirt)
     }
 
-    /// Names author and committer where the configuration does not; git's own guess from user and host is none.
+    /// Names author and committer: as configured, else the fallback; git's own guess from user and host is none. What is
+    /// configured is named too, as the commit runs in the environment of the command, which may hide the configuration.
     fn identity(
         &self,
         cancel: &Cancel,
@@ -112,16 +113,18 @@ impl Inner {
                 known.insert(key.to_owned(), value.trim().to_owned());
             }
         }
-        let has = |role: &str, part: &str| {
+        let configured = |role: &str, part: &str| {
             let set = |section: &str| known.get(&format!("{section}.{part}"));
-            set(role).or_else(|| set("user")).is_some_and(|value| !value.is_empty())
+            set(role).or_else(|| set("user")).filter(|value| !value.is_empty())
         };
         let mut env = Vec::new();
         for (role, prefix) in [("author", "GIT_AUTHOR"), ("committer", "GIT_COMMITTER")] {
-            if !(has(role, "name") && has(role, "email")) {
-                env.push((format!("{prefix}_NAME"), fallback.name.as_str().into()));
-                env.push((format!("{prefix}_EMAIL"), fallback.email.as_str().into()));
-            }
+            let (name, email) = match (configured(role, "name"), configured(role, "email")) {
+                (Some(name), Some(email)) => (name, email),
+                _ => (&fallback.name, &fallback.email),
+            };
+            env.push((format!("{prefix}_NAME"), name.as_str().into()));
+            env.push((format!("{prefix}_EMAIL"), email.as_str().into()));
         }
         Ok(env)
     }

@@ -180,7 +180,8 @@ async fn row_1_what_runs_without_readable_evidence_is_swept_and_lost() {
     };
     let removed = |journal: &Path| fs::remove_file(journal).unwrap();
     let gone = |journal: &Path| fs::remove_dir_all(journal.parent().unwrap()).unwrap();
-    let damages: [(&str, &dyn Fn(&Path)); 4] =
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let damages: [Damage<'_>; 4] =
         [("newer", &newer), ("damaged", &damaged), ("removed", &removed), ("gone", &gone)];
     for (name, damage) in damages {
         let local = Local::default();

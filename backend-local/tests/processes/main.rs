@@ -1,4 +1,5 @@
 //! Local executions and their logs, with real processes under the real shim.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod adoption;
 mod follow;

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,11 +29,13 @@ const FOREVER: &str = "600";
 #[derive(Debug)]
 pub(crate) struct Local {
     home: TempDir,
+    /// One for all readers: a user has few inotify instances.
+    logs: OnceLock<Arc<FileLogs>>,
 }
 
 impl Default for Local {
     fn default() -> Self {
-        Self { home: tempfile::tempdir().unwrap() }
+        Self { home: tempfile::tempdir().unwrap(), logs: OnceLock::new() }
     }
 }
 
@@ -90,7 +92,7 @@ impl Local {
         place: &Place,
         at_least: usize,
     ) -> Vec<LogItem> {
-        let logs = FileLogs::open(&self.runs()).unwrap();
+        let logs = self.logs.get_or_init(|| FileLogs::open(&self.runs()).unwrap());
         let log = LogKey { execution, place: place.clone() };
         let (mut cursor, mut items) = (Seq(0), Vec::new());
         let mut bytes = 0;

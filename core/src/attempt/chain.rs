@@ -10,12 +10,15 @@ use crate::action::{
 use crate::id::ExecutionId;
 use crate::outcome::Outcome;
 use crate::process_store::Revision;
-use crate::record::{AttemptStatus, CommitPolicy, ExecutionRecord, Phase, Reason};
+use crate::record::{AttemptStatus, CommitPolicy, ExecutionRecord, NewExecution, Reason};
 use crate::vcs_worktree::GitStep;
 use crate::workspace::{Oid, Worktree};
 
 /// How often a commit whose execution was lost is tried.
 const COMMIT_TRIES: u32 = 2;
+
+/// How much is kept of what git and its hooks say.
+const GIT_LOG_BYTES: u64 = 64 << 20;
 
 impl State {
     /// Says whether an execution of the chain is not final or its work is being committed.
@@ -204,7 +207,7 @@ impl State {
         let like = self.attempt.committing.and_then(|id| self.executions.get(&id));
         let mut env = like.map(|tracked| tracked.record.options.env.clone()).unwrap_or_default();
         env.extend(step.env);
-        ExecutionRecord {
+        ExecutionRecord::queued(NewExecution {
             id,
             attempt: self.attempt.id,
             owner: self.attempt.owner.clone(),
@@ -225,32 +228,12 @@ impl State {
                     idle_ms: None,
                     grace_ms: turn.config.git_grace_ms,
                 },
-                log_cap_bytes: 64 << 20,
+                log_cap_bytes: GIT_LOG_BYTES,
             },
             repository_lock: Some(step.repository_lock),
             cwd: step.cwd,
-            phase: Phase::Queued,
-            place: None,
-            void_places: 0,
-            stop: None,
-            pid: None,
-            outcome: None,
-            exit: None,
-            message: None,
-            report: None,
-            before_head: None,
-            after_head: None,
-            committed: None,
-            log: None,
-            preview: None,
-            survivors: Vec::new(),
-            more_survivors: 0,
-            output_incomplete: false,
-            superseded_by: None,
-            created_at: turn.at,
-            started_at: None,
-            ended_at: None,
-        }
+            at: turn.at,
+        })
     }
 
     pub(super) fn answer_waiting(&mut self, turn: &mut Turn<'_>, reply: &Reply) {

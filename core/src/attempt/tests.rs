@@ -10,7 +10,7 @@ use crate::id::{AttemptId, NodeId, Nonce};
 use crate::locator::Locator;
 use crate::outcome::{CompletedBy, Exit, Lost, NotStarted, Outcome, StoppedBy};
 use crate::process_store::Record;
-use crate::record::{AttemptStatus, Claim, CommitPolicy, Reason};
+use crate::record::{AttemptStatus, Claim, CommitPolicy, NewAttempt, NewExecution, Reason};
 use crate::vcs_worktree::GitStep;
 use crate::workspace::{Oid, Workspace, Worktree};
 use proptest::prelude::*;
@@ -53,34 +53,23 @@ fn place(n: u128) -> Place {
 }
 
 fn attempt(workspace: Workspace, status: AttemptStatus) -> AttemptRecord {
-    AttemptRecord {
+    let mut record = AttemptRecord::new(NewAttempt {
         id: A,
-        task: None,
         title: "do it".into(),
         owner: None,
-        status,
-        reason: None,
         workspace,
         commit: CommitPolicy::Commit,
-        chain: None,
-        committing: None,
-        commit_message: None,
-        commit_tries: 0,
-        slot: false,
-        chain_stopped: false,
-        claim: None,
-        claimed_from: None,
-        head: None,
         node: NodeId(Uuid::nil()),
         host: HostId(Uuid::nil()),
         epoch: Epoch(1),
-        created_at: Timestamp(1),
-        removed_at: None,
-    }
+        at: Timestamp(1),
+    });
+    record.status = status;
+    record
 }
 
 fn execution(id: ExecutionId, run_reason: RunReason) -> ExecutionRecord {
-    ExecutionRecord {
+    ExecutionRecord::queued(NewExecution {
         id,
         attempt: A,
         owner: None,
@@ -101,28 +90,8 @@ fn execution(id: ExecutionId, run_reason: RunReason) -> ExecutionRecord {
         },
         repository_lock: None,
         cwd: Locator::new("/w"),
-        phase: Phase::Queued,
-        place: None,
-        void_places: 0,
-        stop: None,
-        pid: None,
-        outcome: None,
-        exit: None,
-        message: None,
-        report: None,
-        before_head: None,
-        after_head: None,
-        committed: None,
-        log: None,
-        preview: None,
-        survivors: Vec::new(),
-        more_survivors: 0,
-        output_incomplete: false,
-        superseded_by: None,
-        created_at: Timestamp(1),
-        started_at: None,
-        ended_at: None,
-    }
+        at: Timestamp(1),
+    })
 }
 
 fn key(execution: ExecutionId) -> RequestRecord {

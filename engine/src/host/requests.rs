@@ -11,7 +11,7 @@ use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::Locator;
 use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
 use windlass_core::record::{
-    AttemptRecord, AttemptStatus, ExecutionRecord, Phase, RequestRecord, request_id,
+    AttemptRecord, ExecutionRecord, NewAttempt, NewExecution, RequestRecord, request_id,
 };
 use windlass_core::time::Timestamp;
 
@@ -268,34 +268,17 @@ impl<R: Runtime> Host<R> {
     ) {
         let at = self.parts.runtime.now();
         let title = title(&request);
-        let status = match planned.workspace.worktree() {
-            Some(_) => AttemptStatus::Creating,
-            None => AttemptStatus::Ready,
-        };
-        let attempt = AttemptRecord {
+        let attempt = AttemptRecord::new(NewAttempt {
             id: found.attempt,
-            task: None,
             title,
             owner: caller.owner.clone(),
-            status,
-            reason: None,
             workspace: planned.workspace,
             commit: request.commit,
-            chain: None,
-            committing: None,
-            commit_message: None,
-            commit_tries: 0,
-            slot: false,
-            chain_stopped: false,
-            claim: None,
-            claimed_from: None,
-            head: None,
             node: self.parts.about.node,
             host: self.parts.about.host,
             epoch: self.lease.epoch,
-            created_at: at,
-            removed_at: None,
-        };
+            at,
+        });
         let slot = Slot::Chain(attempt.id);
         let admitted = match self.ask_for_slot(slot, attempt.id, &caller, &request.launch) {
             Ok(admitted) => admitted,
@@ -397,7 +380,7 @@ impl<R: Runtime> Host<R> {
             },
             log_cap_bytes: self.parts.config.log_cap_bytes,
         };
-        ExecutionRecord {
+        ExecutionRecord::queued(NewExecution {
             id,
             attempt: found.attempt,
             owner: caller.owner.clone(),
@@ -406,28 +389,8 @@ impl<R: Runtime> Host<R> {
             options,
             repository_lock: None,
             cwd,
-            phase: Phase::Queued,
-            place: None,
-            void_places: 0,
-            stop: None,
-            pid: None,
-            outcome: None,
-            exit: None,
-            message: None,
-            report: None,
-            before_head: None,
-            after_head: None,
-            committed: None,
-            log: None,
-            preview: None,
-            survivors: Vec::new(),
-            more_survivors: 0,
-            output_incomplete: false,
-            superseded_by: None,
-            created_at: at,
-            started_at: None,
-            ended_at: None,
-        }
+            at,
+        })
     }
 
     /// Feeds a request to a machine and remembers who waits for the reply.

@@ -37,6 +37,14 @@ fn run_detached(sandbox: &Sandbox, repo: &TempRepo, flags: &[&str], script: &str
     run_script(sandbox, repo, &flags, script).expect(0).text().trim().to_owned()
 }
 
+/// Starts something that runs for long; returns when it runs.
+fn run_until_ready(sandbox: &Sandbox, repo: &TempRepo) -> String {
+    let id = run_detached(sandbox, repo, &[], "echo ready; exec sleep 1000");
+    let mut follower = sandbox.start(["logs", "-f", &id]);
+    assert_eq!(follower.line().as_deref(), Some("ready"));
+    id
+}
+
 /// Reads everything about an attempt or execution.
 fn show(sandbox: &Sandbox, id: &str) -> Value {
     sandbox.run(["show", id, "--json"]).expect(0).json()

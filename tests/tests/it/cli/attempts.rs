@@ -6,7 +6,7 @@ use std::path::Path;
 use windlass_tests::isolated;
 use windlass_tests::repo::git_in;
 
-use super::{run_detached, run_script, schemas, with_repo};
+use super::{run_script, run_until_ready, schemas, with_repo};
 
 isolated! {
     fn attempts_are_listed_newest_first_with_what_became_of_their_branch() {
@@ -87,7 +87,7 @@ isolated! {
 
     fn a_worktree_in_use_is_removed_by_force_only() {
         let (sandbox, repo) = with_repo();
-        let id = run_detached(&sandbox, &repo, &[], "exec sleep 1000");
+        let id = run_until_ready(&sandbox, &repo);
         sandbox.run(["rm", "@last"]).expect(4);
         sandbox.run(["rm", "@last", "--force"]).expect(0);
         sandbox.run(["wait", &id]).expect(143);

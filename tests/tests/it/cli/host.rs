@@ -7,7 +7,7 @@ use windlass_tests::isolated;
 use windlass_tests::process::{PATIENCE, ended, open, signal};
 use windlass_tests::sandbox::Sandbox;
 
-use super::{run_detached, sandbox, schemas, show, with_repo};
+use super::{run_detached, run_until_ready, sandbox, schemas, show, with_repo};
 
 fn host_pid(sandbox: &Sandbox) -> u32 {
     let status = sandbox.run(["host", "status", "--json"]).expect(0).json();
@@ -56,7 +56,7 @@ isolated! {
 
     fn a_host_that_leaves_takes_nothing_along() {
         let (sandbox, repo) = with_repo();
-        let id = run_detached(&sandbox, &repo, &[], "exec sleep 1000");
+        let id = run_until_ready(&sandbox, &repo);
         let first = host_pid(&sandbox);
         let host = open(first).unwrap();
         sandbox.run(["host", "stop"]).expect(0);
@@ -68,7 +68,7 @@ isolated! {
 
     fn a_terminated_host_drains_and_takes_nothing_along() {
         let (sandbox, repo) = with_repo();
-        let id = run_detached(&sandbox, &repo, &[], "exec sleep 1000");
+        let id = run_until_ready(&sandbox, &repo);
         let host = open(host_pid(&sandbox)).unwrap();
         signal(&host, rustix::process::Signal::TERM).unwrap();
         assert!(ended(&host, PATIENCE).unwrap());
@@ -152,8 +152,18 @@ isolated! {
         let sandbox = sandbox();
         let ran = sandbox.run(["doctor", "--json"]).expect(0);
         ran.json_lines().iter().for_each(|check| schemas().assert("check.json", check));
+        sandbox.run(["ps"]).expect(0);
+        sandbox.run(["doctor"]).expect(0);
+        sandbox.run(["host", "stop"]).expect(0);
         fs::set_permissions(sandbox.data_dir(), fs::Permissions::from_mode(0o777)).unwrap();
-        sandbox.run(["doctor"]).expect(1);
+        let checks = sandbox.run(["doctor", "--json"]).expect(0).json_lines();
+        let directory = checks.iter().find(|check| check["name"] == "data directory").unwrap();
+        assert!(directory["status"] == "warning" && directory["hint"].is_string(), "{directory}");
+
+        let mut without_git = sandbox.command(["doctor", "--json"]);
+        let checks = windlass_tests::sandbox::run(without_git.env("PATH", sandbox.path())).expect(1).json_lines();
+        let git = checks.iter().find(|check| check["name"] == "git").unwrap();
+        assert!(git["status"] == "failed" && git["hint"].is_string(), "{git}");
     }
 
     fn settings_are_kept_and_checked() {

@@ -73,7 +73,8 @@ isolated! {
         run_script(&sandbox, &repo, &[], "echo apple; echo pear; echo apple tree >&2").expect(0);
         let logs = |flags: &[&str]| sandbox.run([&["logs", "@last"], flags].concat()).expect(0).text().to_owned();
         assert_eq!(logs(&["--stream", "stdout"]), "apple\npear\n");
-        assert_eq!(logs(&["--stream", "stderr"]), "apple tree\n");
+        let errors = sandbox.run(["logs", "@last", "--stream", "stderr"]).expect(0);
+        assert_eq!((errors.text(), errors.stderr.as_str()), ("", "apple tree\n"));
         assert_eq!(logs(&["--grep", "^ap+le$"]), "apple\n");
         assert_eq!(logs(&["--grep", "banana"]), "");
         sandbox.run(["logs", "@last", "--grep", "("]).expect(2);

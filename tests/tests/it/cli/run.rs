@@ -25,7 +25,7 @@ isolated! {
         let committed = execution["committed"].as_str().unwrap_or_else(|| panic!("{execution:#} {attempt:#}"));
         assert_eq!(git_in(repo.path(), ["show", &format!("{committed}:new")]), "hello");
         assert_eq!(execution["before_head"], head.as_str());
-        assert_eq!(execution["after_head"], committed);
+        assert_eq!(execution["after_head"], head.as_str(), "the command itself committed nothing");
         assert_eq!(repo.git(["rev-parse", "HEAD"]), head, "the user's branch moved");
         assert_eq!(repo.git(["status", "--porcelain"]), "", "the user's checkout is dirty");
     }
@@ -153,7 +153,7 @@ isolated! {
         let (sandbox, repo) = with_repo();
         let script = "i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); echo $i >&2; i=$((i+1)); done";
         let ran = run_script(&sandbox, &repo, &["--merge-streams"], script).expect(0);
-        let expected: String = (0..400).map(|i| format!("{i}\n")).collect();
+        let expected: String = (0..200).map(|i| format!("{i}\n")).collect();
         assert_eq!(ran.text(), expected);
     }
 

@@ -85,19 +85,19 @@ fn resolve(from: &str, link: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// No file knows on which machine it was written: neither the folders given nor anybody's home.
+/// No file knows on which machine it was written: neither the folders given nor what lies in anybody's home.
 pub(super) fn machine_paths(files: &[File], folders: &[String]) -> Vec<String> {
     // In two parts, or this file would name them.
-    let homes =
-        [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/Us", "ers/")].map(str::to_owned);
+    let homes = [concat!("/ho", "me/"), concat!("/Us", "ers/")];
     let mut complaints = Vec::new();
     for file in files {
         for (number, line) in file.text.lines().enumerate() {
-            if let Some(found) =
-                homes.iter().chain(folders).find(|folder| names_folder(line, folder))
-            {
+            let folder = folders.iter().find(|folder| !following(line, folder).is_empty());
+            let home =
+                homes.into_iter().find(|home| following(line, home).into_iter().any(is_in_a_home));
+            if let Some(found) = folder.map(String::as_str).or(home) {
                 complaints.push(format!(
-                    "{}:{}: names {found}, a folder of one machine",
+                    "{}:{}: names a folder of one machine in {found}",
                     file.path,
                     number + 1
                 ));
@@ -107,14 +107,19 @@ pub(super) fn machine_paths(files: &[File], folders: &[String]) -> Vec<String> {
     complaints
 }
 
-/// Says whether a line names the folder itself, and not one of the same name below another, nor somebody made up.
-fn names_folder(line: &str, folder: &str) -> bool {
-    line.match_indices(folder).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let name = line[at + folder.len()..].split(['/', '"', ' ']).next().unwrap_or_default();
+/// Returns what follows the folder where a line names it, and not one of the same name below another.
+fn following<'a>(line: &'a str, folder: &str) -> Vec<&'a str> {
+    let named = line.match_indices(folder).filter(|(at, _)| {
+        let before = line[..*at].chars().next_back();
         !before.is_some_and(|c| c.is_alphanumeric() || "_-.~}>/".contains(c))
-            && !MADE_UP.contains(&name)
-    })
+    });
+    named.map(|(at, _)| &line[at + folder.len()..]).collect()
+}
+
+/// Says whether what follows is a path in somebody's home, and not in that of somebody made up.
+fn is_in_a_home(rest: &str) -> bool {
+    let path = rest.split(['"', '\'', '`', ' ', ')']).next().unwrap_or_default();
+    path.split_once('/').is_some_and(|(name, below)| !below.is_empty() && !MADE_UP.contains(&name))
 }
 
 #[cfg(test)]
@@ -161,7 +166,8 @@ mod tests {
             machine_paths(&[File::new("a", text)], &["/srv/checkouts/".to_owned()]).len()
         };
         assert_eq!(line("see /srv/checkouts/windlass"), 1);
-        assert_eq!(line(concat!("cd /ho", "me/somebody")), 1);
+        assert_eq!(line(concat!("cd /ho", "me/somebody/project")), 1);
+        assert_eq!(line(concat!("cd /ho", "me/somebody")), 0);
         assert_eq!(line(concat!("cd /ho", "me/x/project")), 0);
         assert_eq!(line("chroot/srv/checkouts/x, $DIR/srv/checkouts-not"), 0);
     }
