@@ -55,12 +55,12 @@ pub(crate) fn list(query: &Query) -> Result<(String, SqliteArguments), sqlx::Err
     match walks(query, &states) {
         Walks::One(index) => building.walk(index, query, &states)?,
         Walks::Sorted(index) => {
-            building.push(" FROM (SELECT n, at, id");
+            building.push(" FROM (SELECT n FROM (SELECT n, at, id");
             building.walk(index, query, &states)?;
             building.first_of_walked(query)?;
         }
         Walks::EachState(index) => {
-            building.push(" FROM (");
+            building.push(" FROM (SELECT n FROM (");
             for (n, state) in states.iter().enumerate() {
                 building.push(if n == 0 { "" } else { " UNION ALL " });
                 building.push("SELECT * FROM (SELECT n, at, id");
@@ -161,11 +161,10 @@ impl Building {
 
     /// Takes the first of what was walked, and only then reads whole rows.
     fn first_of_walked(&mut self, query: &Query) -> Result<(), sqlx::Error> {
-        self.push(
-            ") AS walked CROSS JOIN records AS r ON r.n = walked.n \
-             ORDER BY walked.at DESC, walked.id DESC LIMIT ?",
-        );
-        self.bind(i64::from(query.limit) + 1)
+        self.push(") ORDER BY at DESC, id DESC LIMIT ?");
+        self.bind(i64::from(query.limit) + 1)?;
+        self.push(") AS walked CROSS JOIN records AS r ON r.n = walked.n");
+        Ok(())
     }
 
     fn suffix(&mut self, suffix: &str) -> Result<(), sqlx::Error> {
