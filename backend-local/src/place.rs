@@ -301,7 +301,16 @@ pub(crate) struct PlaceDir {
 /// The lock of a place, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct PlaceLock {
-    _file: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Drop for PlaceLock {
+    /// Gives it back at once. To close the descriptor is not enough: a child that is just being spawned has it too, until
+    /// it executes its program, and a shim that comes meanwhile would find its place taken.
+    fn drop(&mut self) {
+        // It is held, so this cannot fail; closing it follows anyway.
+        let _released = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl PlaceDir {
@@ -320,7 +329,7 @@ impl PlaceDir {
         // For reading: whoever waits for the place to change is not to wake itself by closing it.
         let file = self.open(LOCK, OFlags::RDONLY | OFlags::CREATE)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(PlaceLock { _file: file })),
+            Ok(()) => Ok(Some(PlaceLock { file })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }

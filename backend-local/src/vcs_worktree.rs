@@ -31,7 +31,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -97,9 +97,29 @@ impl GitOptions {
 /// Locators are absolute paths. One instance at a time owns a worktrees root.
 #[derive(Debug)]
 pub struct GitWorktrees {
-    inner: Arc<Inner>,
+    opening: Arc<Opening>,
     locks: RepositoryLocks,
     lock_wait: Duration,
+}
+
+/// What is open, or how to open it once there is a git.
+#[derive(Debug)]
+struct Opening {
+    options: GitOptions,
+    inner: Mutex<Option<Arc<Inner>>>,
+}
+
+impl Opening {
+    /// Returns what is open, and opens it if it is not. Blocking.
+    fn inner(&self) -> Result<Arc<Inner>, VcsWorktreeError> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inner) = &*inner {
+            return Ok(Arc::clone(inner));
+        }
+        let opened = Arc::new(Inner::open(self.options.clone())?);
+        *inner = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
 }
 
 /// What the blocking operations share.
@@ -113,18 +133,28 @@ struct Inner {
 }
 
 impl GitWorktrees {
-    /// Checks that git is there and makes the worktrees root.
+    /// Opens the backend: looks for git, makes the root, and sweeps what a dead process left to be swept.
+    ///
+    /// Without git it opens all the same: directories need none. Every use says [`VcsWorktreeError::NoGit`] until one is
+    /// there.
     ///
     /// # Errors
     ///
-    /// [`VcsWorktreeError::NoGit`] without a git of version 2.36 or newer; [`VcsWorktreeError::Backend`] if the root
-    /// cannot be made or the data directory's identity is no line.
+    /// A [`VcsWorktreeError::Backend`] when the root cannot be made or the data directory's identity is no line.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
     pub async fn open(options: GitOptions) -> Result<Arc<Self>, VcsWorktreeError> {
         let lock_wait = options.lock_wait;
-        let opened = tokio::task::spawn_blocking(move || Inner::open(options)).await;
-        let inner = opened.map_err(|error| BackendError::permanent(BACKEND, "open", error))??;
-        let locks = RepositoryLocks::default();
-        Ok(Arc::new(Self { inner: Arc::new(inner), locks, lock_wait }))
+        let opening = Arc::new(Opening { options, inner: Mutex::new(None) });
+        let first = Arc::clone(&opening);
+        let opened = tokio::task::spawn_blocking(move || first.inner().map(drop)).await;
+        match opened.map_err(|error| BackendError::permanent(BACKEND, "open", error))? {
+            Ok(()) | Err(VcsWorktreeError::NoGit { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Arc::new(Self { opening, locks: RepositoryLocks::default(), lock_wait }))
     }
 
     /// The one door to the blocking pool; dropping the future kills the git that runs.
@@ -147,8 +177,8 @@ impl GitWorktrees {
         if let Some(lock) = lock {
             cancel = cancel.under(lock);
         }
-        let inner = Arc::clone(&self.inner);
-        let done = tokio::task::spawn_blocking(move || work(&inner, &cancel)).await;
+        let opening = Arc::clone(&self.opening);
+        let done = tokio::task::spawn_blocking(move || work(&*opening.inner()?, &cancel)).await;
         drop(interest);
         done.map_err(|error| BackendError::permanent(BACKEND, op, error))?
     }

@@ -316,14 +316,27 @@ impl State {
         if tracked.record.phase >= Phase::Ended {
             return;
         }
+        tracked.record.log = Some(LogSummary::default());
+        tracked.record.after_head.clone_from(&tracked.record.before_head);
+        self.end_without_evidence(turn, id, outcome, message);
+    }
+
+    /// Ends an execution as final without a report of its end. An outcome that is known stays.
+    pub(super) fn end_without_evidence(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ExecutionId,
+        outcome: Outcome,
+        message: Option<String>,
+    ) {
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
         tracked.step = ExecutionStep::Done;
         let record = &mut tracked.record;
         record.phase = Phase::Final;
-        record.outcome = Some(outcome);
+        record.outcome.get_or_insert(outcome);
         record.message = message;
-        record.ended_at = Some(turn.at);
-        record.log = Some(LogSummary::default());
-        record.after_head.clone_from(&record.before_head);
+        record.ended_at.get_or_insert(turn.at);
+        record.pid = None;
         turn.touch(id);
         self.after_final(turn, id);
     }

@@ -3,7 +3,7 @@
 use super::{ExecutionStep, Operation, State, Tracked, Turn};
 use crate::container_service::Adoption;
 use crate::id::ExecutionId;
-use crate::outcome::{NotStarted, Outcome};
+use crate::outcome::{Lost, NotStarted, Outcome};
 use crate::record::{AttemptStatus, Phase};
 
 impl State {
@@ -105,6 +105,13 @@ impl State {
         let bound = self.attempt.chain_stopped && self.attempt.chain == Some(id);
         let workspace = self.attempt.workspace.clone();
         let Some(tracked) = self.executions.get_mut(&id) else { return };
+        if tracked.record.phase > Phase::Starting || tracked.record.started_at.is_some() {
+            // It was seen running: what says that it never did is damaged, and damage is no permission to start.
+            let outcome = Outcome::Lost { reason: Lost::EvidenceDamaged };
+            let message = "it ran, and its evidence says that it did not".to_owned();
+            self.end_without_evidence(turn, id, outcome, Some(message));
+            return;
+        }
         tracked.record.void_places += 1;
         if let Some(stop) = tracked.record.stop {
             let outcome = match stop.cause {

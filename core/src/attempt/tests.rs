@@ -454,6 +454,17 @@ fn what_never_ran_is_launched_again_in_a_new_place_but_not_for_ever() {
 }
 
 #[test]
+fn evidence_that_denies_what_was_seen_is_damaged_and_no_permission_to_start() {
+    let (state, _) = feed(ready(), running());
+    let (state, _) = recover(&state);
+    let never = fact(Fact::Adopted { execution: X, adoption: Adoption::NeverRan });
+    let (_, effects) = feed(state, [never]);
+    let outcome = Outcome::Lost { reason: Lost::EvidenceDamaged };
+    assert_eq!(written(&effects, X).outcome, Some(outcome));
+    assert_eq!(words(&effects), ["+", "ReleaseSlot"]);
+}
+
+#[test]
 fn a_mute_supervisor_is_asked_again_later_and_nothing_is_ended_for_it() {
     let (state, _) = feed(ready(), running());
     let (state, _) = recover(&state);
@@ -528,6 +539,20 @@ fn a_removal_claims_the_workspace_and_admits_nothing_more() {
     let stopped = Outcome::Stopped { by: StoppedBy::Host };
     let (state, effects) = feed(state, [exited(X, stopped), finished(X, stopped, "0")]);
     assert_eq!(words(&effects), ["+", "ReleaseSlot", "RemoveWorktree"]);
+    let (state, effects) = feed(state, [fact(Fact::WorktreeRemoved)]);
+    assert_eq!(words(&effects), ["+", "Removed"]);
+    assert!(state.is_idle());
+}
+
+#[test]
+fn a_forced_removal_waits_for_a_worktree_that_is_being_made() {
+    let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Creating));
+    let (state, effects) = feed(state, [run(), ask(Request::Remove { force: false })]);
+    assert_eq!(words(&effects), ["Refused"]);
+    let (state, effects) = feed(state, [ask(Request::Remove { force: true })]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot"]);
+    let (state, effects) = feed(state, [fact(Fact::WorktreeCreated { head: oid("0") })]);
+    assert_eq!(words(&effects), ["+", "RemoveWorktree"]);
     let (state, effects) = feed(state, [fact(Fact::WorktreeRemoved)]);
     assert_eq!(words(&effects), ["+", "Removed"]);
     assert!(state.is_idle());

@@ -41,9 +41,13 @@ impl State {
             return;
         }
         self.workspace_step = WorkspaceStep::Idle;
-        self.attempt.status = AttemptStatus::Ready;
         self.attempt.head = Some(head);
         turn.attempt_changed = true;
+        if self.attempt.status == AttemptStatus::Removing {
+            self.go_on_removing(turn);
+            return;
+        }
+        self.attempt.status = AttemptStatus::Ready;
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
             self.begin_prepare(turn, id);
         }
@@ -54,6 +58,11 @@ impl State {
             return;
         }
         self.workspace_step = WorkspaceStep::Idle;
+        if self.attempt.status == AttemptStatus::Removing {
+            // Nothing was made, or something half made: the removal looks.
+            self.go_on_removing(turn);
+            return;
+        }
         self.attempt.status = AttemptStatus::Failed;
         turn.attempt_changed = true;
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
@@ -67,20 +76,21 @@ impl State {
         match self.attempt.status {
             AttemptStatus::Removed => turn.reply(request, Reply::Removed),
             AttemptStatus::Removing => self.waiting.push(request),
-            AttemptStatus::Creating => {
-                turn.refuse(request, RefusalCode::Busy, "its worktree is being made");
-            }
-            AttemptStatus::Ready
+            AttemptStatus::Creating
+            | AttemptStatus::Ready
             | AttemptStatus::Running
             | AttemptStatus::Committing
             | AttemptStatus::Held
             | AttemptStatus::Parked
             | AttemptStatus::Finished
             | AttemptStatus::Failed => {
-                let busy = self.executions().next().is_some() || self.chain_is_active();
+                let creating = self.attempt.status == AttemptStatus::Creating;
+                let active = self.executions().next().is_some() || self.chain_is_active();
+                let busy = creating || active;
                 if busy && !force {
                     let what = match self.executions().next() {
                         Some(record) => format!("execution {} has not ended", record.id.short()),
+                        None if creating => "its worktree is being made".to_owned(),
                         None => "its work is being committed".to_owned(),
                     };
                     turn.refuse(request, RefusalCode::Busy, what);
@@ -144,9 +154,10 @@ impl State {
         self.workspace_step = WorkspaceStep::Idle;
         let status = self.attempt.claimed_from.take().unwrap_or(AttemptStatus::Held);
         self.attempt.status = match status {
-            AttemptStatus::Running | AttemptStatus::Committing => AttemptStatus::Held,
-            AttemptStatus::Creating
-            | AttemptStatus::Ready
+            AttemptStatus::Creating | AttemptStatus::Running | AttemptStatus::Committing => {
+                AttemptStatus::Held
+            }
+            AttemptStatus::Ready
             | AttemptStatus::Held
             | AttemptStatus::Parked
             | AttemptStatus::Finished

@@ -1,6 +1,6 @@
 //! Waiting for executions: told by the loop of each durable write, never by polling.
 
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
 use futures::{SinkExt as _, StreamExt as _};
 use windlass_core::id::ExecutionId;
 use windlass_core::process_store::{Kind, Record, RecordKey};
@@ -88,11 +88,14 @@ impl Handle {
         Ok(record)
     }
 
-    /// Subscribes to the durable writes of one record, from now on.
+    /// Subscribes to the durable writes of one record. Returns when the loop has it: what is read after that misses nothing.
     async fn watch(&self, key: RecordKey) -> Result<mpsc::UnboundedReceiver<Record>, EngineError> {
         let (watcher, changes) = mpsc::unbounded();
         let mut commands = self.commands.clone();
-        commands.send(Command::Watch { key, watcher }).await.map_err(|_| EngineError::Closing)?;
+        let (armed, is_armed) = oneshot::channel();
+        let command = Command::Watch { key, watcher, armed };
+        commands.send(command).await.map_err(|_| EngineError::Closing)?;
+        is_armed.await.map_err(|_| EngineError::Closing)?;
         Ok(changes)
     }
 }

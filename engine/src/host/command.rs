@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Watch {
         key: RecordKey,
         watcher: mpsc::UnboundedSender<Record>,
+        armed: oneshot::Sender<()>,
     },
     AwaitChange {
         after: ChangeNumber,

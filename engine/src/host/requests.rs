@@ -28,8 +28,9 @@ use crate::runtime::Runtime;
 impl<R: Runtime> Host<R> {
     pub(super) fn on_command(&mut self, command: Command) {
         match command {
-            Command::Watch { key, watcher } => {
+            Command::Watch { key, watcher, armed } => {
                 self.on_watch(key, watcher);
+                let _gone = armed.send(());
                 return;
             }
             Command::AwaitChange { after, answer } => {
