@@ -29,6 +29,9 @@ pub(crate) const MARK: &str = "WINDLASS_EXECUTION_ID";
 /// How long a killed process may take to be gone before it is named a survivor.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How many looks that find nothing are not believed yet: a process in the midst of an exec has no environment.
+const EMPTY_LOOKS: u32 = 2;
+
 /// The most survivors that are named; the rest is counted.
 const NAMED_SURVIVORS: usize = 16;
 
@@ -90,13 +93,18 @@ async fn kill_all(target: &Target) -> Survivors {
     let deadline = Instant::now() + KILL_PATIENCE;
     let mut left: BTreeMap<(u32, u64), Survivor> = BTreeMap::new();
     let mut found_any = false;
+    let mut empty_looks = 0;
     loop {
         let mut members = find(target).await;
         members.retain(|member| !left.contains_key(&(member.stat.pid, member.stat.start_ticks)));
+        if members.is_empty() && empty_looks < EMPTY_LOOKS {
+            empty_looks += 1;
+            continue;
+        }
         if members.is_empty() || (Instant::now() >= deadline && left.len() > NAMED_SURVIVORS) {
             break;
         }
-        found_any = true;
+        (found_any, empty_looks) = (true, 0);
         let signalled = signal_all(members, Signal::KILL);
         let unkillable = wait_all(signalled.reached, deadline).await;
         for (stats, reason) in [

@@ -474,20 +474,27 @@ async fn an_unborn_head_is_said() {
 }
 
 #[tokio::test]
-async fn without_a_git_there_is_an_error() {
+async fn without_a_git_every_use_is_an_error_until_there_is_one() {
     let place = GitPlace::default();
+    let repo = place.repository();
     let old = place.home().join("old");
     fs::write(&old, "#!/bin/sh\necho git version 2.35.9\n").unwrap();
     fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
     for (program, said) in [
         (PathBuf::from("no-such-git"), "not found"),
         (place.home().join("missing"), "does not run"),
-        (old, "2.36"),
+        (old.clone(), "2.36"),
     ] {
-        let refused = GitWorktrees::open(GitOptions { program, ..place.options("data") }).await;
+        let options = GitOptions { program, ..place.options("data") };
+        let vcs = GitWorktrees::open(options).await.unwrap();
+        let refused = place.worktree(&*vcs, &repo, 1).await;
         let Err(VcsWorktreeError::NoGit { detail }) = refused else { panic!("{refused:?}") };
         assert!(detail.contains(said), "{detail}");
     }
+    let options = GitOptions { program: old.clone(), ..place.options("data") };
+    let vcs = GitWorktrees::open(options).await.unwrap();
+    fs::write(&old, "#!/bin/sh\nexec git \"$@\"\n").unwrap();
+    place.worktree(&*vcs, &repo, 1).await.unwrap();
 }
 
 #[tokio::test]
