@@ -5,6 +5,7 @@
 mod attached;
 mod connection;
 mod container_service;
+mod data_directory;
 mod evidence;
 mod follow;
 mod group;
@@ -23,5 +24,6 @@ mod sweep;
 mod vcs_worktree;
 
 pub use container_service::{LocalContainers, LocalOptions, Provenance, ShimChoice};
+pub use data_directory::{DataDirectory, DataDirectoryError};
 pub use log_store::FileLogs;
 pub use vcs_worktree::{GitOptions, GitWorktrees};

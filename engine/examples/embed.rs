@@ -1,12 +1,12 @@
-//! Runs a command in a new worktree of the repository given as argument; without one, in a plain directory.
+//! Runs a command in a new worktree of the repository given as argument, and lets `windlass --data-dir DIR ps` see it.
 
-use std::{env, error::Error, io::Write as _, os::unix::ffi::OsStrExt as _, time::Duration};
+use std::{env, error::Error, io::Write as _, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc};
 
-use windlass::core::{id::NodeId, locator::Locator, log_store, record::CommitPolicy};
+use windlass::api::lock::{HostLock, LOCK_FILE};
+use windlass::core::{locator::Locator, log_store, record::CommitPolicy};
 use windlass::request::{Caller, LaunchRequest, RunRequest, WorkspaceRequest};
-use windlass::{Backends, Builder, Config};
-use windlass_local::{FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions};
-use windlass_local::{Provenance, ShimChoice};
+use windlass::{Backends, Builder, Config, api};
+use windlass_local::{DataDirectory, ShimChoice};
 use windlass_sqlite::{SqliteOptions, SqliteStore};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -15,33 +15,31 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let data = tempfile::tempdir()?; // A program keeps its own: what still runs is found again by it.
-    let runs_dir = data.path().join("runs");
-    let git = GitOptions::new("example", data.path().join("worktrees"), env::vars_os());
-    let backends = Backends {
-        logs: FileLogs::open(&runs_dir)?,
-        containers: LocalContainers::open(LocalOptions {
-            runs_dir,
-            shim: ShimChoice::Hook,
-            disk_floor_bytes: 1 << 30,
-            orphan_grace: Duration::from_secs(5),
-            provenance: Provenance::InPlace,
-        })?,
-        store: SqliteStore::open(data.path().join("db"), SqliteOptions::default()).await?,
-        worktrees: GitWorktrees::open(git).await?,
+    let arguments: Vec<_> = env::args_os().collect();
+    let [_, repo, dir] = arguments.as_slice() else {
+        return Err("REPOSITORY DATA_DIRECTORY".into());
     };
-    let node = NodeId(uuid::Uuid::from_u128(1)); // Names this machine in the records, the same at each start.
-    let engine = Builder::new(backends, Config::standard(), node).start_on_tokio().await?;
+    std::fs::create_dir_all(dir)?;
+    let lock = HostLock::try_take(&Path::new(dir).join(LOCK_FILE))?;
+    let _lock = lock.ok_or("another host has this directory")?;
+    let data =
+        DataDirectory::open(dir, ShimChoice::Hook, env::vars_os().collect::<Vec<_>>()).await?;
+    let store =
+        SqliteStore::open(data.path().join("windlass.db"), SqliteOptions::default()).await?;
+    let (containers, logs, worktrees) =
+        (Arc::clone(&data.containers), Arc::clone(&data.logs), Arc::clone(&data.worktrees));
+    let backends = Backends { containers, store, logs, worktrees };
+    let engine = Builder::new(backends, Config::standard(), data.node).start_on_tokio().await?;
+    let (served, path) = (engine.clone(), data.path().to_owned());
+    tokio::spawn(
+        async move { api::server::serve_embedded(served, &path, std::process::id()).await },
+    );
 
-    let locator = |path: &std::ffi::OsStr| Locator::new(path.as_bytes());
-    let workspace = match env::args_os().nth(1) {
-        Some(repo) => WorkspaceRequest::Worktree { repo: locator(&repo), base: None, branch: None },
-        None => WorkspaceRequest::Directory { path: locator(data.path().as_os_str()) },
-    };
+    let repo = Locator::new(repo.as_bytes());
+    let workspace = WorkspaceRequest::Worktree { repo, base: None, branch: None };
     let launch = LaunchRequest::command(["/bin/sh", "-c", "echo hello > greeting; cat greeting"]);
     let request = RunRequest { workspace, title: None, commit: CommitPolicy::Commit, launch };
     let (me, id) = (Caller::default(), engine.run(Caller::default(), request).await?.execution);
-
     let ended = engine.settled(&me, id).await?;
     let from = log_store::From::After(log_store::Seq(0));
     let options = log_store::ReadOptions { from, max_items: 1_000, max_bytes: 1 << 20 };
@@ -51,5 +49,5 @@ async fn run() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("{:?}, committed: {:?}", ended.outcome, ended.committed);
-    Ok(())
+    Ok(()) // Dropping the handle detaches: what still runs goes on, and the next start finds it.
 }

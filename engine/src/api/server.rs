@@ -1,6 +1,7 @@
 //! Serves the API on a Unix socket, to processes of the same user only.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -73,6 +74,32 @@ pub async fn serve(
             let _gone = ended.wait_for(|&is_closing| is_closing).await;
         })
         .await
+}
+
+/// Serves in a data directory as an embedding program does: the command line finds the host by the socket there, and may
+/// not ask it to leave. Returns when the listener fails; dropping it ends the service.
+///
+/// The caller holds the directory's lock; `pid` is its process number.
+///
+/// # Errors
+///
+/// The system's.
+///
+/// # Cancel safety
+///
+/// As [`serve`].
+pub async fn serve_embedded(handle: Handle, directory: &Path, pid: u32) -> io::Result<()> {
+    let (_open, closing) = watch::channel(false);
+    let (clients, _counted) = watch::channel(0);
+    let options = ServeOptions {
+        kind: HostKind::Embedded,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid,
+        stop: None,
+        clients,
+        closing,
+    };
+    serve(handle, super::socket::bind(&directory.join(super::lock::SOCKET_FILE))?, options).await
 }
 
 /// Refuses clients that speak another version, and tells all of them ours.

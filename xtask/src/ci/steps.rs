@@ -1,8 +1,10 @@
 //! The steps.
 
+use std::process::Command;
+
 use super::{Done, Step, alone, output};
-use crate::cargo::cargo;
-use crate::failure::Failure;
+use crate::cargo::{cargo, target};
+use crate::failure::{Doing as _, Failure};
 
 pub(super) const ALL: &[Step] = &[
     Step {
@@ -32,7 +34,7 @@ pub(super) const ALL: &[Step] = &[
     Step {
         name: "embed",
         about: "the example of the README runs",
-        hint: "run `cargo run -p windlass --example embed` and read what it says",
+        hint: "run `cargo run -p windlass --example embed REPOSITORY DATA_DIRECTORY` and read what it says",
         run: embed,
     },
     Step {
@@ -80,16 +82,24 @@ fn doc() -> Result<Done, Failure> {
     )
 }
 
+/// Runs the example on a small repository, in a folder that goes afterwards.
 fn embed() -> Result<Done, Failure> {
-    output::require(cargo().args([
-        "run",
-        "--locked",
-        "--quiet",
-        "-p",
-        "windlass",
-        "--example",
-        "embed",
-    ]))
+    let dir = target().join(format!("embed-{}", std::process::id()));
+    let repo = dir.join("repo");
+    std::fs::create_dir_all(&repo).doing("make a folder for the example")?;
+    let git = |arguments: &[&str]| {
+        let user = ["-c", "user.name=Example", "-c", "user.email=example@localhost"];
+        output::require(Command::new("git").arg("-C").arg(&repo).args(user).args(arguments))
+    };
+    let run = || {
+        git(&["init", "--quiet"])?;
+        git(&["commit", "--quiet", "--allow-empty", "--message", "first"])?;
+        let example = ["run", "--locked", "--quiet", "-p", "windlass", "--example", "embed", "--"];
+        output::require(cargo().args(example).arg(&repo).arg(dir.join("data")))
+    };
+    let done = run();
+    std::fs::remove_dir_all(&dir).doing("remove the example's folder")?;
+    done
 }
 
 fn bench() -> Result<Done, Failure> {

@@ -82,9 +82,11 @@ isolated! {
         std::os::unix::fs::symlink("/bin/sh", bin.join("sh")).unwrap();
         let mut command = sandbox.command(["--json", "run", "--", "true"]);
         command.current_dir(repo.path()).env("PATH", &bin);
-        let ran: Ran = windlass_tests::sandbox::run(&mut command).expect(121);
+        let ran: Ran = windlass_tests::sandbox::run(&mut command).expect(122);
         assert!(ran.error()["error"]["message"].as_str().unwrap().contains("git was not found"), "{}", ran.stderr);
         no_attempt(&sandbox);
+        // A directory needs no git.
+        sandbox.run(["run", "--dir", sandbox.path().to_str().unwrap(), "--", "/bin/sh", "-c", "exit 0"]).expect(0);
     }
 
     fn a_data_directory_of_a_newer_version() {
