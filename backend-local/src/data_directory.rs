@@ -20,7 +20,8 @@ use windlass_core::log_store::LogStoreError;
 use windlass_core::vcs_worktree::VcsWorktreeError;
 
 use crate::{
-    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, Provenance, ShimChoice,
+    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles, Provenance,
+    ShimChoice,
 };
 
 /// What names this machine in the records.
@@ -92,6 +93,8 @@ impl DataDirectory {
             disk_floor_bytes: 1 << 30,
             orphan_grace: Duration::from_secs(5),
             provenance: Provenance::InPlace,
+            // An embedding program's limit is its own business.
+            open_files: OpenFiles::Keep,
         })?;
         let git = GitOptions::new(node.to_string(), path.join("worktrees"), env);
         let worktrees = GitWorktrees::open(git).await?;

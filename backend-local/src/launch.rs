@@ -20,9 +20,11 @@ use windlass_core::shim::message::Launch;
 use crate::connection::Connection;
 use crate::evidence::Start;
 use crate::identity::Pidfd;
+use crate::kernel::register;
 use crate::node::Node;
+use crate::open_files;
 use crate::place::STDERR;
-use crate::sweep::{self, MARK};
+use crate::sweep::MARK;
 
 /// The most of what a shim said that a message repeats.
 const SAID_BYTES: usize = 1024;
@@ -73,14 +75,18 @@ fn spawn_now(
     let child = command.spawn()?;
     // Nobody else waits for it, so its number is its own until it is reaped.
     let pidfd = Pidfd::open(child.id())?;
+    if let Some(limit) = &node.open_files {
+        open_files::limit(child.id(), limit);
+    }
     tokio::spawn(reap(pidfd));
     Ok(ours.into())
 }
 
 /// Waits for a shim to end and takes its status, which nobody needs.
 async fn reap(shim: Pidfd) {
-    let Ok(watched) = shim.try_clone() else { return };
-    if sweep::gone(watched.into_fd()).await.is_ok() {
+    if let Ok(shim) = register(shim.into_fd())
+        && shim.readable().await.is_ok()
+    {
         // Somebody may have reaped it for us.
         let _ = rustix::process::waitid(WaitId::PidFd(shim.as_fd()), WaitIdOptions::EXITED);
     }

@@ -145,25 +145,20 @@ impl LogStore for FileLogs {
             let (files, log) = (self.files.clone(), log.clone());
             async move { files.read_page(&log, options).await.ok() }.boxed().shared()
         });
-        if let Some(SharedPage { page, full, .. }) = joined.reading.clone().await {
-            let current = joined.fresh || full || page.end;
-            if current || !self.files.run("read", log, Log::is_sealed).await? {
-                return Ok(page);
-            }
-            // The log ended since it was read, perhaps with this page.
-            self.files.recent.drop_page(id);
+        match joined.reading.clone().await {
+            // One that others began before us may not have what was written since, unless it was full even so.
+            Some(shared) if joined.fresh || shared.full => Ok(shared.page),
+            // Or it could not be read, and the error is for each to see.
+            Some(_) | None => Ok(self.files.read_page(log, options).await?.page),
         }
-        // Or it could not be read, and the error is for each to see.
-        Ok(self.files.read_page(log, options).await?.page)
     }
 
     async fn grown(&self, log: &LogKey, after: Seq) -> Result<(), LogStoreError> {
         let mut follower = self.follow(log).await?;
+        let probe = ReadOptions { from: From::After(after), max_items: 1, max_bytes: 1 };
         loop {
-            let from = From::After(after);
-            // A page of the size that readers take, so that they find it read.
-            let page =
-                self.read(log, ReadOptions { from, max_items: 256, max_bytes: 1 << 20 }).await?;
+            // Begun after the watch was set or told of a change: what comes later wakes us again.
+            let page = self.files.read_page(log, probe).await?.page;
             if page.next > after || page.end {
                 return Ok(());
             }

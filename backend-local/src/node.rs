@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::process::Rlimit;
 use windlass_core::time::Timestamp;
 
 use crate::follow::{Follow, Follower};
 use crate::identity::Here;
+use crate::open_files::OpenFiles;
 use crate::place::Runs;
 use crate::shim_program::{ShimChoice, ShimProgram};
 
@@ -26,6 +28,8 @@ pub struct LocalOptions {
     pub orphan_grace: Duration,
     /// Whether the data directory is where it was.
     pub provenance: Provenance,
+    /// What is done about this process's limit of open files; a live execution takes three.
+    pub open_files: OpenFiles,
 }
 
 /// Whether a data directory is where it was when its places were made.
@@ -46,6 +50,8 @@ pub(crate) struct Node {
     /// Opened when it is needed first: a user has few inotify instances.
     follow: OnceLock<Follow>,
     pub(crate) options: LocalOptions,
+    /// The limit of open files that shims get, if it is not ours.
+    pub(crate) open_files: Option<Rlimit>,
 }
 
 impl Node {
@@ -54,8 +60,9 @@ impl Node {
         let runs = Runs::open(&options.runs_dir)?;
         runs.remove_discarded()?;
         let shim = ShimProgram::open(&options.shim)?;
-        let follow = OnceLock::new();
-        Ok(Arc::new(Self { here: Here::read(), runs, shim, follow, options }))
+        let open_files = options.open_files.apply();
+        let (here, follow) = (Here::read(), OnceLock::new());
+        Ok(Arc::new(Self { here, runs, shim, follow, options, open_files }))
     }
 
     /// Follows a directory.

@@ -31,7 +31,7 @@ pub(crate) struct PageId {
 #[derive(Clone, Debug)]
 pub(crate) struct SharedPage {
     pub(crate) page: LogPage,
-    /// A limit ended it, so that it is as it is for ever; else it may turn out to be the end.
+    /// A limit ended it, so that it is as it is for ever.
     pub(crate) full: bool,
     /// The bytes that it keeps in memory.
     pub(crate) held: u64,
@@ -98,13 +98,6 @@ impl Recent {
         Joined { reading: reading.clone(), recent: self, id, fresh }
     }
 
-    /// Lets go of a page, so that it is read again.
-    pub(crate) fn drop_page(&self, id: PageId) {
-        let mut inner = self.lock();
-        inner.pages.remove(&id);
-        inner.unkeep(id);
-    }
-
     /// Lets go of all that is remembered of a log.
     pub(crate) fn forget(&self, log: LogId) {
         let mut inner = self.lock();
@@ -118,21 +111,14 @@ impl Recent {
 }
 
 impl Inner {
-    fn unkeep(&mut self, id: PageId) {
-        if self.kept.remove(&id) {
-            self.page_order.retain(|(kept, _)| *kept != id);
-            self.held = self.page_order.iter().map(|(_, held)| held).sum();
-        }
-    }
-
-    /// Keeps a page that was read, within bounds: what is in it never changes. An empty one may be filled later, and one
-    /// that nobody reads any more is nothing to keep.
+    /// Keeps a full page that was read, within bounds: it never changes. Another one may grow, and one that nobody reads
+    /// any more is nothing to keep.
     fn settle(&mut self, id: PageId, reading: &Reading) {
         if !self.pages.get(&id).is_some_and(|there| there.ptr_eq(reading)) {
             return;
         }
         let held = match reading.peek() {
-            Some(Some(shared)) if !shared.page.items.is_empty() => shared.held,
+            Some(Some(shared)) if shared.full => shared.held,
             Some(_) => {
                 self.pages.remove(&id);
                 return;

@@ -1,5 +1,7 @@
 //! Input to running executions: recorded before it is sent, so that a repeated message is written once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use windlass_core::driver::Ports;
 use windlass_core::id::Epoch;
 use windlass_core::input::{Input, InputError, InputMessage};
@@ -12,7 +14,7 @@ use crate::request::{Caller, InputRequest};
 pub(crate) async fn send(
     ports: &Ports,
     input: Option<&dyn Input>,
-    epoch: Epoch,
+    epoch: &AtomicU64,
     caller: &Caller,
     request: InputRequest,
 ) -> Result<(), EngineError> {
@@ -27,6 +29,7 @@ pub(crate) async fn send(
     };
     let mut position = 0;
     loop {
+        let held = Epoch(epoch.load(Ordering::Acquire));
         let message = InputMessage {
             key: request.key,
             position,
@@ -34,10 +37,12 @@ pub(crate) async fn send(
             secret: request.secret,
             close: request.close,
         };
-        match input.send(id, &place, message, epoch).await {
+        match input.send(id, &place, message, held).await {
             Ok(()) => return Ok(()),
             // The shim numbers what it took; the key, not the position, tells messages apart.
             Err(InputError::NotNext { next, .. }) if next != position => position = next,
+            // The loop of this very host has started over with a higher epoch meanwhile.
+            Err(InputError::Superseded { .. }) if epoch.load(Ordering::Acquire) > held.0 => {}
             Err(InputError::Superseded { .. }) => return Err(EngineError::Superseded),
             Err(InputError::Backend(error)) => return Err(error.into()),
             Err(error @ InputError::Full { .. }) => {

@@ -178,6 +178,23 @@ async fn watches_last_as_long_as_their_followers() {
 }
 
 #[tokio::test]
+async fn a_read_that_was_begun_before_hides_nothing_and_holds_nobody_up() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    let logs = place.logs();
+    for seq in 31..=80 {
+        // Begun, and not looked after any more: whoever wants the same page does not depend on it.
+        let mut begun = Box::pin(logs.page_after(&log, Seq(seq - 1)));
+        if let std::task::Poll::Ready(page) = futures::poll!(begun.as_mut()) {
+            assert_eq!(page.unwrap().next, Seq(seq - 1));
+        }
+        place.with(&log, |writer| writer.write(&lines(seq, seq)[0]));
+        assert_eq!(logs.page_after(&log, Seq(seq - 1)).await.unwrap().next, Seq(seq));
+        logs.grown(&log, Seq(seq - 1)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_capped_log_of_a_real_shim_keeps_head_and_tail() {
     let local = Local::default();
     let service = local.open();

@@ -3,20 +3,21 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
 use windlass_conformance::container_service::{ContainerServicePlace as _, Script};
 use windlass_conformance::script::{fresh_execution, fresh_nonce};
 use windlass_core::container_service::{Adoption, ContainerService as _, LaunchSpec, Launched};
 use windlass_core::id::Epoch;
 use windlass_core::locator::{Locator, OsBytes};
 use windlass_core::outcome::Outcome;
-use windlass_local::{LocalContainers, LocalOptions};
+use windlass_local::{LocalContainers, LocalOptions, OpenFiles};
 
 use crate::adoption::Run;
 use crate::place::{Local, marked};
@@ -84,6 +85,36 @@ async fn the_command_gets_its_environment_and_the_shim_none() {
     }
     run.stop(&service, Duration::ZERO).await;
     run.finished(&service).await;
+}
+
+#[test]
+fn commands_get_the_limit_of_open_files_that_was_there_before() {
+    // In a process of its own: a limit is the process's.
+    let test = "launch::raising_the_limit_of_open_files";
+    let mut lowered = Command::new("sh");
+    lowered.args(["-c", "ulimit -S -n 300 && exec \"$0\" --exact \"$1\" --nocapture"]);
+    lowered.arg(std::env::current_exe().unwrap()).arg(test).env("WINDLASS_TEST_LOWERED", "1");
+    assert!(lowered.status().unwrap().success());
+}
+
+#[tokio::test]
+async fn raising_the_limit_of_open_files() {
+    let local = Local::default();
+    let lowered = std::env::var_os("WINDLASS_TEST_LOWERED").is_some();
+    let before = getrlimit(Resource::Nofile);
+    let open_files = if lowered { OpenFiles::Raise } else { OpenFiles::Keep };
+    let options = LocalOptions { open_files, ..local.options() };
+    let service = LocalContainers::open(options).unwrap();
+    let now = getrlimit(Resource::Nofile);
+    assert_eq!(now.current, if lowered { before.maximum } else { before.current });
+    let execution = fresh_execution();
+    let place = service.prepare(execution, fresh_nonce()).await.unwrap();
+    let spec = LaunchSpec { execution, ..local.shell("ulimit -S -n", &[]) };
+    service.launch(&place, spec, Epoch(1)).await.unwrap();
+    service.finished(execution, &place).await.unwrap();
+    let said = local.output(execution, &place, usize::MAX).await;
+    let expected = before.current.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    assert_eq!(String::from_utf8(said).unwrap().trim(), expected);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use windlass_core::id::ExecutionId;
 use windlass_core::locator::{Locator, OsBytes};
 use windlass_core::log_store::{LogItem, LogKey, LogStore as _, LogStoreExt as _, Seq, Stream};
 use windlass_core::shim::journal::{self, Journal};
-use windlass_local::{FileLogs, LocalContainers, LocalOptions, Provenance, ShimChoice};
+use windlass_local::{FileLogs, LocalContainers, LocalOptions, OpenFiles, Provenance, ShimChoice};
 
 /// The longest that a script runs when a test fails to stop it.
 const FOREVER: &str = "600";
@@ -55,6 +55,7 @@ impl Local {
             disk_floor_bytes: 0,
             orphan_grace: Duration::from_millis(100),
             provenance: Provenance::InPlace,
+            open_files: OpenFiles::Keep,
         }
     }
 

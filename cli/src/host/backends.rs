@@ -7,7 +7,8 @@ use windlass::Backends;
 use windlass::api::error::chain;
 use windlass::core::input::Input;
 use windlass_local::{
-    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, Provenance, ShimChoice,
+    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles, Provenance,
+    ShimChoice,
 };
 use windlass_sqlite::{SqliteOptions, SqliteStore};
 
@@ -48,6 +49,7 @@ pub async fn open(context: &Context, data: &DataDir, was_moved: bool) -> Result<
         disk_floor_bytes: DISK_FLOOR_BYTES,
         orphan_grace: ORPHAN_GRACE,
         provenance: if was_moved { Provenance::Moved } else { Provenance::InPlace },
+        open_files: OpenFiles::Raise,
     };
     let containers = {
         // It asks the shim for its version.

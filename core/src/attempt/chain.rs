@@ -1,8 +1,7 @@
 //! The chain: what follows when one of its executions is final, and how its work is committed.
 
 use super::{
-    ExecutionStep, Operation, Refusal, RefusalCode, Reply, RequestId, Slot, State, Tracked, Turn,
-    WorkspaceStep,
+    Operation, Refusal, RefusalCode, Reply, RequestId, Slot, State, Tracked, Turn, WorkspaceStep,
 };
 use crate::action::{
     Action, ActionKind, Leftovers, OutputMode, RunOptions, RunReason, Stdin, TimeLimits,
@@ -62,7 +61,11 @@ impl State {
         let status = if held { AttemptStatus::Held } else { AttemptStatus::Finished };
         if self.attempt.claim.is_some() {
             self.attempt.claimed_from = Some(status);
-        } else if self.attempt.status != AttemptStatus::Failed {
+        } else if !matches!(
+            self.attempt.status,
+            // What is still being made is looked after to its end, by the next host too.
+            AttemptStatus::Failed | AttemptStatus::Creating
+        ) {
             self.attempt.status = status;
         }
         turn.attempt_changed = true;
@@ -124,31 +127,28 @@ impl State {
         self.workspace_step = WorkspaceStep::Idle;
         match step {
             Some(_) if self.attempt.chain_stopped || self.attempt.claim.is_some() => {
-                self.answer_waiting(turn, &Reply::Clean);
+                let message = "it was stopped before anything was committed".to_owned();
+                let refusal = Refusal { code: RefusalCode::Busy, message };
+                self.answer_commit(turn, &Reply::Refused(refusal));
                 self.finalise(turn, Some(Reason::Stopped));
             }
             Some((id, step)) => {
                 let record = self.git_execution(turn, id, step);
                 self.attempt.chain = Some(id);
                 turn.attempt_changed = true;
-                let tracked = Tracked {
-                    record,
-                    revision: Revision(0),
-                    // A git step runs in the slot of the chain, or needs none.
-                    admitted: true,
-                    step: ExecutionStep::Waiting,
-                };
-                self.executions.insert(id, tracked);
+                // A git step runs in the slot of the chain, or needs none.
+                self.executions.insert(id, Tracked::new(record, Revision(0), true));
                 turn.touch(id);
-                self.answer_waiting(turn, &Reply::Committing(id));
+                self.answer_commit(turn, &Reply::Committing(id));
                 self.begin_prepare(turn, id);
             }
             None => {
-                self.answer_waiting(turn, &Reply::Clean);
+                self.answer_commit(turn, &Reply::Clean);
                 self.attempt.head = clean.or(self.attempt.head.take());
                 self.finalise(turn, None);
             }
         }
+        self.go_on_removing(turn);
     }
 
     pub(super) fn on_commit_refused(&mut self, turn: &mut Turn<'_>, message: String) {
@@ -157,8 +157,9 @@ impl State {
         }
         self.workspace_step = WorkspaceStep::Idle;
         let refusal = Refusal { code: RefusalCode::Failed, message: message.clone() };
-        self.answer_waiting(turn, &Reply::Refused(refusal));
+        self.answer_commit(turn, &Reply::Refused(refusal));
         self.finalise(turn, Some(Reason::CommitFailed { output: message, execution: None }));
+        self.go_on_removing(turn);
     }
 
     /// Goes on after the git execution that commits is final.
@@ -234,6 +235,13 @@ impl State {
             cwd: step.cwd,
             at: turn.at,
         })
+    }
+
+    /// Answers who asked for a commit. Under a claim it is the removal that is waited for.
+    fn answer_commit(&mut self, turn: &mut Turn<'_>, reply: &Reply) {
+        if self.attempt.claim.is_none() {
+            self.answer_waiting(turn, reply);
+        }
     }
 
     pub(super) fn answer_waiting(&mut self, turn: &mut Turn<'_>, reply: &Reply) {

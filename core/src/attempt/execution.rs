@@ -39,9 +39,8 @@ impl State {
         admitted: bool,
     ) {
         if let Some(message) = self.workspace_gone() {
-            if admitted {
-                turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
-            }
+            // One that was only asked for, too: nobody would take it when it comes.
+            turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
             turn.refuse(request, RefusalCode::WorkspaceGone, message);
             return;
         }
@@ -57,13 +56,7 @@ impl State {
         admitted: bool,
     ) {
         let id = execution.id;
-        let tracked = Tracked {
-            record: execution,
-            revision: Revision(0),
-            admitted,
-            step: ExecutionStep::Waiting,
-        };
-        self.executions.insert(id, tracked);
+        self.executions.insert(id, Tracked::new(execution, Revision(0), admitted));
         turn.touch(id);
         turn.key = Some(key);
         turn.reply(request, Reply::Accepted);
@@ -91,7 +84,7 @@ impl State {
 
     pub(super) fn on_admitted(&mut self, turn: &mut Turn<'_>, slot: Slot) {
         let waits =
-            |tracked: &&mut Tracked| !tracked.admitted && tracked.record.phase == Phase::Queued;
+            |tracked: &&mut Tracked| !tracked.admitted && tracked.step == ExecutionStep::Waiting;
         let id = match slot {
             Slot::Chain(_) => self.attempt.chain,
             Slot::Execution(id) => Some(id),
@@ -122,6 +115,7 @@ impl State {
             return;
         }
         tracked.step = ExecutionStep::Preparing;
+        tracked.secrets_given = false;
         let execution = Box::new(tracked.record.clone());
         let workspace = self.attempt.workspace.clone();
         turn.begin(Operation::Prepare { execution, workspace });
@@ -147,9 +141,11 @@ impl State {
         }
         let execution = Box::new(tracked.record.clone());
         turn.touch(id);
-        let chain = execution.action.run_reason.in_chain();
-        if chain && self.attempt.status == AttemptStatus::Ready {
-            self.attempt.status = AttemptStatus::Running;
+        if execution.action.run_reason.in_chain() {
+            if self.attempt.status == AttemptStatus::Ready {
+                self.attempt.status = AttemptStatus::Running;
+            }
+            // With its slot: the next host counts it before anybody is admitted.
             turn.attempt_changed = true;
         }
         if head.is_some() && self.attempt.head != head {
@@ -164,6 +160,11 @@ impl State {
         let waits = |tracked: &&mut Tracked| tracked.step == ExecutionStep::Preparing;
         let Some(tracked) = self.executions.get_mut(&id).filter(waits) else { return };
         tracked.step = ExecutionStep::Waiting;
+        if tracked.secrets_given {
+            // They came while it was looked for them.
+            self.begin_prepare(turn, id);
+            return;
+        }
         tracked.admitted = false;
         tracked.record.message = Some(format!("waiting for the secret {name}"));
         let slot = self.slot_of_id(id);
@@ -172,10 +173,13 @@ impl State {
     }
 
     pub(super) fn on_secrets_given(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
-        let waits =
-            |tracked: &&mut Tracked| tracked.step == ExecutionStep::Waiting && !tracked.admitted;
-        let Some(tracked) = self.executions.get_mut(&id).filter(waits) else { return };
-        if tracked.record.message.take().is_some() {
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        if tracked.step == ExecutionStep::Preparing {
+            tracked.secrets_given = true;
+        } else if tracked.step == ExecutionStep::Waiting
+            && !tracked.admitted
+            && tracked.record.message.take().is_some()
+        {
             turn.touch(id);
             self.take_slot(turn, id, false);
         }
@@ -344,14 +348,12 @@ impl State {
     /// Goes on after an execution is final: its slot, its chain, a removal that waits for it.
     fn after_final(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
         let Some(tracked) = self.executions.get(&id) else { return };
-        let (reason, admitted) = (tracked.record.action.run_reason, tracked.admitted);
+        let reason = tracked.record.action.run_reason;
         if self.attempt.chain == Some(id) {
             self.chain_step_ended(turn, id);
         } else if reason != RunReason::Git {
-            let slot = Slot::Execution(id);
-            if admitted || tracked.record.place.is_none() {
-                turn.begin(Operation::ReleaseSlot(slot));
-            }
+            // Released even if it was only asked for: admission forgets a waiting slot too.
+            turn.begin(Operation::ReleaseSlot(Slot::Execution(id)));
         }
         self.go_on_removing(turn);
     }
@@ -366,12 +368,15 @@ impl State {
     ) {
         let binds = matches!(cause, StopCause::Stop { .. });
         let whole = execution.is_none();
-        let chain = whole || execution == self.attempt.chain;
+        // An execution that has ended and whose work is being committed stands for its chain.
+        let committing = execution.is_some() && execution == self.attempt.committing;
+        let chain = whole || committing || execution == self.attempt.chain;
         if binds && chain && self.chain_is_active() && !self.attempt.chain_stopped {
             self.attempt.chain_stopped = true;
             turn.attempt_changed = true;
         }
         let targets: Vec<_> = match execution {
+            Some(id) if binds && committing => self.attempt.chain.into_iter().chain([id]).collect(),
             Some(id) => vec![id],
             None => self.executions.keys().copied().collect(),
         };
@@ -395,7 +400,9 @@ impl State {
             tracked.record.stop.unwrap_or(StopIntent { cause, grace_ms, at: turn.at });
         match (tracked.record.phase, tracked.step) {
             (Phase::Ended | Phase::Final, _) => {}
-            (Phase::Queued, _) => {
+            // Starting and back in preparation: its place was closed for ever, and nothing runs.
+            (Phase::Queued, _)
+            | (Phase::Starting, ExecutionStep::Waiting | ExecutionStep::Preparing) => {
                 let outcome = match cause {
                     StopCause::Stop { by } => Outcome::Stopped { by },
                     StopCause::Complete { .. } => {
@@ -433,13 +440,29 @@ impl State {
     }
 
     pub(super) fn on_woke(&mut self, turn: &mut Turn<'_>) {
-        let at = turn.at;
-        let due =
-            |tracked: &Tracked| matches!(tracked.step, ExecutionStep::Retry(when) if when <= at);
-        let ids: Vec<_> =
-            self.executions.iter().filter(|(_, t)| due(t)).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.begin_adopt(turn, id);
+        // One that lies further ahead than any is set to: the clock was stepped back.
+        let furthest = turn.at.plus_ms(turn.config.readopt_ms);
+        let retries: Vec<_> = self
+            .executions
+            .iter()
+            .filter_map(|(id, tracked)| match tracked.step {
+                ExecutionStep::Retry(when) => Some((*id, when)),
+                ExecutionStep::Waiting
+                | ExecutionStep::Preparing
+                | ExecutionStep::Launching
+                | ExecutionStep::Adopting
+                | ExecutionStep::Watching
+                | ExecutionStep::Finishing
+                | ExecutionStep::Stuck
+                | ExecutionStep::Done => None,
+            })
+            .collect();
+        for (id, when) in retries {
+            if when <= turn.at || when > furthest {
+                self.begin_adopt(turn, id);
+            } else {
+                turn.after.push(Effect::WakeAt(when));
+            }
         }
     }
 

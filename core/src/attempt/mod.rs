@@ -54,6 +54,17 @@ pub(crate) struct Tracked {
     admitted: bool,
     /// What is under way for it.
     step: ExecutionStep,
+    /// Secrets were handed in while it was being prepared, perhaps too late for that.
+    secrets_given: bool,
+    /// Waiting for its end has failed before: it is looked at again after a pause.
+    doubted: bool,
+}
+
+impl Tracked {
+    fn new(record: ExecutionRecord, revision: Revision, admitted: bool) -> Self {
+        let step = ExecutionStep::Waiting;
+        Self { record, revision, admitted, step, secrets_given: false, doubted: false }
+    }
 }
 
 /// What is under way for an execution. Not recorded: the phase and the evidence tell it again.
@@ -165,8 +176,7 @@ impl State {
         executions: Vec<(ExecutionRecord, Revision)>,
     ) -> Self {
         let tracked = |(record, revision): (ExecutionRecord, Revision)| {
-            let step = ExecutionStep::Waiting;
-            (record.id, Tracked { record, revision, admitted: false, step })
+            (record.id, Tracked::new(record, revision, false))
         };
         Self {
             attempt,

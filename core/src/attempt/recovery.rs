@@ -1,6 +1,6 @@
 //! Taking over: what a new host does with an attempt, and what evidence leads to.
 
-use super::{ExecutionStep, Operation, State, Tracked, Turn};
+use super::{ExecutionStep, Operation, Refusal, RefusalCode, State, Tracked, Turn};
 use crate::container_service::Adoption;
 use crate::id::ExecutionId;
 use crate::outcome::{Lost, NotStarted, Outcome};
@@ -77,7 +77,11 @@ impl State {
                     None => self.watch(turn, id),
                 }
             }
-            Adoption::Ended(report) => self.on_exited(turn, id, report.exit),
+            Adoption::Ended(report) => {
+                // What kept it from being looked at does so no more.
+                tracked.record.message = None;
+                self.on_exited(turn, id, report.exit);
+            }
             Adoption::NeverRan => self.never_ran(turn, id),
             Adoption::Unresponsive { detail } => {
                 self.note(turn, id, detail);
@@ -85,7 +89,10 @@ impl State {
             }
             Adoption::Foreign { detail } | Adoption::Unverifiable { detail } => {
                 tracked.step = ExecutionStep::Stuck;
+                // No fact will come that tells it dead, so nobody is kept waiting for a removal.
+                let message = format!("whether {} runs cannot be told: {detail}", id.short());
                 self.note(turn, id, detail);
+                self.give_up_removal(turn, Refusal { code: RefusalCode::Busy, message });
             }
         }
     }
@@ -131,6 +138,7 @@ impl State {
             self.end_unstarted(turn, id, outcome, Some(message));
         } else {
             tracked.step = ExecutionStep::Preparing;
+            tracked.secrets_given = false;
             let execution = Box::new(tracked.record.clone());
             turn.touch(id);
             turn.begin(Operation::Prepare { execution, workspace });
@@ -146,7 +154,13 @@ impl State {
                 self.note(turn, id, message);
                 self.retry_later(turn, id);
             }
-            ExecutionStep::Launching | ExecutionStep::Watching | ExecutionStep::Finishing => {
+            ExecutionStep::Watching | ExecutionStep::Finishing if tracked.doubted => {
+                self.note(turn, id, message);
+                self.retry_later(turn, id);
+            }
+            ExecutionStep::Launching => self.begin_adopt(turn, id),
+            ExecutionStep::Watching | ExecutionStep::Finishing => {
+                tracked.doubted = true;
                 self.begin_adopt(turn, id);
             }
             ExecutionStep::Preparing => {

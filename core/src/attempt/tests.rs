@@ -599,6 +599,161 @@ fn a_missing_secret_gives_the_slot_back_and_waits_for_it() {
 }
 
 #[test]
+fn a_forced_removal_of_what_is_being_committed_goes_on_when_the_plan_is_known() {
+    let step = GitStep {
+        argv: vec!["git".into()],
+        env: Vec::new(),
+        cwd: Locator::new("/w"),
+        repository_lock: Locator::new("/r/.git"),
+    };
+    let facts = [
+        Fact::CommitPlanned { clean: None, step: Some((GIT, step)) },
+        Fact::CommitPlanned { clean: Some(oid("0")), step: None },
+        Fact::CommitRefused { message: "busy".into() },
+    ];
+    for planned in facts {
+        let mut inputs = running();
+        inputs.extend([exited(X, WELL), finished(X, WELL, "0")]);
+        inputs.extend([ask(Request::Remove { force: true }), fact(planned.clone())]);
+        let (state, effects) = feed(ready(), inputs);
+        assert_eq!(words(&effects), ["+", "ReleaseSlot", "RemoveWorktree"], "{planned:?}");
+        let (state, effects) = feed(state, [fact(Fact::WorktreeRemoved)]);
+        assert_eq!(words(&effects), ["+", "Removed"], "{planned:?}");
+        assert!(state.is_idle());
+    }
+}
+
+#[test]
+fn a_commit_that_is_stopped_while_it_is_planned_is_not_said_to_be_clean() {
+    let mut inputs = running();
+    inputs.extend([exited(X, BADLY), finished(X, BADLY, "0")]);
+    inputs.extend([ask(Request::Commit { message: "m".into() }), stop(None, None)]);
+    inputs.push(committing().pop().unwrap());
+    check(inputs, &["+", "Refused", "ReleaseSlot"]);
+}
+
+#[test]
+fn a_removal_that_waits_for_what_cannot_be_verified_is_given_up() {
+    let foreign = || Adoption::Foreign { detail: "another machine".into() };
+    let (state, _) = feed(ready(), running());
+    let (state, _) = recover(&state);
+    let looked_at = fact(Fact::Adopted { execution: X, adoption: foreign() });
+    let (state, _) = feed(state, [looked_at.clone(), ask(Request::Remove { force: true })]);
+    let (state, effects) = feed(state, [looked_at]);
+    assert_eq!(words(&effects), ["+", "Refused"]);
+    let attempt = written_attempt(&effects);
+    assert_eq!((attempt.status, attempt.claim), (AttemptStatus::Held, None));
+    assert_eq!(state.executions().count(), 1, "it is still watched over");
+}
+
+/// A machine whose execution is prepared again after its first place was closed unused.
+fn prepared_again() -> State {
+    let doubt = fact(Fact::InDoubt { execution: X, message: "?".into() });
+    let never = fact(Fact::Adopted { execution: X, adoption: Adoption::NeverRan });
+    feed(ready(), [run(), prepared(X, 1), doubt, never]).0
+}
+
+#[test]
+fn what_is_stopped_while_it_is_prepared_again_never_starts() {
+    let (state, effects) = feed(prepared_again(), [stop(Some(X), None)]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot", "Accepted"]);
+    let (_, effects) = feed(state, [prepared(X, 2)]);
+    assert_eq!(words(&effects), ["Discard"]);
+}
+
+#[test]
+fn nothing_is_launched_again_in_a_workspace_that_is_being_removed() {
+    let (state, effects) = feed(prepared_again(), [ask(Request::Remove { force: true })]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot", "RemoveWorktree"]);
+    let (_, effects) = feed(state, [prepared(X, 2)]);
+    assert_eq!(words(&effects), ["Discard"]);
+}
+
+#[test]
+fn a_secret_that_went_missing_after_the_first_place_can_be_given_again() {
+    let missing = || fact(Fact::SecretMissing { execution: X, name: "TOKEN".into() });
+    let (state, effects) = feed(prepared_again(), [missing()]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot"]);
+    let given = fact(Fact::SecretsGiven { execution: X });
+    let slot = fact(Fact::Admitted(Slot::Chain(A)));
+    let (admitted, effects) = feed(state.clone(), [given, slot]);
+    assert_eq!(words(&effects), ["Prepare"]);
+    let (_, effects) = feed(admitted, [prepared(X, 2)]);
+    assert!(written_attempt(&effects).slot, "the next host counts it");
+    let (_, effects) = feed(state, [stop(Some(X), None)]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot", "Accepted"], "or it is stopped");
+}
+
+#[test]
+fn secrets_that_come_while_it_is_looked_for_them_are_not_missed() {
+    let given = fact(Fact::SecretsGiven { execution: X });
+    let missing = || fact(Fact::SecretMissing { execution: X, name: "TOKEN".into() });
+    let (state, _) = check([run(), given, missing()], &["Prepare"]);
+    let (_, effects) = feed(state, [missing()]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot"]);
+}
+
+#[test]
+fn a_refused_start_gives_up_the_slot_that_it_waits_for() {
+    let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Removed));
+    let start = Request::Start {
+        execution: Box::new(execution(Y, RunReason::Background)),
+        key: key(Y),
+        admitted: false,
+    };
+    let (_, effects) = feed(state, [ask(start)]);
+    assert_eq!(words(&effects), ["ReleaseSlot", "Refused"]);
+}
+
+#[test]
+fn a_stop_of_what_ended_well_stops_the_commit_of_its_work() {
+    let (state, effects) = feed(ready(), committing());
+    assert_eq!(words(&effects), ["+", "Prepare"]);
+    let (_, effects) = feed(state, [stop(Some(X), None)]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot", "Accepted"]);
+    assert_eq!(written_attempt(&effects).reason, Some(Reason::Stopped));
+}
+
+#[test]
+fn a_stop_while_the_worktree_is_made_holds_the_attempt_and_finishes_the_worktree() {
+    let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Creating));
+    let (state, effects) = feed(state, [run(), stop(None, None)]);
+    assert_eq!(written_attempt(&effects).status, AttemptStatus::Creating);
+    assert_eq!(words(&recover(&state).1), ["CreateWorktree"], "the next host sees to it");
+    let (state, effects) = feed(state, [fact(Fact::WorktreeCreated { head: oid("0") })]);
+    let attempt = written_attempt(&effects);
+    assert_eq!((attempt.status, attempt.reason), (AttemptStatus::Held, Some(Reason::Stopped)));
+    assert!(state.is_idle());
+}
+
+#[test]
+fn what_cannot_be_awaited_is_looked_at_at_once_and_then_after_a_pause() {
+    let doubt = || fact(Fact::InDoubt { execution: X, message: "broken".into() });
+    let runs = || {
+        let running = Some(Running { pid: 42, since: Timestamp(5) });
+        fact(Fact::Adopted { execution: X, adoption: Adoption::Running { running, exited: None } })
+    };
+    let mut inputs = running();
+    inputs.push(doubt());
+    let (state, _) = check(inputs, &["Adopt"]);
+    let (_, effects) = feed(state, [runs(), doubt()]);
+    assert_eq!(words(&effects), ["+", "wake 511"]);
+}
+
+#[test]
+fn a_clock_that_was_stepped_back_delays_no_retry() {
+    let (state, _) = feed(ready(), running());
+    let (state, _) = recover(&state);
+    let mute = Adoption::Unresponsive { detail: "mute".into() };
+    let mute = fact(Fact::Adopted { execution: X, adoption: mute });
+    let state = state.step(&config(), Timestamp(1_000_000), mute).state;
+    let early = state.clone().step(&config(), Timestamp(1_000_100), fact(Fact::Woke));
+    assert_eq!(words(&early.effects), ["wake 1000500"]);
+    let stepped = state.step(&config(), Timestamp(1_000), fact(Fact::Woke));
+    assert_eq!(words(&stepped.effects), ["Adopt"]);
+}
+
+#[test]
 fn late_facts_change_nothing() {
     let mut inputs = running();
     inputs.extend([exited(X, BADLY), finished(X, BADLY, "0")]);
@@ -659,7 +814,8 @@ fn rename(input: &mut Input, git: ExecutionId) {
 
 proptest! {
     /// Whatever comes in whatever order: phases never go back, an outcome never changes, nothing is launched that was
-    /// not recorded with its place just before, and nothing begins in a workspace that is being removed.
+    /// not recorded with its place just before, nothing starts after a stop or in a workspace that is being removed, and a
+    /// removal that nothing keeps goes on.
     #[test]
     fn phases_never_go_back_and_launches_follow_their_record(
         inputs in proptest::collection::vec(any_input(), 1..60)
@@ -696,6 +852,8 @@ proptest! {
                         prop_assert_eq!(batches, 1);
                         prop_assert_eq!(&last[&execution.id].place, &execution.place);
                         prop_assert_eq!(last[&execution.id].phase, Phase::Starting);
+                        prop_assert_eq!(step.state.attempt.claim, None);
+                        prop_assert_eq!(execution.stop, None);
                     }
                     Effect::Begin(Operation::RemoveWorktree(_)) => {
                         prop_assert!(step.state.executions().all(|r| r.phase == Phase::Final));
@@ -704,6 +862,13 @@ proptest! {
                 }
             }
             prop_assert!(batches <= 1);
+            let dead = step.state.executions().all(|record| record.phase == Phase::Final);
+            prop_assert!(
+                step.state.attempt.status != AttemptStatus::Removing
+                    || !dead
+                    || step.state.workspace_step != WorkspaceStep::Idle,
+                "a removal that nothing keeps goes on"
+            );
             state = step.state;
         }
     }

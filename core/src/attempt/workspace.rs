@@ -47,7 +47,11 @@ impl State {
             self.go_on_removing(turn);
             return;
         }
-        self.attempt.status = AttemptStatus::Ready;
+        // Without a chain: it was stopped meanwhile.
+        self.attempt.status = match self.attempt.chain {
+            Some(_) => AttemptStatus::Ready,
+            None => AttemptStatus::Held,
+        };
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
             self.begin_prepare(turn, id);
         }
@@ -152,6 +156,14 @@ impl State {
             return;
         }
         self.workspace_step = WorkspaceStep::Idle;
+        self.give_up_removal(turn, refusal);
+    }
+
+    /// Withdraws the claim: the attempt is as it was, but for what was stopped.
+    pub(super) fn give_up_removal(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
+        if self.attempt.status != AttemptStatus::Removing {
+            return;
+        }
         let status = self.attempt.claimed_from.take().unwrap_or(AttemptStatus::Held);
         self.attempt.status = match status {
             AttemptStatus::Creating | AttemptStatus::Running | AttemptStatus::Committing => {

@@ -5,14 +5,14 @@ mod wait;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::SinkExt as _;
 use futures::channel::{mpsc, oneshot};
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
-use windlass_core::id::{AttemptId, Epoch, ExecutionId, HostId, NodeId};
+use windlass_core::id::{AttemptId, ExecutionId, HostId, NodeId};
 use windlass_core::input::Input;
 use windlass_core::outcome::{CompletedBy, StoppedBy};
 use windlass_core::process_store::{ChangeNumber, ChangePage, CheckReport, Cursor, Kind, Query};
@@ -226,8 +226,7 @@ impl Handle {
     ///
     /// [`EngineError::Refused`] when it takes no input (any more).
     pub async fn input(&self, caller: Caller, request: InputRequest) -> Result<(), EngineError> {
-        let epoch = Epoch(self.epoch.load(Ordering::Acquire));
-        crate::input::send(&self.ports, self.input.as_deref(), epoch, &caller, request).await
+        crate::input::send(&self.ports, self.input.as_deref(), &self.epoch, &caller, request).await
     }
 
     /// Reads one execution.

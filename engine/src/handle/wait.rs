@@ -4,12 +4,12 @@ use futures::channel::{mpsc, oneshot};
 use futures::{SinkExt as _, StreamExt as _};
 use windlass_core::id::ExecutionId;
 use windlass_core::process_store::{Kind, Record, RecordKey};
-use windlass_core::record::{AttemptRecord, ExecutionRecord, Phase, Recorded as _};
+use windlass_core::record::{AttemptRecord, ExecutionRecord, Phase, Recorded};
 
 use super::Handle;
 use crate::error::EngineError;
 use crate::host::command::Command;
-use crate::host::records::decode_error;
+use crate::host::records::{decode_error, read};
 use crate::request::Caller;
 
 impl Handle {
@@ -53,15 +53,8 @@ impl Handle {
         let key = RecordKey { kind: Kind::Attempt, id: record.attempt.0 };
         let committed =
             |attempt: &AttemptRecord| attempt.committing != Some(id) && attempt.chain != Some(id);
-        let mut attempt = self.attempt(caller, record.attempt).await?;
-        if !committed(&attempt) {
-            let mut changes = self.watch(key).await?;
-            // It may have become so between the first look and the watch.
-            attempt = self.attempt(caller, record.attempt).await?;
-            while !committed(&attempt) {
-                let change = changes.next().await.ok_or(EngineError::Closing)?;
-                attempt = AttemptRecord::decode(&change).map_err(decode_error)?;
-            }
+        if !committed(&self.attempt(caller, record.attempt).await?) {
+            self.changed_to(key, committed).await?;
         }
         self.execution(caller, id).await
     }
@@ -77,15 +70,32 @@ impl Handle {
         if wanted(&record) {
             return Ok(record);
         }
-        let key = RecordKey { kind: Kind::Execution, id: id.0 };
-        let mut changes = self.watch(key).await?;
-        // It may have become so between the first look and the watch.
-        let mut record = self.execution(caller, id).await?;
-        while !wanted(&record) {
-            let change = changes.next().await.ok_or(EngineError::Closing)?;
-            record = ExecutionRecord::decode(&change).map_err(decode_error)?;
+        self.changed_to(RecordKey { kind: Kind::Execution, id: id.0 }, wanted).await
+    }
+
+    /// Waits until a record that is there is as wanted.
+    async fn changed_to<T: Recorded + Send>(
+        &self,
+        key: RecordKey,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Result<T, EngineError> {
+        loop {
+            let mut changes = self.watch(key).await?;
+            // It may have become so before the watch.
+            if let Some((record, _)) = read::<T>(&self.ports, key.id).await?
+                && wanted(&record)
+            {
+                return Ok(record);
+            }
+            while let Some(change) = changes.next().await {
+                let record = T::decode(&change).map_err(decode_error)?;
+                if wanted(&record) {
+                    return Ok(record);
+                }
+            }
+            // The loop has ended, which the next watch tells, or has started over from the store, which may hold a
+            // write that nobody was told of.
         }
-        Ok(record)
     }
 
     /// Subscribes to the durable writes of one record. Returns when the loop has it: what is read after that misses nothing.

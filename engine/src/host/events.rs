@@ -62,6 +62,7 @@ impl<R: Runtime> Host<R> {
     }
 
     fn on_persisted(&mut self, number: ChangeNumber, writes: Vec<Write>) {
+        self.has_persisted = true;
         self.last_change = self.last_change.max(number);
         let last = self.last_change;
         for (_, waiter) in self.change_waiters.extract_if(.., |(after, _)| *after < last) {
@@ -85,7 +86,8 @@ impl<R: Runtime> Host<R> {
         let Some(pending) = self.pending.remove(&request) else { return };
         match (pending, reply) {
             (pending, Reply::Refused(refusal)) => {
-                if let Pending::Accepted { key, .. } = &pending {
+                if let Pending::Accepted { accepted, key, .. } = &pending {
+                    self.parts.secrets.forget(accepted.execution);
                     self.key_is_done(*key);
                 }
                 let subject = match &pending {

@@ -95,6 +95,8 @@ struct Host<R> {
     /// At how many watched records those without a watcher are looked for.
     watchers_at_most: usize,
     last_change: ChangeNumber,
+    /// A batch was committed under this lease.
+    has_persisted: bool,
     change_waiters: Vec<(ChangeNumber, oneshot::Sender<()>)>,
     closing: Option<Vec<oneshot::Sender<()>>>,
 }
@@ -172,7 +174,7 @@ impl<R: Runtime> Host<R> {
                     }
                 },
                 () = timer => {
-                    self.wake_due();
+                    self.wake_due(armed);
                     timer = self.timer();
                     armed = self.wakes.first().copied();
                 }
@@ -198,8 +200,10 @@ impl<R: Runtime> Host<R> {
         }
     }
 
-    fn wake_due(&mut self) {
-        let now = self.parts.runtime.now();
+    /// Wakes those whose time has come: by the clock, or by the timer that was `armed` for them where the clock was stepped
+    /// back since.
+    fn wake_due(&mut self, armed: Option<(Timestamp, AttemptId)>) {
+        let now = self.parts.runtime.now().max(armed.map_or(Timestamp(0), |(at, _)| at));
         while let Some((at, attempt)) = self.wakes.first().copied() {
             if at > now {
                 break;

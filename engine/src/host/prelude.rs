@@ -5,15 +5,15 @@ use windlass_core::attempt::State;
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId};
-use windlass_core::record::{ExecutionRecord, RequestRecord, request_id};
+use windlass_core::record::{RequestRecord, request_id};
 use windlass_core::vcs_worktree::{VcsWorktreeError, WorktreeRequest};
 use windlass_core::workspace::Workspace;
 
 use super::command::Answer;
-use super::records::{load_attempt, read, visible};
+use super::records::{load_attempt, read, read_execution, visible};
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::Commit;
-use crate::request::{Accepted, Caller, ExecRequest, RunRequest, StopTarget, WorkspaceRequest};
+use crate::request::{Accepted, Caller, ExecRequest, RunRequest, WorkspaceRequest};
 
 /// A request whose prelude has ended.
 pub(super) enum Prelude {
@@ -31,12 +31,15 @@ pub(super) enum Prelude {
         found: Found,
         result: Result<Start<Loaded>, EngineError>,
     },
+    /// The attempt of an execution is known; its machine must be kept before its records are read.
+    Locate {
+        caller: Caller,
+        stop: Stop,
+        result: Result<AttemptId, EngineError>,
+    },
     Stop {
-        execution: Option<ExecutionId>,
-        cause: StopCause,
-        grace_ms: Option<u64>,
-        answer: Answer<()>,
-        attempt: Option<AttemptId>,
+        stop: Stop,
+        attempt: AttemptId,
         result: Result<Loaded, EngineError>,
     },
     Commit {
@@ -51,6 +54,27 @@ pub(super) enum Prelude {
         attempt: AttemptId,
         result: Result<Loaded, EngineError>,
     },
+}
+
+/// What a stop asks for, and who waits for it.
+pub(super) struct Stop {
+    pub(super) execution: Option<ExecutionId>,
+    pub(super) cause: StopCause,
+    pub(super) grace_ms: Option<u64>,
+    pub(super) answer: Answer<()>,
+}
+
+impl Prelude {
+    /// Answers with an error instead.
+    pub(super) fn fail(self, error: EngineError) {
+        match self {
+            Self::Run { answer, .. } | Self::Exec { answer, .. } => drop(answer.send(Err(error))),
+            Self::Locate { stop: Stop { answer, .. }, .. }
+            | Self::Stop { stop: Stop { answer, .. }, .. }
+            | Self::Remove { answer, .. } => drop(answer.send(Err(error))),
+            Self::Commit { answer, .. } => drop(answer.send(Err(error))),
+        }
+    }
 }
 
 /// What names a request that starts something.
@@ -182,21 +206,13 @@ pub(super) async fn on_attempt(
     Ok(Loaded { attempt, state })
 }
 
-/// Finds the attempt of what is to be stopped.
+/// Finds the attempt of an execution that the caller may see.
 pub(super) async fn attempt_of(
     ports: &Ports,
     caller: &Caller,
-    target: StopTarget,
+    id: ExecutionId,
 ) -> Result<AttemptId, EngineError> {
-    match target {
-        StopTarget::Attempt(attempt) => Ok(attempt),
-        StopTarget::Execution(id) => {
-            let found = read::<ExecutionRecord>(ports, id.0).await?;
-            let seen = |record: &ExecutionRecord| visible(caller.owner.as_deref(), &record.owner);
-            let found = found.map(|(record, _)| record).filter(seen);
-            found.map(|record| record.attempt).ok_or_else(|| EngineError::no_execution(id))
-        }
-    }
+    Ok(read_execution(ports, caller.owner.as_deref(), id).await?.attempt)
 }
 
 pub(crate) fn container_error(

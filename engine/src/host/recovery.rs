@@ -6,20 +6,22 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::channel::mpsc;
-use futures::stream::FuturesUnordered;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use windlass_core::admission;
 use windlass_core::attempt::{self, Fact, Input, Slot, State};
-use windlass_core::driver::Driver;
+use windlass_core::driver::{Driver, Ports};
 use windlass_core::id::AttemptId;
 use windlass_core::process_store::{
-    ChangeNumber, Kind, ProcessStoreError, ProcessStoreExt as _, Query, RecordKey,
+    ChangeNumber, Kind, ProcessStoreError, ProcessStoreExt as _, Query, RecordKey, Revision,
 };
-use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded as _};
+use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded};
 
 use super::command::{Command, Pending};
-use super::records::{load_attempt, store_error};
+use super::records::store_error;
 use super::{Host, Parts};
 use crate::error::EngineError;
+use crate::request::Accepted;
 use crate::runtime::{Ids, Runtime};
 
 impl<R: Runtime> Host<R> {
@@ -58,6 +60,7 @@ impl<R: Runtime> Host<R> {
             watchers: BTreeMap::new(),
             watchers_at_most: 64,
             last_change: last.last,
+            has_persisted: false,
             change_waiters: Vec::new(),
             closing: None,
             parts,
@@ -87,21 +90,18 @@ impl<R: Runtime> Host<R> {
             unfinished.insert(AttemptId(stored.record.key.id));
         }
         for id in unfinished {
-            let key = RecordKey { kind: Kind::Attempt, id: id.0 };
-            let Ok(Some(stored)) = self.parts.ports.store.get(key).await else { continue };
-            let Ok(record) = AttemptRecord::decode(&stored.record) else { continue };
-            let state = match record.committing {
-                // The execution whose work is being committed is final and not among them.
-                Some(_) => match load_attempt(&self.parts.ports, id).await? {
-                    Some(state) => state,
-                    None => continue,
-                },
-                None => {
-                    let own = executions.remove(&id).unwrap_or_default();
-                    State::load(record, stored.revision, own)
-                }
+            let ports = &self.parts.ports;
+            let Some((record, revision)) = readable::<AttemptRecord>(ports, id.0).await? else {
+                continue;
             };
-            self.machines.insert(id, state);
+            let mut own = executions.remove(&id).unwrap_or_default();
+            // The execution whose work is being committed is final and not among them.
+            if let Some(committing) = record.committing
+                && own.iter().all(|(execution, _)| execution.id != committing)
+            {
+                own.extend(readable(ports, committing.0).await?);
+            }
+            self.machines.insert(id, State::load(record, revision, own));
         }
         self.count_the_living();
         for id in self.machines.keys().copied().collect::<Vec<_>>() {
@@ -140,41 +140,91 @@ impl<R: Runtime> Host<R> {
     ) -> Option<Self> {
         let superseded = matches!(error, ProcessStoreError::Superseded { .. });
         let told = store_error(error);
-        let mut keys = Vec::new();
+        let mut in_doubt = Vec::new();
         for (_, pending) in std::mem::take(&mut self.pending) {
-            if let Pending::Accepted { key, .. } = &pending {
-                keys.push(*key);
+            if let Pending::Accepted { accepted, .. } = &pending {
+                in_doubt.push(*accepted);
             }
             pending.fail(told.clone());
         }
-        if superseded {
+        for command in std::mem::take(&mut self.keys).into_values().flatten() {
+            command.fail(told.clone());
+        }
+        if superseded || self.closing.is_some() {
             return None;
+        }
+        // Nothing of this lease goes on: no operation, and no prelude, which has read what is no longer so. Preludes are
+        // run to their end rather than kept waiting: one may hold a connection to the store that taking over needs.
+        let ids = Ids(Arc::clone(&self.parts.runtime));
+        self.driver = Driver::new(self.parts.ports.clone(), self.lease, Box::new(ids));
+        while let Some(prelude) = self.preludes.next().await {
+            prelude.fail(told.clone());
+        }
+        if !self.has_persisted {
+            // What failed now would fail again at once.
+            self.pause().await;
         }
         loop {
             if let Ok(mut host) = Self::take_over(self.parts.clone()).await {
-                host.continue_from(self);
-                for key in keys {
-                    host.key_is_done(key);
-                }
+                host.continue_from(self, in_doubt);
                 return Some(host);
             }
-            let pause = Duration::from_millis(self.parts.config.store_retry_ms);
-            self.parts.runtime.sleep(pause).await;
-            // Nobody waits for a store that may not come back.
-            while let Ok(command) = commands.try_recv() {
-                command.fail(told.clone());
+            self.pause().await;
+            self.refuse_all(commands, &told);
+            if self.closing.is_some() {
+                return None;
+            }
+        }
+    }
+
+    fn pause(&self) -> BoxFuture<'static, ()> {
+        self.parts.runtime.sleep(Duration::from_millis(self.parts.config.store_retry_ms))
+    }
+
+    /// Answers what was asked meanwhile: nobody waits for a store that may not come back.
+    fn refuse_all(&mut self, commands: &mut mpsc::Receiver<Command>, told: &EngineError) {
+        loop {
+            match commands.try_recv() {
+                Ok(Command::ShutDown { answer }) => {
+                    self.closing.get_or_insert_default().push(answer);
+                }
+                Ok(command) => command.fail(told.clone()),
+                Err(mpsc::TryRecvError::Empty) => return,
+                Err(mpsc::TryRecvError::Closed) => {
+                    self.closing.get_or_insert_default();
+                    return;
+                }
             }
         }
     }
 
     /// Takes over from the loop of the lease before what does not depend on the records.
-    fn continue_from(&mut self, before: &mut Self) {
-        self.preludes = std::mem::take(&mut before.preludes);
-        self.keys = std::mem::take(&mut before.keys);
-        self.held = std::mem::take(&mut before.held);
-        self.watchers = std::mem::take(&mut before.watchers);
-        self.change_waiters = std::mem::take(&mut before.change_waiters);
-        self.closing = before.closing.take();
+    ///
+    /// Those who watch records are not taken over: they look again, for a batch that was in doubt may be durable.
+    fn continue_from(&mut self, before: &mut Self, in_doubt: Vec<Accepted>) {
         self.next_request = before.next_request;
+        for (after, answer) in std::mem::take(&mut before.change_waiters) {
+            self.on_await_change(after, answer);
+        }
+        for accepted in in_doubt {
+            if !self.waits_for(accepted) {
+                self.parts.secrets.forget(accepted.execution);
+            }
+        }
+    }
+}
+
+/// Reads one record with its revision; `None` if there is none that this version can read.
+async fn readable<T: Recorded>(
+    ports: &Ports,
+    id: uuid::Uuid,
+) -> Result<Option<(T, Revision)>, EngineError> {
+    match ports.store.get(RecordKey { kind: T::KIND, id }).await {
+        Ok(Some(stored)) => {
+            Ok(T::decode(&stored.record).ok().map(|value| (value, stored.revision)))
+        }
+        // Set aside and reported by the store; what it described is left alone.
+        Ok(None) | Err(ProcessStoreError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(store_error(error)),
     }
 }

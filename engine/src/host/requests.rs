@@ -11,13 +11,13 @@ use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::Locator;
 use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
 use windlass_core::record::{
-    AttemptRecord, ExecutionRecord, NewAttempt, NewExecution, RequestRecord, request_id,
+    AttemptRecord, ExecutionRecord, NewAttempt, NewExecution, Phase, RequestRecord, request_id,
 };
 use windlass_core::time::Timestamp;
 
 use super::Host;
 use super::command::{Answer, Command, Pending, Subject};
-use super::prelude::{self, Found, Loaded, PlannedRun, Prelude, Start};
+use super::prelude::{self, Found, Loaded, PlannedRun, Prelude, Start, Stop};
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::HostStatus;
 use crate::request::{
@@ -67,21 +67,20 @@ impl<R: Runtime> Host<R> {
                 self.prelude_of_exec(caller, request, answer);
             }
             Command::Stop { caller, target, cause, grace_ms, answer } => {
-                let (execution, attempt) = match target {
-                    StopTarget::Execution(id) => (Some(id), self.attempt_in_memory(id)),
-                    StopTarget::Attempt(attempt) => (None, Some(attempt)),
-                };
-                if let Some(attempt) = attempt {
-                    self.hold(attempt);
+                let stop = |execution| Stop { execution, cause, grace_ms, answer };
+                match target {
+                    StopTarget::Attempt(attempt) => {
+                        self.prelude_of_stop(caller, attempt, stop(None));
+                    }
+                    StopTarget::Execution(id) => {
+                        let ports = self.parts.ports.clone();
+                        let stop = stop(Some(id));
+                        self.preludes.push(Box::pin(async move {
+                            let result = prelude::attempt_of(&ports, &caller, id).await;
+                            Prelude::Locate { caller, stop, result }
+                        }));
+                    }
                 }
-                let ports = self.parts.ports.clone();
-                self.preludes.push(Box::pin(async move {
-                    let result = match prelude::attempt_of(&ports, &caller, target).await {
-                        Ok(attempt) => prelude::on_attempt(&ports, &caller, attempt).await,
-                        Err(error) => Err(error),
-                    };
-                    Prelude::Stop { execution, cause, grace_ms, answer, attempt, result }
-                }));
             }
             Command::Commit { caller, attempt, message, answer } => {
                 let load = self.load(caller, attempt);
@@ -147,6 +146,12 @@ impl<R: Runtime> Host<R> {
         }));
     }
 
+    fn prelude_of_stop(&mut self, caller: Caller, attempt: AttemptId, stop: Stop) {
+        let load = self.load(caller, attempt);
+        self.preludes
+            .push(Box::pin(async move { Prelude::Stop { stop, attempt, result: load.await } }));
+    }
+
     /// Reads the records of an attempt, whose machine stays in memory meanwhile.
     fn load(
         &mut self,
@@ -191,10 +196,14 @@ impl<R: Runtime> Host<R> {
                 }
                 self.release_hold(found.attempt);
             }
-            Prelude::Stop { execution, cause, grace_ms, answer, attempt, result } => {
+            Prelude::Locate { caller, stop, result } => match result {
+                Ok(attempt) => self.prelude_of_stop(caller, attempt, stop),
+                Err(error) => drop(stop.answer.send(Err(error))),
+            },
+            Prelude::Stop { stop, attempt, result } => {
+                let Stop { execution, cause, grace_ms, answer } = stop;
                 match result {
                     Ok(loaded) => {
-                        let attempt = loaded.attempt;
                         let subject = execution.map_or(Subject::Attempt, Subject::Execution);
                         self.insert(loaded);
                         let request = Request::Stop { execution, cause, grace_ms };
@@ -202,9 +211,7 @@ impl<R: Runtime> Host<R> {
                     }
                     Err(error) => drop(answer.send(Err(error))),
                 }
-                if let Some(attempt) = attempt {
-                    self.release_hold(attempt);
-                }
+                self.release_hold(attempt);
             }
             Prelude::Commit { message, answer, attempt, result } => {
                 match result {
@@ -240,18 +247,22 @@ impl<R: Runtime> Host<R> {
         answer: Answer<Accepted>,
         key: Uuid,
     ) {
-        let given = !values.is_empty();
-        let waits = self
-            .machines
-            .get(&accepted.attempt)
-            .is_some_and(|state| state.executions().any(|record| record.id == accepted.execution));
-        if given && waits {
+        // Without values too: a secret that is read from elsewhere may be there by now.
+        if self.waits_for(accepted) {
             self.parts.secrets.keep(accepted.execution, values);
             let fact = Fact::SecretsGiven { execution: accepted.execution };
             self.feed(accepted.attempt, Input::Fact(fact));
         }
         let _gone = answer.send(Ok(accepted));
         self.key_is_done(key);
+    }
+
+    /// Says whether an execution has not ended.
+    pub(super) fn waits_for(&self, accepted: Accepted) -> bool {
+        let waits = |record: &ExecutionRecord| {
+            record.id == accepted.execution && record.phase < Phase::Ended
+        };
+        self.machines.get(&accepted.attempt).is_some_and(|state| state.executions().any(waits))
     }
 
     fn fail_start(&mut self, answer: Answer<Accepted>, key: Uuid, error: EngineError) {
@@ -315,7 +326,10 @@ impl<R: Runtime> Host<R> {
         let slot = Slot::Execution(execution.id);
         let admitted = match self.ask_for_slot(slot, found.attempt, &caller, &request.launch) {
             Ok(admitted) => admitted,
-            Err(error) => return self.fail_start(answer, found.key, error),
+            Err(error) => {
+                self.parts.secrets.forget(execution.id);
+                return self.fail_start(answer, found.key, error);
+            }
         };
         let key = request_record(&caller, &found, execution.id, at);
         let accepted =
@@ -423,11 +437,6 @@ impl<R: Runtime> Host<R> {
         self.drop_if_idle(attempt);
     }
 
-    fn attempt_in_memory(&self, execution: ExecutionId) -> Option<AttemptId> {
-        let has = |state: &State| state.executions().any(|record| record.id == execution);
-        self.machines.iter().find(|(_, state)| has(state)).map(|(id, _)| *id)
-    }
-
     fn title_of(&self, attempt: AttemptId) -> String {
         self.machines.get(&attempt).map(|s| s.attempt().title.clone()).unwrap_or_default()
     }
@@ -444,7 +453,7 @@ impl<R: Runtime> Host<R> {
         self.watchers.entry(key).or_default().push(watcher);
     }
 
-    fn on_await_change(
+    pub(super) fn on_await_change(
         &mut self,
         after: ChangeNumber,
         answer: futures::channel::oneshot::Sender<()>,

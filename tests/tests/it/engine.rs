@@ -19,7 +19,8 @@ use windlass::request::{
 };
 use windlass::{Backends, Builder, Config, EngineError, Handle};
 use windlass_local::{
-    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, Provenance, ShimChoice,
+    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles, Provenance,
+    ShimChoice,
 };
 use windlass_sqlite::{SqliteOptions, SqliteStore};
 use windlass_tests::process::sweep;
@@ -45,6 +46,7 @@ impl Place {
             disk_floor_bytes: 0,
             orphan_grace: Duration::from_millis(500),
             provenance: Provenance::InPlace,
+            open_files: OpenFiles::Keep,
         };
         let containers = LocalContainers::open(options).unwrap();
         let git = GitOptions::new("test", self.path().join("worktrees"), std::env::vars_os());

@@ -21,7 +21,8 @@ use windlass::core::vcs_worktree::VcsWorktreeError;
 use windlass::request::{Caller, LaunchRequest, RunRequest, WorkspaceRequest};
 use windlass::{Backends, Builder, Config, EngineError, Handle};
 use windlass_local::{
-    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, Provenance, ShimChoice,
+    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles, Provenance,
+    ShimChoice,
 };
 use windlass_sqlite::{SqliteOptions, SqliteStore};
 
@@ -77,6 +78,7 @@ impl Host {
             disk_floor_bytes: 1 << 30,
             orphan_grace: Duration::from_secs(1),
             provenance: Provenance::InPlace,
+            open_files: OpenFiles::Raise,
         });
         let containers = CountedAdoptions::new(containers.doing("open the containers")?);
         let logs = FileLogs::open(&runs).doing("open the logs")?;

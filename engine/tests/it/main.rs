@@ -1,0 +1,11 @@
+//! The engine over strict ports in memory: requests, restarts, trouble with the store.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where something is not as it should be, in its helpers too"
+)]
+
+mod host;
+mod place;
+mod trouble;
