@@ -19,7 +19,7 @@ use windlass_core::outcome::{NotStarted, Outcome};
 use windlass_core::shim::message;
 
 use crate::attached::{Attached, Begin, Order, State, Trouble, broken};
-use crate::evidence::{Examined, Start, Use, examine, is_fresh, recorded, usage};
+use crate::evidence::{Examined, Start, Use, examine, recorded, untouched, usage};
 use crate::launch::{explain, last_words, message as launch_message, spawn};
 use crate::node::Node;
 pub use crate::node::{LocalOptions, Provenance};
@@ -165,6 +165,11 @@ impl LocalContainers {
         let start = Start::unattached(execution, place);
         let report = recorded(&self.node, &start).await.map_err(|error| failed(op, error))?;
         report.ok_or(ContainerServiceError::NotAttached { execution })
+    }
+
+    /// Says whether a place was never used, as far as that can be told without keeping its lock.
+    async fn is_fresh(&self, start: &Start) -> Result<bool, ContainerServiceError> {
+        untouched(&self.node, start).await.map_err(|error| failed("launch", error))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -49,7 +50,12 @@ pub(crate) enum Part {
     /// Writes this many bytes in lines to standard output
     Generate { bytes: u64 },
     /// Writes the time into a file and ends
-    Stamp { path: PathBuf },
+    Stamp {
+        path: PathBuf,
+        /// Waits so many milliseconds before
+        #[arg(default_value_t = 0)]
+        after_ms: u64,
+    },
     /// Opens a store, commits some records one by one, says so and holds it open until it is killed
     Commit { path: PathBuf, records: u64 },
     /// Runs the generator under an engine, follows its log, prints seconds and memory
@@ -176,7 +182,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 pub(crate) fn play(part: &Part) -> Result<(), Failure> {
     match part {
         Part::Generate { bytes } => output::generate(*bytes),
-        Part::Stamp { path } => exit::stamp(path),
+        Part::Stamp { path, after_ms } => exit::stamp(path, Duration::from_millis(*after_ms)),
         Part::Keep { dir, shim, bytes, followers } => {
             let data = Data { dir: dir.clone(), shim: shim.clone() };
             output::keep(&data, *bytes, *followers)

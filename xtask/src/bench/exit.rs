@@ -4,6 +4,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -26,8 +28,9 @@ fn now() -> i128 {
     i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
 }
 
-/// Writes the time into a file as the last thing that this process does.
-pub(super) fn stamp(path: &Path) -> Result<(), Failure> {
+/// Waits a while, then writes the time into a file as the last thing that this process does.
+pub(super) fn stamp(path: &Path, after: Duration) -> Result<(), Failure> {
+    thread::sleep(after);
     fs::write(path, now().to_string()).doing("write the time")
 }
 
@@ -65,51 +68,66 @@ pub(super) fn measure(bench: &Bench) -> Result<Report, Failure> {
             }),
             Contender::new("windlass, one at a time", || {
                 bench.runtime.block_on(async {
-                    let seconds = stamps(&host, &program, bench.path("exit-ours-0"), count).await?;
+                    let path = bench.path("exit-ours-0");
+                    let seconds = stamps(&host, &program, path, count, 0).await?;
                     Ok(Sample::latencies(seconds))
                 })
             }),
             Contender::new("windlass, 32 in flight", || {
-                bench.runtime.block_on(crowd(bench, &host, &program))
+                bench.runtime.block_on(crowd(bench, &host, &program, true))
+            }),
+            Contender::new("windlass, 32 that start and end at once", || {
+                bench.runtime.block_on(crowd(bench, &host, &program, false))
             }),
         ],
     )?;
     bench.runtime.block_on(host.close())?;
-    let [limit, alone, crowded] = taken.as_slice() else {
-        return Err(Failure::new("three contenders"));
+    let [limit, alone, crowded, storm] = taken.as_slice() else {
+        return Err(Failure::new("four contenders"));
     };
     let mut report = Report::default();
     report.add(limit, Unit::Times, Some(limit), &[]);
     report.add(alone, Unit::Times, Some(limit), &[Want::MedianAtMost(limit.figure() + ON_TOP)]);
     report.add(crowded, Unit::Times, Some(limit), &[Want::P99AtMost(5e-3)]);
+    // Both processors are busy with starting processes all the while: this shows how long one waits for a turn.
+    report.add(storm, Unit::Times, Some(limit), &[]);
     Ok(report)
 }
 
-/// Runs the stamp `count` times, one after the other.
+/// Runs the stamp `count` times, one after the other; each waits `after_ms` before it ends.
 async fn stamps(
     host: &Host,
     program: &Path,
     path: PathBuf,
     count: u64,
+    after_ms: u64,
 ) -> Result<Vec<f64>, Failure> {
+    let after = after_ms.to_string();
     let (Some(program), Some(text)) = (program.to_str(), path.to_str()) else {
         return Err(Failure::new("the target directory is not UTF-8"));
     };
     let mut seconds = Vec::new();
     for _ in 0..count {
-        host.run(&[program, "part", "stamp", text]).await?;
+        host.run(&[program, "part", "stamp", text, &after]).await?;
         seconds.push(since(&path)?);
     }
     Ok(seconds)
 }
 
-async fn crowd(bench: &Bench, host: &Host, program: &Path) -> Result<Sample, Failure> {
+/// Keeps [`CROWD`] executions in flight. `staggered` ones live for a while, each its own, so that their ends are apart.
+async fn crowd(
+    bench: &Bench,
+    host: &Host,
+    program: &Path,
+    staggered: bool,
+) -> Result<Sample, Failure> {
     let each = bench.size(20);
     let mut running = tokio::task::JoinSet::new();
     for number in 0..CROWD {
         let (host, program) = (host.clone(), program.to_owned());
         let path = bench.path(&format!("exit-ours-{number}"));
-        running.spawn(async move { stamps(&host, &program, path, each).await });
+        let after_ms = if staggered { 500 + 17 * number } else { 0 };
+        running.spawn(async move { stamps(&host, &program, path, each, after_ms).await });
     }
     let mut seconds = Vec::new();
     while let Some(ended) = running.join_next().await {
