@@ -75,7 +75,7 @@ impl Cycle {
     fn submit(&self, job: &Job) -> String {
         let (truth, gate) = (self.truth(job), self.gate());
         let script = format!(
-            "echo start >> '{truth}'; while [ ! -e '{gate}' ]; do sleep 0.02; done; \
+            "echo start >> '{truth}'; echo up; while [ ! -e '{gate}' ]; do sleep 0.02; done; \
              i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line $i; done; \
              echo work > work.txt; echo end >> '{truth}'; exit {code}",
             truth = truth.display(),
@@ -136,7 +136,8 @@ impl Cycle {
         assert_eq!((starts, ends), (1, 1), "{at}: {truth}\n{record:#}");
         assert_eq!(record["outcome"]["kind"], "exited", "{at}: {record:#}");
         assert_eq!(record["exit_code"], job.code, "{at}: {record:#}");
-        let expected: String = (1..=job.lines).map(|n| format!("line {n}\n")).collect();
+        let lines: String = (1..=job.lines).map(|n| format!("line {n}\n")).collect();
+        let expected = format!("up\n{lines}");
         let log = self.insist(&["logs", "--raw", id], &[0]);
         assert!(log.text() == expected, "{at}: the log has {} bytes", log.stdout.len());
         if job.worktree && job.code == 0 {
@@ -230,14 +231,18 @@ isolated! {
             let [bystander, victim] =
                 ["bystander", "victim"].map(|name| job(&format!("{name}-{round}"), 0, false));
             let ids = [cycle.submit(&bystander), cycle.submit(&victim)];
-            // Sometimes it has just been launched, sometimes it runs, sometimes the host is gone as well.
-            if round % 2 == 0 {
-                cycle.insist(&["logs", &ids[0]], &[0]);
-            }
+            // Sometimes it runs, sometimes it is just being launched, sometimes the host is gone as well.
+            let up = usize::from(round % 2 == 0);
+            cycle.insist(&["logs", "-f", "--limit", "1", &ids[up]], &[0]);
             if round % 3 == 0 {
                 cycle.kill_host();
             }
-            let shim = cycle.shim_of(&ids[1]).expect("a shim");
+            let Some(shim) = cycle.shim_of(&ids[1]) else {
+                assert_eq!(up, 0, "it runs without a shim");
+                fs::write(cycle.gate(), "").unwrap();
+                cycle.insist(&["wait", &ids[1]], &[0]);
+                continue;
+            };
             process::signal(&shim, Signal::KILL).unwrap();
             cycle.insist(&["wait", &ids[1]], &[125, 126]);
             let record = cycle.show(&ids[1]);
