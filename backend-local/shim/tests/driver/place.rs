@@ -248,6 +248,8 @@ pub(crate) fn hear(socket: &mut UnixStream, received: &mut Vec<u8>) -> Option<No
         match socket.read(&mut chunk) {
             Ok(0) => return None,
             Ok(len) => received.extend_from_slice(&chunk[..len]),
+            // A read with a time limit is interrupted when the machine is frozen and goes on.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
             Err(error) => panic!("nothing was heard: {error}"),
         }
