@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Part {
     /// Writes this many bytes in lines to standard output
-    Generate { bytes: u64 },
+    Generate { bytes: u64, parents: Option<PathBuf> },
     /// Writes the time into a file and ends
     Stamp {
         path: PathBuf,
@@ -181,7 +181,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 pub(crate) fn play(part: &Part) -> Result<(), Failure> {
     match part {
-        Part::Generate { bytes } => output::generate(*bytes),
+        Part::Generate { bytes, parents } => output::generate(*bytes, parents.as_deref()),
         Part::Stamp { path, after_ms } => exit::stamp(path, Duration::from_millis(*after_ms)),
         Part::Keep { dir, shim, bytes, followers } => {
             let data = Data { dir: dir.clone(), shim: shim.clone() };

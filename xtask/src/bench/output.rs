@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,9 @@ const FOLLOWERS: u32 = 100;
 const LINE: usize = 64;
 
 /// Writes `bytes` in lines to standard output, in pieces as large as a pipe takes.
-pub(super) fn generate(bytes: u64) -> Result<(), Failure> {
+///
+/// In the end it writes the most memory that its parent has had, in bytes, into the file `parents`.
+pub(super) fn generate(bytes: u64, parents: Option<&Path>) -> Result<(), Failure> {
     let mut line = [b'x'; LINE];
     line[LINE - 1] = b'\n';
     let piece = line.repeat(64 * 1024 / LINE);
@@ -40,7 +43,10 @@ pub(super) fn generate(bytes: u64) -> Result<(), Failure> {
         out.write_all(&piece[..part]).doing("write to standard output")?;
         left -= part as u64;
     }
-    Ok(())
+    let Some(path) = parents else { return Ok(()) };
+    let parent = format!("/proc/{}/status", std::os::unix::process::parent_id());
+    let most = field(&parent, "VmHWM:")? * 1024.0;
+    fs::write(path, most.to_string()).doing("write what the parent needed")
 }
 
 /// Runs `generator | cat > file`.
@@ -140,15 +146,15 @@ pub(super) fn keep(data: &Data, bytes: u64, followers: u32) -> Result<(), Failur
         let program = env::current_exe().doing("find this program")?;
         let program =
             program.to_str().ok_or_else(|| Failure::new("the target directory is not UTF-8"))?;
+        let parents = data.dir.join("shim-memory");
+        let report = parents.to_str().ok_or_else(|| Failure::new("the directory is not UTF-8"))?;
         let begun = Instant::now();
-        let id = host.start(&[program, "part", "generate", &bytes.to_string()]).await?;
+        let id = host.start(&[program, "part", "generate", &bytes.to_string(), report]).await?;
         let mut following = tokio::task::JoinSet::new();
         for _ in 0..followers {
             let host = host.clone();
             following.spawn(async move { follow(&host, id, bytes).await });
         }
-        host.running(id).await?;
-        let shim = largest_child()?;
         let record =
             host.handle.ended(&Caller::default(), id).await.doing("wait for the generator")?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -160,6 +166,8 @@ pub(super) fn keep(data: &Data, bytes: u64, followers: u32) -> Result<(), Failur
         }
         follow(&host, id, bytes).await?;
         host.close().await?;
+        let shim = fs::read_to_string(&parents).doing("read what the shim needed")?;
+        let shim: f64 = shim.parse().map_err(|_| Failure::new(format!("{shim:?} is no size")))?;
         Ok((seconds, shim))
     })?;
     let own = field("/proc/self/status", "VmHWM:")? * 1024.0;
@@ -195,16 +203,4 @@ async fn follow(host: &Host, id: ExecutionId, bytes: u64) -> Result<(), Failure>
     } else {
         Err(Failure::new(format!("{read} of {bytes} bytes are in the log")))
     }
-}
-
-/// Returns the most memory that a child of this process has had: the shim's.
-fn largest_child() -> Result<f64, Failure> {
-    let mut most = 0.0_f64;
-    for task in fs::read_dir("/proc/self/task").doing("list the threads")? {
-        let path = task.doing("look at a thread")?.path().join("children");
-        for pid in fs::read_to_string(path).doing("list the children")?.split_whitespace() {
-            most = most.max(field(&format!("/proc/{pid}/status"), "VmHWM:")? * 1024.0);
-        }
-    }
-    if most > 0.0 { Ok(most) } else { Err(Failure::new("there is no shim to measure")) }
 }
