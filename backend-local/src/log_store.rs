@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use rustix::fs::OFlags;
+use tokio::sync::Semaphore;
 use windlass_core::error::BackendError;
 use windlass_core::id::{ExecutionId, Nonce};
 use windlass_core::log_store::{
@@ -30,6 +31,9 @@ const SEALED: &str = "sealed";
 /// The marker of a log that was removed.
 const REMOVED: &str = "removed";
 
+/// How many reads are under way at a time. More would not be faster on a disk, and each has a buffer of a page.
+const READS: usize = 4;
+
 /// Logs in the segment files of their places.
 #[derive(Debug)]
 pub struct FileLogs {
@@ -42,6 +46,7 @@ pub struct FileLogs {
 struct Files {
     runs: Arc<Runs>,
     recent: Arc<Recent>,
+    reads: Arc<Semaphore>,
 }
 
 impl FileLogs {
@@ -54,7 +59,7 @@ impl FileLogs {
     pub fn open(runs_dir: &Path) -> Result<Arc<Self>, LogStoreError> {
         let runs = Runs::open(runs_dir).map_err(|error| failed("open", error))?;
         let follow = Follow::open().map_err(|error| failed("open", error))?;
-        let files = Files { runs: Arc::new(runs), recent: Arc::default() };
+        let files = Files { runs: Arc::new(runs), recent: Arc::default(), reads: Arc::new(Semaphore::new(READS)) };
         Ok(Arc::new(Self { files, follow }))
     }
 
@@ -83,7 +88,10 @@ impl Files {
     ) -> Result<R, LogStoreError> {
         let runs = Arc::clone(&self.runs);
         let (execution, nonce) = (log.execution, log.place.nonce);
+        let turn = Arc::clone(&self.reads).acquire_owned().await;
+        let turn = turn.map_err(|error| failed(op, io::Error::other(error)))?;
         let found = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let Some(log) = Log::open(&runs, execution, nonce)? else { return Ok(None) };
             work(&log).map(Some)
         });

@@ -271,8 +271,12 @@ pub fn gap_text(gap: &GapView) -> String {
         GapCause::Cap => "more than the log keeps",
         GapCause::Full => "the disk was full",
         GapCause::Dropped => "dropped on request",
-        GapCause::Power => "lost with the machine or the shim",
+        GapCause::Power => "lost with the machine or the shim, or damaged",
     };
+    if gap.bytes == 0 {
+        // What was lost without being counted.
+        return format!("[windlass: output is missing here: {why}]");
+    }
     format!("[windlass: {} bytes of output are missing here: {why}]", gap.bytes)
 }
 
@@ -292,6 +296,15 @@ mod tests {
             partial: !text.ends_with('\n'),
             secret_bytes: None,
         }
+    }
+
+    #[test]
+    fn a_gap_of_unknown_size_gives_no_number() {
+        let gap = GapView { first_seq: 1, last_seq: Some(3), bytes: 0, cause: GapCause::Power };
+        assert_eq!(
+            gap_text(&gap),
+            "[windlass: output is missing here: lost with the machine or the shim, or damaged]"
+        );
     }
 
     const PLAIN: Output = Output { json: false, quiet: false, color: false, is_terminal: false };

@@ -12,7 +12,7 @@ use windlass::request::{LaunchRequest, WhenFull};
 use crate::args::LaunchArgs;
 use crate::config::Environment;
 use crate::duration::millis;
-use crate::error::CliError;
+use crate::error::{Class, CliError};
 
 /// The shell that texts are run with.
 const SHELL: &str = "/bin/sh";
@@ -39,6 +39,23 @@ pub fn locator(path: &Path) -> Result<Locator, CliError> {
     let path = std::path::absolute(path)
         .map_err(|error| CliError::io("find the current directory", &error))?;
     Ok(Locator::new(path.into_os_string().into_vec()))
+}
+
+/// Names a directory to run in, which must be there: a run that cannot start would only leave a record.
+///
+/// # Errors
+///
+/// It is no directory.
+pub fn directory(path: &Path) -> Result<Locator, CliError> {
+    if path.is_dir() {
+        return locator(path);
+    }
+    Err(CliError::new(
+        Class::Refused,
+        "not_a_directory",
+        format!("{} is not a directory that is there", path.display()),
+        "make it first, or name another one with --dir",
+    ))
 }
 
 /// Makes the launch request.

@@ -80,14 +80,18 @@ fn parse(words: &[OsString]) -> Result<Cli, u8> {
     let (verb, as_json) = look(words);
     let ends_with_the_execution = verb.is_some_and(|verb| FOLLOWING_VERBS.contains(&verb.as_str()));
     if as_json {
-        let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        CliError::usage(message, "see --help").print(true);
+        CliError::usage(first_paragraph(&error.render().to_string()), "see --help").print(true);
     } else {
         // There is nowhere left to say that standard error is gone.
         let _gone = error.print();
     }
     Err(Class::Usage.exit_code(ends_with_the_execution))
+}
+
+/// Makes one line of what comes before the usage: the lines after the first one name the arguments.
+fn first_paragraph(rendered: &str) -> String {
+    let lines = rendered.lines().map(str::trim).take_while(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// Finds the verb and `--json` in a command line that makes no sense as a whole.
@@ -122,6 +126,12 @@ mod tests {
         ] {
             assert_eq!(parse(&words(line)).unwrap_err(), code, "{line}");
         }
+    }
+
+    #[test]
+    fn a_usage_error_in_json_names_the_arguments() {
+        let rendered = "error: these are missing:\n  <A>\n  <B>\n\nUsage: x <A> <B>\n";
+        assert_eq!(first_paragraph(rendered), "these are missing: <A> <B>");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use windlass::api::client::Client;
 use windlass::core::action::RunReason;
 use windlass::core::outcome::{Deadline, NotStarted, Outcome};
-use windlass::core::record::Reason;
+use windlass::core::record::{AttemptStatus, Reason};
 use windlass::view::{AttemptView, ExecutionView, SurvivorView};
 
 use crate::duration;
@@ -188,6 +188,9 @@ fn summary(end: &End) -> String {
         text.push_str(&format!(" after {}", duration::show(ms)));
     }
     let Some(attempt) = &end.attempt else { return text };
+    if attempt.status == AttemptStatus::Failed {
+        return text; // Its workspace could not be made: there may be no such branch.
+    }
     if let Some(branch) = &attempt.branch {
         text.push_str(&format!("\nwindlass: branch {branch}"));
         let id = attempt.id.short();

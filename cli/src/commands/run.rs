@@ -26,7 +26,7 @@ use crate::{forward, launch};
 pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError> {
     let RunArgs { repo, base, branch, title, dir, no_commit, launch } = args;
     let workspace = match dir {
-        Some(path) => WorkspaceRequest::Directory { path: launch::locator(&path)? },
+        Some(path) => WorkspaceRequest::Directory { path: launch::directory(&path)? },
         None => {
             let repo = repo.unwrap_or_else(|| PathBuf::from("."));
             WorkspaceRequest::Worktree { repo: launch::locator(&repo)?, base, branch }

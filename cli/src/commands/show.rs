@@ -128,6 +128,9 @@ fn reason_text(reason: &windlass::core::record::Reason) -> String {
     match reason {
         Reason::Stopped => "it was stopped".to_owned(),
         Reason::EndedBadly { execution } => format!("{} did not end well", execution.short()),
+        Reason::CommitFailed { output, .. } if output.trim().is_empty() => {
+            "the changes could not be committed".to_owned()
+        }
         Reason::CommitFailed { output, .. } => {
             format!("the changes could not be committed: {}", printable(output.trim()))
         }
