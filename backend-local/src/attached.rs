@@ -132,6 +132,7 @@ impl Attached {
             state,
             orders: received,
             pending: Pending::default(),
+            started: None,
         };
         // What is known already is known before anybody asks.
         let next = match begin {
@@ -159,6 +160,8 @@ struct Watcher {
     state: watch::Sender<State>,
     orders: mpsc::Receiver<Order>,
     pending: Pending,
+    /// What the shim wrote down at the start: it tells the shim apart from whoever has its number later.
+    started: Option<journal::Started>,
 }
 
 impl Watcher {
@@ -222,6 +225,9 @@ impl Watcher {
 
     /// Opens a handle to the command while it lives: what it ended with can be read from it even if the shim dies.
     fn hold(&mut self, started: Option<&journal::Started>) {
+        if let Some(started) = started {
+            self.started = Some(started.clone());
+        }
         if let Some(started) = started
             && self.start.leader.is_none()
             && let Found::Alive(leader) = command(started).find()
@@ -245,6 +251,9 @@ impl Watcher {
                 },
                 order = self.orders.recv() => {
                     let Some(order) = order else { break Next::Done };
+                    if matches!(order, Order::Stop(..)) {
+                        self.wake_shim();
+                    }
                     let request = self.pending.add(order);
                     if connection.send(&request).await.is_err() {
                         break Next::Examine;
@@ -254,6 +263,15 @@ impl Watcher {
         };
         self.pending.fail();
         next
+    }
+
+    /// Lets a shim go on that somebody stopped, the command for example: it could not do what it is told.
+    fn wake_shim(&self) {
+        if let Some(Found::Alive(shim)) = self.started.as_ref().map(|started| shim(started).find())
+        {
+            // One that is gone is noticed all the same.
+            let _ = shim.signal(Signal::CONT);
+        }
     }
 
     /// Takes in what a shim says; `true` if it was its last word.

@@ -59,7 +59,11 @@ impl FileLogs {
     pub fn open(runs_dir: &Path) -> Result<Arc<Self>, LogStoreError> {
         let runs = Runs::open(runs_dir).map_err(|error| failed("open", error))?;
         let follow = Follow::open().map_err(|error| failed("open", error))?;
-        let files = Files { runs: Arc::new(runs), recent: Arc::default(), reads: Arc::new(Semaphore::new(READS)) };
+        let files = Files {
+            runs: Arc::new(runs),
+            recent: Arc::default(),
+            reads: Arc::new(Semaphore::new(READS)),
+        };
         Ok(Arc::new(Self { files, follow }))
     }
 

@@ -267,6 +267,9 @@ pub struct ExecutionRecord {
     pub exit: Option<Exit>,
     /// What to tell people about a bad outcome, for example the name of the missing program.
     pub message: Option<String>,
+    /// The variable whose secret value it waits for.
+    #[serde(default)]
+    pub missing_secret: Option<String>,
     /// The rest of what was known at its end.
     pub report: Option<ExitReport>,
     /// HEAD of the worktree before it.
@@ -339,6 +342,7 @@ impl ExecutionRecord {
             outcome: None,
             exit: None,
             message: None,
+            missing_secret: None,
             report: None,
             before_head: None,
             after_head: None,

@@ -317,13 +317,15 @@ impl Supervisor {
             }
             Effect::SignalGroup(signal) => {
                 if let Some(command) = &self.command {
-                    // A group that is gone needs no signal.
+                    // A group that is gone needs no signal. What is stopped could not heed one, so it goes on.
                     let _ = sys::signal_group(command.child.pid, number(signal));
+                    let _ = sys::signal_group(command.child.pid, libc::SIGCONT);
                 }
             }
             Effect::SignalRest(signal) => {
                 if let Some(command) = &self.command {
                     command.tree.signal_rest(number(signal));
+                    command.tree.signal_rest(libc::SIGCONT);
                 }
             }
             Effect::KillTree => {

@@ -41,8 +41,8 @@ pub struct LaunchArgs {
     /// Stop it after this time without output
     #[arg(long, value_name = "D", value_parser = duration::parse_positive)]
     pub idle_timeout: Option<Duration>,
-    /// Forward standard input
-    #[arg(short = 'i', long, conflicts_with = "detach")]
+    /// Forward standard input; with -d it is fed by `windlass input` alone
+    #[arg(short = 'i', long)]
     pub stdin: bool,
     /// One pipe for both streams: exact order of writing
     #[arg(long)]
@@ -53,7 +53,7 @@ pub struct LaunchArgs {
     /// Refuse if no slot is free, instead of waiting for one
     #[arg(long)]
     pub no_queue: bool,
-    /// What Ctrl-C does while following
+    /// What Ctrl-C does while following; not with -d
     #[arg(long, value_name = "WHAT", default_value = "ask", conflicts_with = "detach")]
     pub on_interrupt: OnInterrupt,
     /// Do not follow; print the execution's id

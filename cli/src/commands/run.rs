@@ -143,18 +143,24 @@ async fn go_on(
 
 /// Tells people at a terminal that nothing happens because something is waited for.
 async fn tell_if_queued(context: &Context, client: &Client, id: ExecutionId) {
-    if !context.output.is_talkative() {
-        return;
-    }
     tokio::time::sleep(std::time::Duration::from_millis(700)).await;
     if let Ok(view) = client.execution(id).await
         && view.status == "queued"
     {
         let what = match view.waiting_for {
             Some(windlass::view::WaitingFor::Workspace) => "its worktree is being made",
+            Some(windlass::view::WaitingFor::Secret) => {
+                "a secret has no value; stop it, or run it again with the same --key and the value"
+            }
             Some(windlass::view::WaitingFor::Slot) | None => "it waits for a slot",
         };
-        context.output.say(&format!("windlass: {} is queued: {what}", id.short()));
+        let text = format!("windlass: {} is queued: {what}", id.short());
+        // Whoever reads a pipe waits for a slot as for anything else, but for a secret in vain.
+        if view.waiting_for == Some(windlass::view::WaitingFor::Secret) {
+            context.output.note(&text);
+        } else if context.output.is_talkative() {
+            context.output.say(&text);
+        }
     }
 }
 

@@ -186,7 +186,21 @@ impl State {
                 self.begin_commit(turn, of, message);
             }
             Some(_) | None => {
-                let output = record.preview.clone().or(record.message.clone()).unwrap_or_default();
+                let said = record.preview.clone().or(record.message.clone());
+                let output = match (said, outcome) {
+                    (said, Some(Outcome::TimedOut { .. })) => {
+                        let seconds = turn.config.git_timeout_ms / 1_000;
+                        let said = said.unwrap_or_default();
+                        format!(
+                            "{said}git, or a hook of it, did not end within {seconds} s and was stopped"
+                        )
+                    }
+                    (Some(said), _) => said,
+                    (None, outcome) => {
+                        let word = outcome.map_or("lost", |outcome| outcome.word().as_str());
+                        format!("git said nothing and ended as {word}")
+                    }
+                };
                 let stopped = self.attempt.chain_stopped;
                 let failed = Reason::CommitFailed { output, execution: Some(id) };
                 self.finalise(turn, Some(if stopped { Reason::Stopped } else { failed }));

@@ -136,6 +136,7 @@ impl State {
         tracked.step = ExecutionStep::Launching;
         tracked.record.phase = Phase::Starting;
         tracked.record.place = Some(place);
+        tracked.record.missing_secret = None;
         if tracked.record.before_head.is_none() {
             tracked.record.before_head.clone_from(&head);
         }
@@ -166,7 +167,7 @@ impl State {
             return;
         }
         tracked.admitted = false;
-        tracked.record.message = Some(format!("waiting for the secret {name}"));
+        tracked.record.missing_secret = Some(name.to_owned());
         let slot = self.slot_of_id(id);
         turn.touch(id);
         self.release(turn, slot);
@@ -178,7 +179,7 @@ impl State {
             tracked.secrets_given = true;
         } else if tracked.step == ExecutionStep::Waiting
             && !tracked.admitted
-            && tracked.record.message.take().is_some()
+            && tracked.record.missing_secret.take().is_some()
         {
             turn.touch(id);
             self.take_slot(turn, id, false);

@@ -19,6 +19,7 @@ impl State {
                 }
                 Phase::Queued => {
                     tracked.record.message = None;
+                    tracked.record.missing_secret = None;
                     self.take_slot(turn, id, false);
                 }
                 Phase::Starting | Phase::Running | Phase::Stopping | Phase::Ended => {

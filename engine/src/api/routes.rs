@@ -253,6 +253,9 @@ async fn waiting_for(
     if record.phase != Phase::Queued {
         return Ok(None);
     }
+    if record.missing_secret.is_some() {
+        return Ok(Some(WaitingFor::Secret));
+    }
     let attempt = state.handle.attempt(caller, record.attempt).await?;
     Ok(Some(match attempt.status {
         AttemptStatus::Creating => WaitingFor::Workspace,

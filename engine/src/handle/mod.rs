@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::SinkExt as _;
 use futures::channel::{mpsc, oneshot};
+use windlass_core::attempt::EXECUTION_MARK;
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId, HostId, NodeId};
@@ -409,6 +410,9 @@ impl Handle {
     }
 }
 
+/// The variables that the engine sets itself.
+const RESERVED: [&str; 3] = [EXECUTION_MARK, "WINDLASS_ATTEMPT_ID", "WINDLASS_BRANCH"];
+
 fn check_launch(launch: &crate::request::LaunchRequest) -> Result<(), EngineError> {
     let invalid = |reason: &str| Err(EngineError::Invalid { reason: reason.to_owned() });
     let argv = launch.action.argv();
@@ -418,6 +422,9 @@ fn check_launch(launch: &crate::request::LaunchRequest) -> Result<(), EngineErro
     let names = || launch.env.keys().chain(launch.secrets.keys());
     if names().any(|name| name.is_empty() || name.contains(['=', '\0'])) {
         return invalid("a variable's name is empty or has an = or a zero byte");
+    }
+    if let Some(name) = names().find(|name| RESERVED.contains(&name.as_str())) {
+        return Err(EngineError::Invalid { reason: format!("{name} is set by the engine") });
     }
     let values = argv.iter().chain(launch.env.values()).chain(launch.secret_values.values());
     if values.into_iter().any(|value| value.0.contains(&0)) {

@@ -139,8 +139,10 @@ impl SurvivorView {
 pub enum WaitingFor {
     /// Its workspace is being made.
     Workspace,
-    /// A slot among the running executions, a secret or disk space.
+    /// A slot among the running executions.
     Slot,
+    /// A secret that has no value; its record names it.
+    Secret,
 }
 
 /// One start of one action.
@@ -538,6 +540,7 @@ mod tests {
             outcome: None,
             exit: None,
             message: None,
+            missing_secret: None,
             report: None,
             before_head: None,
             after_head: None,

@@ -239,7 +239,7 @@ async fn a_secret_that_went_with_its_host_is_waited_for_and_given_again() {
     place.world.release(first.execution);
     let record = until(&handle, waiting, |record| record.message.is_some()).await;
     assert_eq!(record.phase, Phase::Queued);
-    assert_eq!(record.message.as_deref(), Some("waiting for the secret TOKEN"));
+    assert_eq!(record.missing_secret.as_deref(), Some("TOKEN"));
     // It keeps nobody from running meanwhile.
     let other = run(&handle, in_directory(&["exit", "0"])).await;
     assert_eq!(settled(&handle, other).await.outcome, WELL);

@@ -226,3 +226,51 @@ async fn what_is_refused_for_want_of_a_slot_leaves_nothing_and_what_waits_runs_l
     let all = windlass::handle::ListFilter { all: true, ..Default::default() };
     assert_eq!(engine.executions(&caller(), all).await.unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn a_shim_that_its_command_stopped_heeds_a_stop() {
+    let place = Place::new();
+    let engine = place.start(Config::standard()).await;
+    let fifo = place.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+        .unwrap();
+    let text = format!("kill -STOP $PPID; echo > '{}'; exec sleep 1000", fifo.display());
+    let request = in_directory(place.path(), script(&text));
+    let id = engine.run(Caller::default(), request).await.unwrap().execution;
+    // The command writes when its shim is stopped.
+    tokio::task::spawn_blocking(move || std::fs::read(fifo)).await.unwrap().unwrap();
+    engine.stop(Caller::default(), StopTarget::Execution(id), None).await.unwrap();
+    let record = engine.settled(&Caller::default(), id).await.unwrap();
+    assert_eq!(record.outcome, Some(Outcome::Stopped { by: StoppedBy::User }));
+}
+
+#[tokio::test]
+async fn a_stopped_command_is_let_go_on_to_heed_its_stop() {
+    let place = Place::new();
+    let engine = place.start(Config::standard()).await;
+    let said = place.path().join("said");
+    let text = format!(
+        "trap 'echo heard > {}; exit 0' TERM; echo up; kill -STOP $$; sleep 1000",
+        said.display()
+    );
+    let id = engine
+        .run(Caller::default(), in_directory(place.path(), script(&text)))
+        .await
+        .unwrap()
+        .execution;
+    engine.log_grown(&Caller::default(), id, Seq(0)).await.unwrap();
+    engine.stop(Caller::default(), StopTarget::Execution(id), None).await.unwrap();
+    engine.settled(&Caller::default(), id).await.unwrap();
+    assert_eq!(std::fs::read_to_string(said).unwrap(), "heard\n");
+}
+
+#[tokio::test]
+async fn a_variable_that_the_engine_sets_cannot_be_given() {
+    let place = Place::new();
+    let engine = place.start(Config::standard()).await;
+    let mut launch = script("true");
+    launch.env.insert("WINDLASS_EXECUTION_ID".into(), "mine".into());
+    let refused = engine.run(Caller::default(), in_directory(place.path(), launch)).await;
+    let Err(EngineError::Invalid { reason }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("WINDLASS_EXECUTION_ID"), "{reason}");
+}

@@ -7,7 +7,7 @@ use serde_json::json;
 use windlass_tests::isolated;
 use windlass_tests::process::{PATIENCE, ended, open};
 
-use super::{run_detached, run_script, schemas, show, with_repo};
+use super::{run_detached, run_script, sandbox, schemas, show, with_repo};
 
 isolated! {
     fn what_runs_is_listed_and_what_ended_on_request() {
@@ -86,6 +86,16 @@ isolated! {
         let id = sandbox.run(["exec", "@last", "-d", "--", "true"]).expect(0).text().trim().to_owned();
         sandbox.run(["wait", &id]).expect(0);
         assert_eq!(show(&sandbox, &id)["run_reason"], "background");
+    }
+
+    fn a_detached_execution_is_fed_from_elsewhere() {
+        let sandbox = sandbox();
+        let dir = sandbox.path().to_str().unwrap().to_owned();
+        let started = sandbox.run(["run", "-d", "-i", "--dir", &dir, "--", "cat"]).expect(0);
+        let id = started.text().trim();
+        sandbox.run(["input", id, "hello", "--close"]).expect(0);
+        sandbox.run(["wait", id]).expect(0);
+        assert_eq!(sandbox.run(["logs", "--raw", id]).expect(0).text(), "hello\n");
     }
 
     fn messages_reach_standard_input_in_order_and_once() {

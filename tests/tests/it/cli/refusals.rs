@@ -61,7 +61,7 @@ isolated! {
 
     fn a_directory_that_is_not_there() {
         let sandbox = sandbox();
-        let ran = sandbox.run(["run", "--dir", "/no/such/place", "--", "true"]).expect(126);
+        let ran = sandbox.run(["run", "--dir", "/no/such/place", "--", "true"]).expect(122);
         assert!(ran.stderr.contains("/no/such/place"), "{}", ran.stderr);
         assert!(!Path::new("/no/such").exists());
     }
