@@ -254,27 +254,39 @@ impl Log {
             }
         };
         let Some(ending) = ending.filter(|_| !page.full) else { return Ok((page, false)) };
-        if let Ending::At(last) = ending
-            && last > page.next
+        if let Ending::At(end) = ending
+            && end.last_seq > page.next
         {
             // The journal knows of more than the segments have.
-            page.items.push(LogItem::Gap {
-                first: Seq(page.next + 1),
-                last: Some(Seq(last)),
-                bytes: 0,
-                cause: GapCause::Power,
-            });
-            page.next = last;
+            page.items.push(self.missing_tail(end, page.next)?);
+            page.next = end.last_seq;
             page.position = None;
         }
         Ok((page, true))
+    }
+
+    /// Stands for the numbers after `last` that the segments do not have. The shim counted what it could not write.
+    fn missing_tail(&self, end: End, last: u64) -> io::Result<LogItem> {
+        let there = self.reader().sums()?;
+        let bytes = end.bytes.saturating_sub(there.bytes);
+        let was_dropped = bytes > 0 && end.dropped_bytes.saturating_sub(there.dropped_bytes) >= bytes;
+        Ok(LogItem::Gap {
+            first: Seq(last + 1),
+            last: Some(Seq(end.last_seq)),
+            bytes,
+            cause: if was_dropped { GapCause::Full } else { GapCause::Power },
+        })
     }
 
     /// Says whether and where the log ends for good.
     fn ending(&self) -> io::Result<Option<Ending>> {
         if let journal::Verdict::Readable(journal) = self.place.read_journal()? {
             if let Some(report) = journal.finished() {
-                return Ok(Some(Ending::At(report.last_seq)));
+                return Ok(Some(Ending::At(End {
+                    last_seq: report.last_seq,
+                    bytes: report.bytes,
+                    dropped_bytes: report.dropped_bytes,
+                })));
             }
             if journal.void().is_some() || journal.exec_failed().is_some() {
                 return Ok(Some(Ending::AsItIs));
@@ -315,11 +327,19 @@ impl Log {
     }
 }
 
+/// The end of a log as its journal has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    last_seq: u64,
+    bytes: u64,
+    dropped_bytes: u64,
+}
+
 /// How a log that is complete ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// At this number, whether it is there or not.
-    At(u64),
+    /// As the journal says, whether it is all there or not.
+    At(End),
     /// With the last entry that can be read.
     AsItIs,
 }

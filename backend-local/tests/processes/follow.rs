@@ -126,7 +126,7 @@ async fn what_the_journal_counted_and_the_segments_lack_is_a_gap() {
     let log = three_segments(&place).await;
     place.with(&log, crate::logs::Writer::finish);
     fs::remove_file(path_of(&log.place).join(segment_file(3))).unwrap();
-    let expected = [lines(1, 20), vec![gap(21, 30, 0, GapCause::Power)]].concat();
+    let expected = [lines(1, 20), vec![gap(21, 30, 100, GapCause::Power)]].concat();
     assert_eq!(read(&*place.logs(), &log).await, (expected, true));
 }
 
