@@ -237,7 +237,7 @@ async fn a_secret_that_went_with_its_host_is_waited_for_and_given_again() {
     let waiting = handle.run(keyed("k"), request()).await.unwrap();
     let handle = place.restart().await;
     place.world.release(first.execution);
-    let record = until(&handle, waiting, |record| record.message.is_some()).await;
+    let record = until(&handle, waiting, |record| record.missing_secret.is_some()).await;
     assert_eq!(record.phase, Phase::Queued);
     assert_eq!(record.missing_secret.as_deref(), Some("TOKEN"));
     // It keeps nobody from running meanwhile.
