@@ -269,7 +269,8 @@ impl Log {
     fn missing_tail(&self, end: End, last: u64) -> io::Result<LogItem> {
         let there = self.reader().sums()?;
         let bytes = end.bytes.saturating_sub(there.bytes);
-        let was_dropped = bytes > 0 && end.dropped_bytes.saturating_sub(there.dropped_bytes) >= bytes;
+        let was_dropped =
+            bytes > 0 && end.dropped_bytes.saturating_sub(there.dropped_bytes) >= bytes;
         Ok(LogItem::Gap {
             first: Seq(last + 1),
             last: Some(Seq(end.last_seq)),
