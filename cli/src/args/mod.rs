@@ -561,7 +561,6 @@ mod tests {
             "windlass run",
             "windlass run --shell true -- true",
             "windlass run --dir /tmp --base main -- true",
-            "windlass run -d -i -- true",
             "windlass run --timeout 0s -- true",
             "windlass run --timeout 5 -- true",
             "windlass logs x --after 3 --tail 4",
