@@ -231,14 +231,26 @@ async fn what_is_refused_for_want_of_a_slot_leaves_nothing_and_what_waits_runs_l
 async fn a_shim_that_its_command_stopped_heeds_a_stop() {
     let place = Place::new();
     let engine = place.start(Config::standard()).await;
-    let fifo = place.path().join("fifo");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
-        .unwrap();
-    let text = format!("kill -STOP $PPID; echo > '{}'; exec sleep 1000", fifo.display());
+    let [gate, said] = ["gate", "said"].map(|name| place.path().join(name));
+    for fifo in [&gate, &said] {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, fifo, mode).unwrap();
+    }
+    let text = format!(
+        "read -r go < '{}'; kill -STOP $PPID; echo > '{}'; exec sleep 1000",
+        gate.display(),
+        said.display()
+    );
     let request = in_directory(place.path(), script(&text));
     let id = engine.run(Caller::default(), request).await.unwrap().execution;
-    // The command writes when its shim is stopped.
-    tokio::task::spawn_blocking(move || std::fs::read(fifo)).await.unwrap().unwrap();
+    engine.started(&Caller::default(), id).await.unwrap();
+    tokio::task::spawn_blocking(move || {
+        std::fs::write(gate, "go\n").unwrap();
+        // The command writes when its shim is stopped.
+        std::fs::read(said).unwrap();
+    })
+    .await
+    .unwrap();
     engine.stop(Caller::default(), StopTarget::Execution(id), None).await.unwrap();
     let record = engine.settled(&Caller::default(), id).await.unwrap();
     assert_eq!(record.outcome, Some(Outcome::Stopped { by: StoppedBy::User }));
