@@ -15,6 +15,7 @@ mod git;
 mod lock;
 mod marker;
 mod name;
+mod occupants;
 mod plan;
 mod refs;
 mod remove;

@@ -209,6 +209,14 @@ pub enum VcsWorktreeError {
         /// What it holds.
         detail: String,
     },
+    /// Processes work in it; nothing was touched.
+    #[error("{path} is in use: {detail}")]
+    Occupied {
+        /// The worktree.
+        path: Locator,
+        /// Who works in it.
+        detail: String,
+    },
     /// Another process holds the repository's lock.
     #[error("repository {repo} is busy{}", held_by(*holder))]
     Busy {
@@ -344,7 +352,8 @@ pub trait VcsWorktree: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`VcsWorktreeError::Unsaved`], [`Mismatch`](VcsWorktreeError::Mismatch): nothing was touched.
+    /// [`VcsWorktreeError::Unsaved`], [`Occupied`](VcsWorktreeError::Occupied),
+    /// [`Mismatch`](VcsWorktreeError::Mismatch): nothing was touched.
     async fn remove(&self, attempt: AttemptId, worktree: &Worktree)
     -> Result<(), VcsWorktreeError>;
 }

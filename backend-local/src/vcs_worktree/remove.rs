@@ -11,6 +11,7 @@ use windlass_core::vcs_worktree::{VcsWorktreeError, Verified};
 use windlass_core::workspace::Worktree;
 
 use super::marker::{sync_parent, write_durably};
+use super::occupants::occupants;
 use super::tree::{self, Listing};
 use super::unsaved::Stage;
 use super::verify::{Found, gone, read_link};
@@ -41,6 +42,12 @@ impl Inner {
             }
             (true, false) => {
                 let found = self.verify(cancel, attempt, worktree)?;
+                // What it writes later would be lost, and it cannot know.
+                let occupants = occupants(&path);
+                if !occupants.is_empty() {
+                    let (path, detail) = (worktree.path.clone(), occupants.join(", "));
+                    return Err(VcsWorktreeError::Occupied { path, detail });
+                }
                 let listing = list(&path)?;
                 let stage = Stage::Whole;
                 let unsaved = self.unsaved(cancel, &found, &listing, &worktree.branch, stage)?;

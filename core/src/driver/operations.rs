@@ -216,6 +216,7 @@ async fn plan_commit(
 fn refusal(error: &VcsWorktreeError) -> Refusal {
     let code = match error {
         VcsWorktreeError::Unsaved { .. } => RefusalCode::Unsaved,
+        VcsWorktreeError::Occupied { .. } => RefusalCode::Busy,
         VcsWorktreeError::Mismatch { .. } => RefusalCode::WorkspaceMismatch,
         VcsWorktreeError::Gone { .. } => RefusalCode::WorkspaceGone,
         VcsWorktreeError::Busy { .. } => RefusalCode::RepositoryBusy,

@@ -238,6 +238,7 @@ pub(crate) fn worktree_error(error: VcsWorktreeError) -> EngineError {
         E::Gone { .. } => RefusalCode::WorkspaceGone,
         E::Mismatch { .. } => RefusalCode::WorkspaceMismatch,
         E::Unsaved { .. } => RefusalCode::Unsaved,
+        E::Occupied { .. } => RefusalCode::Busy,
         E::Busy { .. } => RefusalCode::RepositoryBusy,
         E::NoGit { .. } => RefusalCode::NoGit,
         E::Full => RefusalCode::Full,

@@ -286,3 +286,22 @@ async fn a_variable_that_the_engine_sets_cannot_be_given() {
     let Err(EngineError::Invalid { reason }) = refused else { panic!("{refused:?}") };
     assert!(reason.contains("WINDLASS_EXECUTION_ID"), "{reason}");
 }
+
+#[tokio::test]
+async fn a_worktree_is_not_removed_below_a_process_that_was_left_running_in_it() {
+    let (place, repo) = (Place::new(), TempRepo::with_commit());
+    let engine = place.start(Config::standard()).await;
+    let mut launch = script("sleep 1000 > /dev/null 2>&1 &");
+    launch.leftovers = windlass::core::action::Leftovers::Leave;
+    let record = run(&engine, in_worktree(&repo, launch)).await;
+    let [survivor] = record.survivors.as_slice() else { panic!("{record:?}") };
+    let refused = engine.remove(Caller::default(), record.attempt, true).await;
+    let Err(EngineError::Refused { code: RefusalCode::Busy, reason }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(reason.contains(&format!("process {} (sleep)", survivor.pid)), "{reason}");
+    let left = windlass_tests::process::open(survivor.pid).unwrap();
+    windlass_tests::process::signal(&left, rustix::process::Signal::KILL).unwrap();
+    assert!(windlass_tests::process::ended(&left, windlass_tests::process::PATIENCE).unwrap());
+    engine.remove(Caller::default(), record.attempt, false).await.unwrap();
+}
