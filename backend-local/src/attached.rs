@@ -21,7 +21,7 @@ use windlass_core::shim::message::{
     self, InputRefusal, MAX_WAITING_INPUT_BYTES, Notice, Request, Welcome,
 };
 
-use crate::connection::Connection;
+use crate::connection::{Connection, HELLO_PATIENCE};
 use crate::evidence::{Ended, Examined, Start, command, examine, running, shim};
 use crate::follow::Follower;
 use crate::identity::{Found, Pidfd};
@@ -259,10 +259,23 @@ impl Watcher {
                         break Next::Examine;
                     }
                 }
+                () = tokio::time::sleep(HELLO_PATIENCE), if self.is_undecided() => {
+                    // The command may have stopped its shim before we were told of the start.
+                    if let Ok((started, _)) = self.look_around().await {
+                        self.hold(started.as_ref());
+                        self.wake_shim();
+                    }
+                }
             }
         };
         self.pending.fail();
         next
+    }
+
+    /// Says whether it is not known yet if the command was started.
+    fn is_undecided(&self) -> bool {
+        let state = self.state.borrow();
+        state.running.is_none() && state.failed.is_none() && state.finished.is_none()
     }
 
     /// Lets a shim go on that somebody stopped, the command for example: it could not do what it is told.

@@ -206,7 +206,7 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "commit it first (`windlass commit ATTEMPT`) or take it out of the worktree"
         }
         RefusalCode::Busy => {
-            "wait for it (`windlass wait`), stop it (`windlass stop`), or use --force"
+            "wait for it (`windlass wait`) or stop it (`windlass stop`, or --force); end what else works there yourself"
         }
         RefusalCode::WorkspaceGone => "start a new attempt with `windlass run`",
         RefusalCode::WorkspaceMismatch => {

@@ -305,3 +305,20 @@ async fn a_worktree_is_not_removed_below_a_process_that_was_left_running_in_it()
     assert!(windlass_tests::process::ended(&left, windlass_tests::process::PATIENCE).unwrap());
     engine.remove(Caller::default(), record.attempt, false).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_command_that_stops_its_shim_before_anybody_is_told_of_its_start_is_stopped_all_the_same()
+{
+    let place = Place::new();
+    let engine = place.start(Config::standard()).await;
+    let said = place.path().join("said");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &said, mode).unwrap();
+    let text = format!("kill -STOP $PPID; echo > '{}'; exec sleep 1000", said.display());
+    let request = in_directory(place.path(), script(&text));
+    let id = engine.run(Caller::default(), request).await.unwrap().execution;
+    tokio::task::spawn_blocking(move || std::fs::read(said)).await.unwrap().unwrap();
+    engine.stop(Caller::default(), StopTarget::Execution(id), None).await.unwrap();
+    let record = engine.settled(&Caller::default(), id).await.unwrap();
+    assert_eq!(record.outcome, Some(Outcome::Stopped { by: StoppedBy::User }));
+}
