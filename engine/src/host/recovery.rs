@@ -188,6 +188,8 @@ impl<R: Runtime> Host<R> {
                 Ok(Command::ShutDown { answer }) => {
                     self.closing.get_or_insert_default().push(answer);
                 }
+                // Known without the store.
+                Ok(Command::Status { answer }) => drop(answer.send(Ok(self.status()))),
                 Ok(command) => command.fail(told.clone()),
                 Err(mpsc::TryRecvError::Empty) => return,
                 Err(mpsc::TryRecvError::Closed) => {

@@ -466,7 +466,7 @@ impl<R: Runtime> Host<R> {
         }
     }
 
-    fn status(&self) -> HostStatus {
+    pub(super) fn status(&self) -> HostStatus {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         HostStatus {
             pid: self.parts.about.pid,

@@ -110,6 +110,22 @@ async fn a_host_whose_store_does_not_come_back_can_be_shut_down() {
 }
 
 #[tokio::test]
+async fn a_host_says_how_it_is_while_its_store_is_away() {
+    let place = Place::new();
+    let handle = place.start().await;
+    let epoch = handle.status().await.unwrap().epoch;
+    place.store.set_down(true);
+    place.store.fail("queued", Fault::Before);
+    let failed = handle.run(operator(), in_directory(&["exit", "0"])).await;
+    assert!(matches!(failed, Err(EngineError::Backend(_))), "{failed:?}");
+    // It has not taken over again, and says so.
+    assert_eq!(handle.status().await.unwrap().epoch, epoch);
+    place.store.set_down(false);
+    let accepted = run(&handle, in_directory(&["exit", "0"])).await;
+    assert_eq!(settled(&handle, accepted).await.outcome, WELL);
+}
+
+#[tokio::test]
 async fn a_host_whose_store_does_not_come_back_ends_with_its_last_handle() {
     let place = Place::new();
     let handle = place.start().await;
