@@ -1,16 +1,18 @@
-//! Opens the file: connections, pragmas, the pool of readers, and what an error of SQLite means.
+//! Opens the file: connections, pragmas, and what an error of SQLite means.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Row as _};
 use windlass_core::error::BackendError;
 use windlass_core::process_store::ProcessStoreError;
 
 use crate::migrate::{self, Migration};
+use crate::readers::{Reader, Readers};
+use crate::reserve::Reserve;
 
 /// The name in errors.
 pub(crate) const BACKEND: &str = "sqlite";
@@ -30,11 +32,24 @@ pub struct SqliteOptions {
     /// Largest size of the database file, in bytes; above it a commit is refused as for a full disk. `None` leaves it
     /// to the disk.
     pub max_bytes: Option<u64>,
+    /// Room in the database file that is kept for commits on a full disk, in bytes. It is taken where the disk has four
+    /// times as much free, after the first commit, and renewed as it is used up. 0 for none.
+    pub reserve_bytes: u64,
+    /// Room for the log, in bytes: at least the 4 MiB after which it is written from its beginning again. Taken
+    /// after the first commit, by the same rule.
+    pub log_reserve_bytes: u64,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { readers: 4, busy_timeout: Duration::from_secs(5), cache_kib: 2_048, max_bytes: None }
+        Self {
+            readers: 4,
+            busy_timeout: Duration::from_secs(5),
+            cache_kib: 2_048,
+            max_bytes: None,
+            reserve_bytes: 4 << 20,
+            log_reserve_bytes: 8 << 20,
+        }
     }
 }
 
@@ -46,12 +61,14 @@ pub(crate) struct Db {
     /// How the writer connects.
     pub(crate) writer: WriterOptions,
     /// The readers, connected when needed.
-    pub(crate) readers: SqlitePool,
+    pub(crate) readers: Readers,
 }
 
 /// How to make the connection that writes.
 #[derive(Clone)]
 pub(crate) struct WriterOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) reserve: Reserve,
     connect: SqliteConnectOptions,
     max_bytes: Option<u64>,
 }
@@ -66,6 +83,7 @@ impl fmt::Debug for WriterOptions {
 pub(crate) async fn open(
     path: &Path,
     options: &SqliteOptions,
+    application: u32,
     migrations: &'static [Migration],
 ) -> Result<(Db, SqliteConnection), ProcessStoreError> {
     let path = std::path::absolute(path).map_err(|source| refused(path, source))?;
@@ -77,25 +95,29 @@ pub(crate) async fn open(
     if path.to_str().is_none() {
         return Err(refused(&path, "its path is not UTF-8, and SQLite takes nothing else"));
     }
-    migrate::bring_up(&path, &connect_options(&path, options), migrations).await?;
+    migrate::bring_up(&path, &connect_options(&path, options), application, migrations).await?;
 
     let writer = WriterOptions {
+        path: path.clone(),
+        reserve: Reserve { main: options.reserve_bytes, log: options.log_reserve_bytes },
         connect: connect_options(&path, options).thread_name(|_| "windlass-store".to_owned()),
         max_bytes: options.max_bytes,
     };
-    let connection = writer.connect().await.map_err(|error| failed("open", error))?;
+    let connection = writer.connect().await.map_err(opening)?;
     let reader = connect_options(&path, options)
         .read_only(true)
         .thread_name(|id| format!("windlass-read-{id}"));
-    // Nothing ages and nothing is pinged: an idle host must not wake up for its database.
-    let readers = SqlitePoolOptions::new()
-        .max_connections(options.readers.max(1))
-        .min_connections(0)
-        .max_lifetime(None)
-        .idle_timeout(None)
-        .test_before_acquire(false)
-        .connect_lazy_with(reader);
+    let readers = Readers::new(reader, options.readers);
     Ok((Db { path, writer, readers }, connection))
+}
+
+impl Db {
+    /// Returns a reader that has the log open, `None` if there can be none.
+    pub(crate) async fn keeper(&self) -> Option<Reader<'_>> {
+        let mut reader = self.readers.take().await.ok()?;
+        let read = sqlx::raw_sql("SELECT epoch FROM leases").fetch_all(&mut reader.connection);
+        read.await.is_ok().then_some(reader)
+    }
 }
 
 fn connect_options(path: &Path, options: &SqliteOptions) -> SqliteConnectOptions {
@@ -207,8 +229,21 @@ pub(crate) fn too_big(error: &sqlx::Error) -> bool {
 
 /// Returns the primary result code, the low byte of the extended one.
 fn code(error: &sqlx::Error) -> Option<i32> {
-    let code = error.as_database_error()?.code()?;
-    code.parse::<i32>().ok().map(|code| code & 0xff)
+    extended_code(error).map(|code| code & 0xff)
+}
+
+fn extended_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+/// Wraps an error of an opening. Here it also means a full disk that the index of the log finds no room; of a commit it
+/// does not, because the log itself may have been written by then.
+fn opening(error: sqlx::Error) -> ProcessStoreError {
+    const IOERR_SHMSIZE: i32 = 10 | (19 << 8);
+    if condition(&error) == Condition::Full || extended_code(&error) == Some(IOERR_SHMSIZE) {
+        return ProcessStoreError::Full;
+    }
+    failed("open", error)
 }
 
 /// Wraps an error of a read, or of a write that may have happened.

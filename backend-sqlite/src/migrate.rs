@@ -26,8 +26,8 @@ pub(crate) struct Migration {
 pub(crate) const MIGRATIONS: &[Migration] =
     &[Migration { sql: include_str!("../migrations/0001_records.sql") }];
 
-/// `application_id` in the header: the file is a store of ours.
-const APPLICATION_ID: u32 = 0x574e_444c;
+/// `application_id` in the header: the file is a store of records of ours.
+pub(crate) const APPLICATION_ID: u32 = 0x574e_444c;
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const HEADER_BYTES: usize = 100;
@@ -41,17 +41,18 @@ enum Found {
     Store { version: u32 },
 }
 
-/// Makes sure that a store of the newest format is at `path`.
+/// Makes sure that a store of the newest format is at `path`, one with this `application_id`.
 pub(crate) async fn bring_up(
     path: &Path,
     options: &SqliteConnectOptions,
+    application: u32,
     migrations: &'static [Migration],
 ) -> Result<(), ProcessStoreError> {
     let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
     let looked_at = path.to_owned();
-    let found = blocking(move || look(&looked_at)).await?;
+    let found = blocking(move || look(&looked_at, application)).await?;
     match found {
-        Found::Nothing => create(path, options, migrations, known).await,
+        Found::Nothing => create(path, options, application, migrations, known).await,
         Found::Store { version } if version > known => {
             Err(ProcessStoreError::Newer { found: version, known })
         }
@@ -63,7 +64,7 @@ pub(crate) async fn bring_up(
 }
 
 /// Reads the header without SQLite, so that nothing is written whatever is there.
-fn look(path: &Path) -> Result<Found, ProcessStoreError> {
+fn look(path: &Path, wanted: u32) -> Result<Found, ProcessStoreError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
@@ -96,8 +97,8 @@ fn look(path: &Path) -> Result<Found, ProcessStoreError> {
         u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
     let (version, application) = (word(60), word(68));
-    if application != APPLICATION_ID || version == 0 {
-        return Err(refused(path, "it is a SQLite database, but not one of Windlass"));
+    if application != wanted || version == 0 {
+        return Err(refused(path, "it is a SQLite database, but not one of Windlass for this"));
     }
     Ok(Found::Store { version })
 }
@@ -106,6 +107,7 @@ fn look(path: &Path) -> Result<Found, ProcessStoreError> {
 async fn create(
     path: &Path,
     options: &SqliteConnectOptions,
+    application: u32,
     migrations: &'static [Migration],
     known: u32,
 ) -> Result<(), ProcessStoreError> {
@@ -117,8 +119,7 @@ async fn create(
         for migration in migrations {
             execute(&mut connection, migration.sql).await?;
         }
-        let stamp =
-            format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {known}");
+        let stamp = format!("PRAGMA application_id = {application}; PRAGMA user_version = {known}");
         execute_owned(&mut connection, stamp).await?;
     }
     execute(&mut connection, "COMMIT").await?;
@@ -225,7 +226,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Returns the path with `suffix` at its end.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -322,7 +323,7 @@ mod tests {
             let store = open(&path, NEXT).await.unwrap();
             assert_eq!(records(&store).await, 1);
             store.close().await;
-            assert_eq!(look(&path).unwrap(), Found::Store { version: 2 });
+            assert_eq!(look(&path, APPLICATION_ID).unwrap(), Found::Store { version: 2 });
             assert_eq!(names(&directory), ["windlass.db"]);
             // The version that made it refuses it now, and the new one opens it again.
             let refused = open(&path, MIGRATIONS).await;
@@ -364,7 +365,7 @@ mod tests {
         // Before the first commit there is an empty file; after it, the store is not in WAL mode yet.
         fs::write(&path, "").unwrap();
         let options = SqliteConnectOptions::new().filename(&path);
-        bring_up(&path, &options, MIGRATIONS).await.unwrap();
+        bring_up(&path, &options, APPLICATION_ID, MIGRATIONS).await.unwrap();
         assert_eq!(names(&directory), ["windlass.db"]);
         let store = open(&path, MIGRATIONS).await.unwrap();
         assert_eq!(records(&store).await, 0);

@@ -15,8 +15,9 @@ use windlass_core::process_store::{
 };
 
 use crate::db::{self, BACKEND, Db, SqliteOptions, failed};
-use crate::migrate::{MIGRATIONS, Migration};
+use crate::migrate::{APPLICATION_ID, MIGRATIONS, Migration};
 use crate::query::{self, CHANGES, COLUMNS, GET, blob};
+use crate::reserve;
 use crate::writer::{self, CommitJob, Job};
 
 /// The most that a report names; what is beyond is counted.
@@ -68,7 +69,7 @@ impl SqliteStore {
         options: &SqliteOptions,
         migrations: &'static [Migration],
     ) -> Result<Arc<Self>, ProcessStoreError> {
-        let (db, connection) = db::open(path, options, migrations).await?;
+        let (db, connection) = db::open(path, options, APPLICATION_ID, migrations).await?;
         let writer = writer::start(db.writer.clone(), connection);
         Ok(Arc::new(Self { db, writer }))
     }
@@ -81,13 +82,23 @@ impl SqliteStore {
 
     /// Writes what waits, brings the log into the main file and closes all connections. Later calls fail.
     ///
-    /// Not needed for durability; it only leaves one tidy file behind.
+    /// Not needed for durability; it only leaves one tidy file behind. On a disk that is nearly full the log stays, with
+    /// the room that it has.
     pub async fn close(&self) {
-        self.db.readers.close().await;
+        // Only the last connection tidies up, and not if it may only read.
+        let precious = reserve::is_precious(&self.db.path, self.db.writer.reserve);
+        let keeper = if precious { self.db.keeper().await } else { None };
+        if keeper.is_none() {
+            self.db.readers.close().await;
+        }
         let (reply, closed) = oneshot::channel();
         if self.writer.send(Job::Close { reply }).await.is_ok() {
             // An error says that the writer is gone, which is what we want.
             let _gone = closed.await;
+        }
+        if let Some(reader) = keeper {
+            reader.give_back();
+            self.db.readers.close().await;
         }
     }
 
@@ -122,8 +133,11 @@ impl ProcessStore for SqliteStore {
 
     async fn get(&self, key: RecordKey) -> Result<Option<Stored>, ProcessStoreError> {
         let query = sqlx::query(GET).bind(key.kind.as_str()).bind(blob(key.id));
-        let row = query.fetch_optional(&self.db.readers).await;
-        let Some(row) = row.map_err(|error| failed("get", error))? else {
+        let error = |error| failed("get", error);
+        let mut reader = self.db.readers.take().await.map_err(error)?;
+        let row = query.fetch_optional(&mut reader.connection).await.map_err(error)?;
+        reader.give_back();
+        let Some(row) = row else {
             return Ok(None);
         };
         match query::stored(key.kind, &row) {
@@ -135,10 +149,13 @@ impl ProcessStore for SqliteStore {
     async fn list(&self, mut query: Query) -> Result<Page, ProcessStoreError> {
         validate_query(&query)?;
         loop {
-            let (text, arguments) = query::list(&query).map_err(|error| failed("list", error))?;
+            let error = |error| failed("list", error);
+            let (text, arguments) = query::list(&query).map_err(error)?;
+            let mut reader = self.db.readers.take().await.map_err(error)?;
             let row = sqlx::query_with(sqlx::AssertSqlSafe(text), arguments)
-                .fetch_one(&self.db.readers)
+                .fetch_one(&mut reader.connection)
                 .await;
+            reader.give_back();
             match row.and_then(|row| {
                 let packed: Option<&[u8]> = row.try_get(0)?;
                 query::page(&query, packed.unwrap_or_default()).ok_or(sqlx::Error::RowNotFound)
@@ -157,12 +174,14 @@ impl ProcessStore for SqliteStore {
         limit: u32,
     ) -> Result<ChangePage, ProcessStoreError> {
         let error = |error| failed("changes", error);
+        let mut reader = self.db.readers.take().await.map_err(error)?;
         let rows = sqlx::query(CHANGES)
             .bind(i64::try_from(after.0).unwrap_or(i64::MAX))
             .bind(i64::from(limit))
-            .fetch_all(&self.db.readers)
+            .fetch_all(&mut reader.connection)
             .await
             .map_err(error)?;
+        reader.give_back();
         let last: i64 = match rows.first() {
             Some(row) => row.try_get(0).map_err(error)?,
             None => 0,
@@ -174,8 +193,9 @@ impl ProcessStore for SqliteStore {
     async fn check(&self) -> Result<CheckReport, ProcessStoreError> {
         let mut report = CheckReport::default();
         let error = |error| failed("check", error);
-        let mut connection = self.db.readers.acquire().await.map_err(error)?;
-        let found = sqlx::query("PRAGMA integrity_check(100)").fetch_all(&mut *connection).await;
+        let mut reader = self.db.readers.take().await.map_err(error)?;
+        let found =
+            sqlx::query("PRAGMA integrity_check(100)").fetch_all(&mut reader.connection).await;
         match found {
             Ok(rows) => {
                 let lines = rows.iter().filter_map(|row| row.try_get::<String, _>(0).ok());
@@ -185,7 +205,7 @@ impl ProcessStore for SqliteStore {
         }
         let text =
             format!("SELECT {COLUMNS}, r.kind, r.n FROM records AS r NOT INDEXED ORDER BY r.n");
-        let mut rows = sqlx::query(sqlx::AssertSqlSafe(text)).fetch(&mut *connection);
+        let mut rows = sqlx::query(sqlx::AssertSqlSafe(text)).fetch(&mut reader.connection);
         let mut more = 0_u64;
         loop {
             match rows.try_next().await {
@@ -202,6 +222,8 @@ impl ProcessStore for SqliteStore {
                 }
             }
         }
+        drop(rows);
+        reader.give_back();
         if more > 0 {
             report.set_aside.push(format!("and {more} more"));
         }

@@ -23,6 +23,7 @@ use windlass_core::time::Timestamp;
 use crate::db::{BACKEND, Condition, WriterOptions, condition, failed, failed_shared};
 use crate::group::{self, Batch, Before, Content, Entry, Row, Sum, Version};
 use crate::query::{blob, optional_blob};
+use crate::reserve::Upkeep;
 
 /// Most jobs that wait; who comes later waits for room.
 const QUEUE: usize = 512;
@@ -56,7 +57,8 @@ pub(crate) struct CommitJob {
 /// Starts the writer; it ends when the sender is dropped and what waits is done.
 pub(crate) fn start(options: WriterOptions, connection: SqliteConnection) -> mpsc::Sender<Job> {
     let (sender, queue) = mpsc::channel(QUEUE);
-    let writer = Writer { options, connection: Some(connection) };
+    let upkeep = Upkeep::new(options.reserve);
+    let writer = Writer { options, connection: Some(connection), upkeep };
     tokio::spawn(writer.run(queue));
     sender
 }
@@ -89,6 +91,7 @@ struct Writer {
     options: WriterOptions,
     /// `None` after a failure that may have left a transaction open: the next job connects anew.
     connection: Option<SqliteConnection>,
+    upkeep: Upkeep,
 }
 
 impl Writer {
@@ -136,8 +139,25 @@ impl Writer {
                 }
             }
             self.commit_and_answer(group).await;
+            if self.upkeep.is_due(queue.is_empty()) {
+                self.keep_room().await;
+            }
         }
         self.close().await;
+    }
+
+    /// Looks after the room for a full disk. A failure is no news: who commits will hear of it.
+    async fn keep_room(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        match self.upkeep.renew(&mut connection, &self.options.path).await {
+            Ok(()) => self.connection = Some(connection),
+            Err(error) if condition(&error) != Condition::Other => {
+                self.connection = Some(connection);
+            }
+            Err(_) => drop(connection),
+        }
     }
 
     async fn close(&mut self) {
@@ -193,6 +213,9 @@ impl Writer {
             return Ok(decided.answers);
         }
         self.write(&decided.sum).await?;
+        for job in jobs {
+            self.upkeep.note(job.writes.len(), size(&job.writes));
+        }
         Ok(decided.answers)
     }
 
@@ -332,7 +355,11 @@ impl Writer {
     async fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.options.connect().await?,
+            None => {
+                // Closing the last one may have deleted the log.
+                self.upkeep = Upkeep::new(self.options.reserve);
+                self.options.connect().await?
+            }
         };
         Ok(self.connection.insert(connection))
     }
@@ -348,10 +375,14 @@ impl Writer {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
-        // Some errors have already rolled back; then there is nothing to do, and SQLite says so.
-        match connection.execute(sqlx::query("ROLLBACK")).await {
-            Ok(_) => self.connection = Some(connection),
-            Err(_) => drop(connection),
+        // Some errors have already rolled back, and SQLite refuses to do it again. Then a transaction can be begun; and the
+        // connection is kept, because closing the last one would delete the log and give its room away on a full disk.
+        let rolled_back = match connection.execute(sqlx::query("ROLLBACK")).await {
+            Ok(_) => true,
+            Err(_) => sqlx::raw_sql("BEGIN; ROLLBACK").execute(&mut connection).await.is_ok(),
+        };
+        if rolled_back {
+            self.connection = Some(connection);
         }
     }
 }

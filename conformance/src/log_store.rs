@@ -1,15 +1,30 @@
 //! The suite of [`LogStore`].
 #![expect(clippy::panic, reason = "a case that fails panics")]
 
+mod append;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use windlass_core::container_service::Place;
+use windlass_core::locator::Locator;
 use windlass_core::log_store::{
     From, GapCause, LogItem, LogKey, LogPage, LogStatus, LogStore, LogStoreError, LogStoreExt as _,
     ReadOptions, Seq, Stream,
 };
 use windlass_core::time::Timestamp;
+
+use crate::script::{fresh_execution, fresh_nonce};
+
+pub use self::append::{
+    a_dropped_append_ends_with_some_item, a_gap_that_overlaps_stands_for_the_rest,
+    a_log_can_be_made_again_after_it_was_removed, a_refused_append_adds_nothing,
+    a_removed_log_wakes_who_waits, an_append_of_nothing_makes_a_log_and_tells_its_end,
+    an_append_that_leaves_out_numbers_is_refused, an_append_that_overlaps_adds_the_rest,
+    an_append_to_a_sealed_log_is_refused, appends_at_the_same_time_are_kept_once,
+    what_was_appended_survives_a_restart,
+};
 
 /// Where a log store keeps its logs, and who writes them.
 #[async_trait]
@@ -74,8 +89,24 @@ macro_rules! log_store_append_suite {
             an_append_that_leaves_out_numbers_is_refused,
             an_append_that_overlaps_adds_the_rest,
             an_append_to_a_sealed_log_is_refused,
+            an_append_of_nothing_makes_a_log_and_tells_its_end,
+            a_refused_append_adds_nothing,
+            a_gap_that_overlaps_stands_for_the_rest,
+            appends_at_the_same_time_are_kept_once,
+            a_dropped_append_ends_with_some_item,
+            what_was_appended_survives_a_restart,
+            a_removed_log_wakes_who_waits,
+            a_log_can_be_made_again_after_it_was_removed,
         ]);
     };
+}
+
+/// Names a log that nobody has: a place of a store that is fed needs no more to make one.
+#[must_use]
+pub fn fresh_log() -> LogKey {
+    let (execution, nonce) = (fresh_execution(), fresh_nonce());
+    let locator = Locator::new(nonce.0.to_string());
+    LogKey { execution, place: Place { locator, nonce, identity: String::new() } }
 }
 
 /// Returns an entry with these bytes.
@@ -494,35 +525,4 @@ pub async fn a_long_log_is_read_whole(place: impl LogStorePlace) {
     assert_eq!(read(&*store, &log, tail).await.items[0].first_seq(), Seq(LAST - 299));
     let status = store.status(&log).await.expect("a status");
     assert_eq!((status.last, status.bytes), (Seq(LAST), LAST << 16));
-}
-
-/// A hole cannot be filled later.
-pub async fn an_append_that_leaves_out_numbers_is_refused(place: impl LogStorePlace) {
-    let store = place.open().await;
-    let log = log_of(&place, &*store, &lines(1, 3)).await;
-    let refused = store.append(&log, lines(5, 6)).await;
-    assert!(
-        matches!(refused, Err(LogStoreError::NotNext { end: Seq(3), got: Seq(5), .. })),
-        "{refused:?}"
-    );
-    assert_eq!(read_all(&*store, &log, after(0)).await, lines(1, 3));
-}
-
-/// A writer that does not know how far it came repeats itself.
-pub async fn an_append_that_overlaps_adds_the_rest(place: impl LogStorePlace) {
-    let store = place.open().await;
-    let log = log_of(&place, &*store, &lines(1, 3)).await;
-    assert_eq!(store.append(&log, lines(2, 6)).await.expect("an append"), Seq(6));
-    assert_eq!(read_all(&*store, &log, after(0)).await, lines(1, 6));
-}
-
-/// The end is the end.
-pub async fn an_append_to_a_sealed_log_is_refused(place: impl LogStorePlace) {
-    let store = place.open().await;
-    let log = log_of(&place, &*store, &lines(1, 3)).await;
-    place.finish(&*store, &log).await;
-    let refused = store.append(&log, lines(4, 4)).await;
-    assert!(matches!(refused, Err(LogStoreError::Sealed { .. })), "{refused:?}");
-    // A repetition is none.
-    assert_eq!(store.append(&log, lines(2, 3)).await.expect("the end"), Seq(3));
 }

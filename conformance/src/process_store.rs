@@ -30,7 +30,8 @@ pub use self::lists::{
 /// Where a store keeps its records.
 #[async_trait]
 pub trait ProcessStorePlace: Default + Send + Sync {
-    /// Opens the store. Opening again is a restart, whether or not what was opened before is dropped.
+    /// Opens the store. Opening again is a restart. A store that only one may have open closes what was opened before:
+    /// the suite does not use it any more, whether or not it is dropped.
     async fn open(&self) -> Arc<dyn ProcessStore>;
 }
 
@@ -79,6 +80,16 @@ macro_rules! process_store_suite {
             what_is_visible_is_a_prefix,
             a_dropped_commit_is_all_or_nothing,
             a_healthy_store_passes_its_check,
+        ]);
+    };
+}
+
+/// Expands the cases of stores that several may have open at the same time, in addition to the suite.
+#[macro_export]
+macro_rules! process_store_shared_suite {
+    ($($places:tt)*) => {
+        $crate::expand!(process_store { $($places)* } [
+            a_store_that_is_open_twice_is_one,
         ]);
     };
 }
@@ -413,11 +424,23 @@ pub async fn a_superseded_lease_writes_nothing(place: impl ProcessStorePlace) {
     assert_eq!(commit(&*store, new, batch).await, ChangeNumber(2));
 }
 
-/// A restart alone takes nothing from anybody; a takeover does, whoever opened when.
+/// A restart alone takes nothing from anybody; a takeover does.
 pub async fn a_lease_lasts_through_a_restart_until_it_is_superseded(place: impl ProcessStorePlace) {
+    let (_, old) = filled(&place, [record(1)]).await;
+    let store = place.open().await;
+    assert_eq!(commit(&*store, old, vec![create(record(2))]).await, ChangeNumber(2));
+    let new = acquire(&*store).await;
+    let store = place.open().await;
+    assert_superseded(store.commit(vec![create(record(3))], old).await, (1, 2));
+    assert_eq!(commit(&*store, new, vec![create(record(3))]).await, ChangeNumber(3));
+}
+
+/// Whoever opened it when, and whoever writes.
+pub async fn a_store_that_is_open_twice_is_one(place: impl ProcessStorePlace) {
     let (first, old) = filled(&place, [record(1)]).await;
     let second = place.open().await;
     assert_eq!(commit(&*second, old, vec![create(record(2))]).await, ChangeNumber(2));
+    assert_eq!(first.require(key(2)).await.expect("a read").record, record(2));
     let new = acquire(&*second).await;
     assert_superseded(first.commit(vec![create(record(3))], old).await, (1, 2));
     assert_eq!(commit(&*first, new, vec![create(record(3))]).await, ChangeNumber(3));

@@ -150,6 +150,23 @@ pub struct LogStatus {
     pub sealed: bool,
 }
 
+impl LogStatus {
+    /// Counts an item that is being added.
+    pub fn count(&mut self, item: &LogItem) {
+        self.last = item.last_seq();
+        match item {
+            LogItem::Entry { len, .. } => {
+                self.entries = self.entries.saturating_add(1);
+                self.bytes = self.bytes.saturating_add(*len);
+            }
+            LogItem::Gap { bytes, .. } => {
+                self.bytes = self.bytes.saturating_add(*bytes);
+                self.dropped_bytes = self.dropped_bytes.saturating_add(*bytes);
+            }
+        }
+    }
+}
+
 /// Why a log store did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum LogStoreError {
@@ -282,3 +299,40 @@ pub trait LogStoreExt: LogStore {
 }
 
 impl<T: LogStore + ?Sized> LogStoreExt for T {}
+
+/// Decides an append for a store that keeps what is appended: returns what `items` have that the log has not.
+///
+/// Of a gap that begins within what is there, the rest is returned; how many bytes that had is not known.
+///
+/// # Errors
+///
+/// [`LogStoreError::NotNext`], [`LogStoreError::Sealed`]; then nothing may be added.
+pub fn items_to_add(
+    execution: ExecutionId,
+    status: &LogStatus,
+    items: Vec<LogItem>,
+) -> Result<Vec<LogItem>, LogStoreError> {
+    let mut end = status.last;
+    let mut added = Vec::new();
+    for item in items {
+        let (first, last) = (item.first_seq(), item.last_seq());
+        if last <= end {
+            continue;
+        }
+        if status.sealed {
+            return Err(LogStoreError::Sealed { execution });
+        }
+        let next = Seq(end.0.saturating_add(1));
+        if first > next {
+            return Err(LogStoreError::NotNext { execution, end, got: first });
+        }
+        added.push(match item {
+            LogItem::Gap { last, cause, .. } if first < next => {
+                LogItem::Gap { first: next, last, bytes: 0, cause }
+            }
+            LogItem::Gap { .. } | LogItem::Entry { .. } => item,
+        });
+        end = last;
+    }
+    Ok(added)
+}

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use windlass_core::log_store::{
     From, LogItem, LogKey, LogPage, LogStatus, LogStore, LogStoreError, ReadOptions, Seq, Stream,
+    items_to_add,
 };
 use windlass_core::time::Timestamp;
 
@@ -55,19 +56,9 @@ impl Log {
     }
 
     pub(crate) fn status(&self) -> LogStatus {
-        let mut status =
-            LogStatus { last: self.last(), sealed: self.sealed, ..LogStatus::default() };
+        let mut status = LogStatus { sealed: self.sealed, ..LogStatus::default() };
         for item in &self.items {
-            match item {
-                LogItem::Entry { len, .. } => {
-                    status.entries += 1;
-                    status.bytes += len;
-                }
-                LogItem::Gap { bytes, .. } => {
-                    status.bytes += bytes;
-                    status.dropped_bytes += bytes;
-                }
-            }
+            status.count(item);
         }
         status
     }
@@ -163,17 +154,7 @@ impl LogStore for MemoryLogs {
         let execution = log.execution;
         self.world.change(|state| {
             let log = state.logs.entry(log.place.locator.clone()).or_default();
-            for item in items {
-                let end = log.last();
-                if item.last_seq() <= end {
-                    continue;
-                }
-                if log.sealed {
-                    return Err(LogStoreError::Sealed { execution });
-                }
-                if item.first_seq() != log.next() {
-                    return Err(LogStoreError::NotNext { execution, end, got: item.first_seq() });
-                }
+            for item in items_to_add(execution, &log.status(), items)? {
                 log.push(item);
             }
             Ok(log.last())

@@ -5,6 +5,7 @@ mod damage;
 mod file;
 mod full;
 mod kill;
+mod logs;
 
 use std::path::Path;
 use std::sync::Arc;
