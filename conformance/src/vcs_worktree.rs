@@ -3,6 +3,9 @@
 
 mod changes;
 mod removal;
+mod restore;
+mod save;
+mod survey;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,8 +13,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
+use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
-    DiffDetail, GitStep, Identity, VcsWorktree, VcsWorktreeError, WorktreeRequest,
+    DiffDetail, GitStep, Identity, Origin, Removed, SaveRequest, Saved, VcsWorktree,
+    VcsWorktreeError, VcsWorktreeExt as _, WorktreeRequest,
 };
 use windlass_core::workspace::{Oid, Worktree};
 
@@ -22,9 +27,28 @@ pub use self::changes::{
     ignored_files_are_no_dirt, nothing_to_commit_is_clean, status_tells_dirt_and_distance,
 };
 pub use self::removal::{
-    a_clean_worktree_is_removed_and_its_branch_kept, commits_that_no_branch_reaches_refuse_removal,
-    committed_work_does_not_hinder_removal, removing_what_somebody_deleted_frees_the_repository,
-    unsaved_work_refuses_removal, what_is_not_ours_is_not_removed,
+    a_branch_is_deleted_only_if_its_commits_were_saved,
+    a_clean_worktree_is_removed_and_its_branch_kept, committed_work_does_not_hinder_removal,
+    removing_what_somebody_deleted_frees_the_repository, what_is_not_ours_is_not_removed,
+    what_was_not_saved_is_not_removed, what_was_staged_in_a_deleted_worktree_comes_back,
+};
+pub use self::restore::{
+    a_branch_that_is_checked_out_elsewhere_is_left_there,
+    a_branch_that_is_gone_comes_back_with_its_worktree, a_branch_that_moved_on_is_left_where_it_is,
+    a_clean_worktree_comes_back_on_its_branch, a_snapshot_that_is_gone_restores_nothing,
+    commits_that_no_branch_reaches_come_back, copied_files_are_no_work_and_come_back,
+    ignored_files_are_copied_in_by_globs, nothing_is_restored_over_a_strangers_directory,
+    restoring_what_is_there_keeps_it, the_index_comes_back, what_was_dirty_comes_back_as_it_was,
+    what_was_saved_and_not_removed_is_put_back,
+};
+pub use self::save::{
+    a_merge_that_has_not_ended_refuses_and_can_be_saved, ignored_files_are_chosen_by_size_or_globs,
+    saving_again_gives_the_same_answer, saving_in_place_leaves_the_worktree,
+    what_cannot_be_saved_is_named_and_nothing_is_touched, what_is_discarded_is_left_out_and_named,
+    what_is_ignored_by_default_is_saved,
+};
+pub use self::survey::{
+    a_survey_tells_what_is_there, a_survey_touches_and_lists_nothing_of_others,
 };
 
 /// Where a backend keeps its worktrees, and a user with repositories beside it.
@@ -54,6 +78,24 @@ pub trait VcsWorktreePlace: Default + Send + Sync {
 
     /// Makes a file executable.
     fn make_executable(&self, dir: &Locator, path: &str);
+
+    /// Makes an entry that is neither file nor link nor directory, for example a named pipe.
+    fn make_special(&self, dir: &Locator, path: &str);
+
+    /// Puts a file as it is, or its deletion, into the index.
+    fn stage(&self, dir: &Locator, path: &str);
+
+    /// Reads a file of the index; `None` if there is none.
+    fn indexed(&self, dir: &Locator, path: &str) -> Option<String>;
+
+    /// Begins to merge a branch that has commits of its own, in a way that changes no file, and does not end it.
+    fn begin_merge(&self, dir: &Locator, branch: &str);
+
+    /// Says whether a merge has begun and not ended.
+    fn is_merging(&self, dir: &Locator) -> bool;
+
+    /// Deletes a branch that is checked out nowhere.
+    fn delete_branch(&self, dir: &Locator, name: &str);
 
     /// Has git ignore the files of this name, by a committed `.gitignore` with one name a line.
     fn ignore(&self, dir: &Locator, name: &str) {
@@ -144,15 +186,41 @@ macro_rules! vcs_worktree_suite {
             nothing_to_commit_is_clean,
             a_commit_step_takes_everything_and_commits_once,
             a_commit_is_by_the_repositorys_identity_if_it_has_one,
+            saving_again_gives_the_same_answer,
+            saving_in_place_leaves_the_worktree,
+            what_cannot_be_saved_is_named_and_nothing_is_touched,
+            what_is_discarded_is_left_out_and_named,
+            a_merge_that_has_not_ended_refuses_and_can_be_saved,
+            what_is_ignored_by_default_is_saved,
+            ignored_files_are_chosen_by_size_or_globs,
             a_clean_worktree_is_removed_and_its_branch_kept,
             committed_work_does_not_hinder_removal,
-            unsaved_work_refuses_removal,
-            commits_that_no_branch_reaches_refuse_removal,
+            what_was_not_saved_is_not_removed,
             what_is_not_ours_is_not_removed,
             removing_what_somebody_deleted_frees_the_repository,
+            what_was_staged_in_a_deleted_worktree_comes_back,
+            a_branch_is_deleted_only_if_its_commits_were_saved,
+            a_clean_worktree_comes_back_on_its_branch,
+            what_was_dirty_comes_back_as_it_was,
+            the_index_comes_back,
+            commits_that_no_branch_reaches_come_back,
+            a_branch_that_moved_on_is_left_where_it_is,
+            a_branch_that_is_checked_out_elsewhere_is_left_there,
+            a_branch_that_is_gone_comes_back_with_its_worktree,
+            restoring_what_is_there_keeps_it,
+            what_was_saved_and_not_removed_is_put_back,
+            nothing_is_restored_over_a_strangers_directory,
+            a_snapshot_that_is_gone_restores_nothing,
+            ignored_files_are_copied_in_by_globs,
+            copied_files_are_no_work_and_come_back,
+            a_survey_tells_what_is_there,
+            a_survey_touches_and_lists_nothing_of_others,
         ]);
     };
 }
+
+/// What comes before a removal by the safe rules.
+const REMOVAL: SaveRequest = SaveRequest::before_removal(SnapshotNumber::FIRST);
 
 const FALLBACK: (&str, &str) = ("Fallback Name", "fallback@example.org");
 
@@ -171,6 +239,7 @@ fn request(repo: &Locator, number: u8) -> WorktreeRequest {
         base: None,
         branch: None,
         title: "Some work".to_owned(),
+        copy: Vec::new(),
     }
 }
 
@@ -183,12 +252,26 @@ fn repository(place: &impl VcsWorktreePlace) -> (Locator, Oid) {
     (repo, oid)
 }
 
+/// What a worktree was, as its record keeps it.
+fn removed(saved: &Saved) -> Removed {
+    let snapshot = saved.snapshot.as_ref().map(|snapshot| snapshot.number);
+    Removed { head: saved.head.clone(), branch: saved.branch.clone(), snapshot }
+}
+
+/// Saves and removes attempt 1's worktree and returns what it is made again from.
+async fn take_away(vcs: &dyn VcsWorktree, worktree: &Worktree, request: &SaveRequest) -> Origin {
+    let saved = vcs.save_and_remove(attempt(1), worktree, request).await.expect("removed");
+    let verified = vcs.verify(attempt(1), worktree).await;
+    assert!(matches!(verified, Err(VcsWorktreeError::Gone { .. })), "{verified:?}");
+    Origin::Removed(removed(&saved))
+}
+
 /// Makes a worktree for attempt 1 of a new repository.
 async fn created(place: &impl VcsWorktreePlace) -> (Arc<dyn VcsWorktree>, Locator, Worktree) {
     let (repo, _) = repository(place);
     let vcs = place.open().await;
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
-    vcs.create(attempt(1), &worktree).await.expect("a worktree");
+    vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     (vcs, repo, worktree)
 }
 
@@ -214,7 +297,7 @@ pub async fn a_new_worktree_holds_the_base_on_a_new_branch(place: impl VcsWorktr
     let (repo, oid) = repository(&place);
     let vcs = place.open().await;
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
-    let verified = vcs.create(attempt(1), &worktree).await.expect("a worktree");
+    let verified = vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     assert_eq!(verified.head, oid);
     assert_eq!(verified.branch.as_deref(), Some(worktree.branch.as_str()));
     assert_eq!(place.read(&worktree.path, "sub/numbers").as_deref(), Some("1\n2\n3\n"));
@@ -234,7 +317,7 @@ pub async fn uncommitted_changes_of_the_source_are_mentioned_and_stay_out(
     let vcs = place.open().await;
     let planned = vcs.plan(request(&repo, 1)).await.expect("a plan");
     assert!(planned.source_is_dirty);
-    vcs.create(attempt(1), &planned.worktree).await.expect("a worktree");
+    vcs.create(attempt(1), &planned.worktree, &Origin::Base).await.expect("a worktree");
     let read = place.read(&planned.worktree.path, "greeting");
     assert_eq!(read.as_deref(), Some("hello\n"));
     assert_eq!(place.read(&repo, "greeting").as_deref(), Some("changed\n"));
@@ -246,7 +329,7 @@ pub async fn creating_what_is_there_keeps_it(place: impl VcsWorktreePlace) {
     place.write(&worktree.path, "greeting", "work\n");
     let oid = place.commit(&worktree.path, "work");
     place.write(&worktree.path, "more", "work\n");
-    let verified = vcs.create(attempt(1), &worktree).await.expect("kept");
+    let verified = vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("kept");
     assert_eq!(verified.head, oid);
     assert_eq!(place.read(&worktree.path, "more").as_deref(), Some("work\n"));
 }
@@ -262,7 +345,7 @@ pub async fn a_branch_that_exists_is_refused_and_left_alone(place: impl VcsWorkt
     // It may also appear after the plan.
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
     place.branch(&repo, &worktree.branch);
-    let refused = vcs.create(attempt(1), &worktree).await;
+    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
     let Err(VcsWorktreeError::BranchExists { branch }) = refused else { panic!("{refused:?}") };
     assert_eq!(branch, worktree.branch);
     assert_eq!(place.tip(&repo, &worktree.branch), oid);
@@ -282,7 +365,7 @@ pub async fn a_branch_below_another_is_refused(place: impl VcsWorktreePlace) {
     let named = WorktreeRequest { branch: Some("a/c".to_owned()), ..request(&repo, 1) };
     let worktree = vcs.plan(named).await.expect("a plan").worktree;
     assert_eq!(worktree.branch, "a/c");
-    vcs.create(attempt(1), &worktree).await.expect("a worktree");
+    vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
 }
 
 /// A base is whatever names a commit; only a branch becomes the target.
@@ -305,7 +388,8 @@ pub async fn bases_are_branches_tags_and_commits(place: impl VcsWorktreePlace) {
         assert_eq!(worktree.base, base);
         assert_eq!(worktree.base_oid, *oid, "{base}");
         assert_eq!(worktree.target.as_deref(), target, "{base}");
-        let verified = vcs.create(attempt(number), &worktree).await.expect("a worktree");
+        let verified =
+            vcs.create(attempt(number), &worktree, &Origin::Base).await.expect("a worktree");
         assert_eq!(verified.head, *oid, "{base}");
     }
 }
@@ -366,7 +450,8 @@ pub async fn titles_of_any_script_name_branches(place: impl VcsWorktreePlace) {
     for (number, title) in (1..).zip(titles) {
         let titled = WorktreeRequest { title: title.to_owned(), ..request(&repo, number) };
         let worktree = vcs.plan(titled).await.expect("a plan").worktree;
-        let verified = vcs.create(attempt(number), &worktree).await.expect("a worktree");
+        let verified =
+            vcs.create(attempt(number), &worktree, &Origin::Base).await.expect("a worktree");
         assert_eq!(verified.branch, Some(worktree.branch), "{title:?}");
     }
     let titled = WorktreeRequest { title: "Größe ändern".to_owned(), ..request(&repo, 100) };
@@ -383,8 +468,8 @@ pub async fn attempts_of_one_title_do_not_meet(place: impl VcsWorktreePlace) {
     assert_ne!(one.path, two.path);
     assert_ne!(one.branch, two.branch);
     assert_eq!(one.repo, two.repo);
-    vcs.create(attempt(1), &one).await.expect("a worktree");
-    vcs.create(attempt(2), &two).await.expect("a worktree");
+    vcs.create(attempt(1), &one, &Origin::Base).await.expect("a worktree");
+    vcs.create(attempt(2), &two, &Origin::Base).await.expect("a worktree");
     place.write(&one.path, "mine", "1\n");
     assert_eq!(place.read(&two.path, "mine"), None);
     assert!(!vcs.status(attempt(2), &two).await.expect("a status").dirty);
@@ -399,7 +484,7 @@ pub async fn a_worktree_of_a_worktree_belongs_to_the_repository(place: impl VcsW
     assert_eq!(second.repo, worktree.repo);
     assert_eq!(second.base_oid, oid);
     assert_eq!(second.target.as_deref(), Some(worktree.branch.as_str()));
-    vcs.create(attempt(2), &second).await.expect("a worktree");
+    vcs.create(attempt(2), &second, &Origin::Base).await.expect("a worktree");
     assert_eq!(place.read(&second.path, "greeting").as_deref(), Some("work\n"));
 }
 
@@ -410,7 +495,7 @@ pub async fn a_restart_finds_the_worktree(place: impl VcsWorktreePlace) {
     drop(vcs);
     let vcs = place.open().await;
     assert_eq!(vcs.verify(attempt(1), &worktree).await.expect("verified"), before);
-    assert_eq!(vcs.create(attempt(1), &worktree).await.expect("kept"), before);
+    assert_eq!(vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("kept"), before);
 }
 
 /// The branch is observed, not fought.
@@ -435,7 +520,7 @@ pub async fn another_attempt_is_a_mismatch(place: impl VcsWorktreePlace) {
     let (vcs, _, worktree) = created(&place).await;
     let refused = vcs.verify(attempt(2), &worktree).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-    let refused = vcs.create(attempt(2), &worktree).await;
+    let refused = vcs.create(attempt(2), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     let refused = vcs.diff(attempt(2), &worktree, DiffDetail::Files).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
@@ -447,14 +532,14 @@ pub async fn another_data_directory_is_a_mismatch(place: impl VcsWorktreePlace) 
     let other = place.open_other().await;
     for refused in [
         other.verify(attempt(1), &worktree).await.map(|_| ()),
-        other.create(attempt(1), &worktree).await.map(|_| ()),
-        other.remove(attempt(1), &worktree).await,
+        other.create(attempt(1), &worktree, &Origin::Base).await.map(|_| ()),
+        other.save_and_remove(attempt(1), &worktree, &REMOVAL).await.map(drop),
     ] {
         assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     }
     let beside = other.plan(request(&repo, 2)).await.expect("a plan").worktree;
-    other.create(attempt(2), &beside).await.expect("a worktree");
-    other.remove(attempt(2), &beside).await.expect("removed");
+    other.create(attempt(2), &beside, &Origin::Base).await.expect("a worktree");
+    other.save_and_remove(attempt(2), &beside, &REMOVAL).await.expect("removed");
     vcs.verify(attempt(1), &worktree).await.expect("untouched");
 }
 
@@ -464,8 +549,8 @@ pub async fn a_path_outside_the_root_is_a_mismatch(place: impl VcsWorktreePlace)
     let outside = Worktree { path: repo.clone(), ..worktree };
     for refused in [
         vcs.verify(attempt(1), &outside).await.map(|_| ()),
-        vcs.create(attempt(1), &outside).await.map(|_| ()),
-        vcs.remove(attempt(1), &outside).await,
+        vcs.create(attempt(1), &outside, &Origin::Base).await.map(|_| ()),
+        vcs.save_and_remove(attempt(1), &outside, &REMOVAL).await.map(drop),
     ] {
         assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     }
@@ -492,8 +577,8 @@ pub async fn a_directory_that_was_replaced_is_a_mismatch(place: impl VcsWorktree
     place.replace_directory(&worktree.path);
     for refused in [
         vcs.verify(attempt(1), &worktree).await.map(|_| ()),
-        vcs.create(attempt(1), &worktree).await.map(|_| ()),
-        vcs.remove(attempt(1), &worktree).await,
+        vcs.create(attempt(1), &worktree, &Origin::Base).await.map(|_| ()),
+        vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.map(drop),
     ] {
         assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     }

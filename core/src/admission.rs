@@ -122,6 +122,19 @@ impl State {
         self.queue.len()
     }
 
+    /// Says for each of these slots how many wait before it; `None` if it does not wait.
+    #[must_use]
+    pub fn waiting_before(&self, slots: &[Slot]) -> Vec<Option<u32>> {
+        let mut places: BTreeMap<Slot, Option<u32>> =
+            slots.iter().map(|slot| (*slot, None)).collect();
+        for (before, (waiting, _)) in (0..).zip(&self.queue) {
+            if let Some(place) = places.get_mut(waiting) {
+                *place = Some(before);
+            }
+        }
+        slots.iter().map(|slot| places.get(slot).copied().flatten()).collect()
+    }
+
     /// Takes one input.
     pub fn step(mut self, input: Input) -> Step {
         let mut effects = Vec::new();
@@ -279,6 +292,17 @@ mod tests {
         let inputs =
             vec![adopt(1), adopt(2), adopt(3), Input::Release(slot(1)), ask(4, None, false)];
         assert_eq!(last(TWO, inputs), [Effect::Queue { slot: slot(4), position: 1 }]);
+    }
+
+    #[test]
+    fn who_waits_is_told_how_many_are_before_it() {
+        let mut state = State::new(Limits { per_owner: 8, per_host: 1, queue: 9 });
+        for n in 1..5 {
+            state = state.step(ask(n, None, false)).state;
+        }
+        assert_eq!(state.waiting_before(&[slot(4), slot(1), slot(2)]), [Some(2), None, Some(0)]);
+        state = state.step(Input::Release(slot(2))).state;
+        assert_eq!(state.waiting_before(&[slot(2), slot(4)]), [None, Some(1)]);
     }
 
     #[test]

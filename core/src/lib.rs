@@ -14,7 +14,11 @@ pub mod action;
 #[cfg(feature = "ports")]
 pub mod admission;
 #[cfg(feature = "ports")]
+pub mod agent;
+#[cfg(feature = "ports")]
 pub mod attempt;
+#[cfg(feature = "ports")]
+pub mod cleanup;
 #[cfg(feature = "ports")]
 pub mod container_service;
 #[cfg(feature = "ports")]
@@ -35,6 +39,8 @@ pub mod process_store;
 pub mod record;
 #[cfg(feature = "ports")]
 pub mod secrets;
+#[cfg(feature = "ports")]
+pub mod snapshot;
 #[cfg(feature = "ports")]
 pub mod vcs_worktree;
 #[cfg(feature = "ports")]

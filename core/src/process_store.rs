@@ -30,12 +30,24 @@ pub enum Kind {
     Request,
     /// A keyed message to a running execution.
     Input,
+    /// Saved work of a worktree.
+    Snapshot,
+    /// What cleanup has seen of something.
+    Observation,
 }
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Project, Self::Task, Self::Attempt, Self::Execution, Self::Request, Self::Input];
+    pub const ALL: [Self; 8] = [
+        Self::Project,
+        Self::Task,
+        Self::Attempt,
+        Self::Execution,
+        Self::Request,
+        Self::Input,
+        Self::Snapshot,
+        Self::Observation,
+    ];
 
     /// Returns the word that stores keep; it never changes.
     #[must_use]
@@ -47,6 +59,8 @@ impl Kind {
             Self::Execution => "execution",
             Self::Request => "request",
             Self::Input => "input",
+            Self::Snapshot => "snapshot",
+            Self::Observation => "observation",
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the records of a store mean: the bodies, and the only code that reads and writes them.
 
+mod removing;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -12,7 +14,10 @@ use crate::locator::Locator;
 use crate::outcome::{Exit, Outcome};
 use crate::process_store::{Kind, Record, RecordKey};
 use crate::time::Timestamp;
+use crate::vcs_worktree::Removed;
 use crate::workspace::{Oid, Workspace};
+
+pub use removing::Removing;
 
 /// The version of the bodies that this code writes.
 pub const BODY_VERSION: u32 = 1;
@@ -171,6 +176,27 @@ pub struct AttemptRecord {
     pub created_at: Timestamp,
     /// When its workspace was removed.
     pub removed_at: Option<Timestamp>,
+    /// The removal that is under way.
+    #[serde(default)]
+    pub removal: Option<Removing>,
+    /// What its worktree was when it was removed: from this it is made again.
+    #[serde(default)]
+    pub removed: Option<Removed>,
+    /// The status to go back to when its worktree is made again.
+    #[serde(default)]
+    pub removed_from: Option<AttemptStatus>,
+    /// What its worktree is being made again from.
+    #[serde(default)]
+    pub restoring: Option<Removed>,
+    /// The number of its newest snapshot, gone or not; 0 if there was none.
+    #[serde(default)]
+    pub last_snapshot: u32,
+    /// Its worktree was found to be gone though nobody asked us to remove it.
+    #[serde(default)]
+    pub missing: bool,
+    /// Its worktree stays, however long nothing happens in it.
+    #[serde(default)]
+    pub keep: bool,
 }
 
 /// Where an execution is in its life. Never back.
@@ -414,6 +440,13 @@ impl AttemptRecord {
             epoch: new.epoch,
             created_at: new.at,
             removed_at: None,
+            removal: None,
+            removed: None,
+            removed_from: None,
+            restoring: None,
+            last_snapshot: 0,
+            missing: false,
+            keep: false,
         }
     }
 }

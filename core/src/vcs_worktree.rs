@@ -1,17 +1,22 @@
 //! The port [`VcsWorktree`]: worktrees of version-controlled repositories.
 //!
-//! It makes, checks, compares and removes them. Steps that can run the user's code (commit hooks, filters) are not
+//! It makes, checks, compares, saves and removes them. Steps that can run the user's code (commit hooks, filters) are not
 //! performed here: they are described as a [`GitStep`] that runs as an execution of its own.
 
+mod error;
+
 use std::fmt;
+use std::future::Future;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::BackendError;
 use crate::id::AttemptId;
 use crate::locator::{Locator, OsBytes};
+use crate::snapshot::{Snapshot, SnapshotNumber};
 use crate::workspace::{Oid, Worktree};
+
+pub use error::VcsWorktreeError;
 
 /// Which worktree somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub struct WorktreeRequest {
     pub branch: Option<String>,
     /// The attempt's title; any text.
     pub title: String,
+    /// Ignored files to copy in from the checkout that `repo` is in: globs as in `.gitignore`, relative to its root.
+    pub copy: Vec<String>,
 }
 
 /// A worktree as it will be, with what its user should know first.
@@ -122,15 +129,25 @@ pub struct FileDiff {
     pub old_path: Option<Locator>,
     /// How it differs.
     pub change: ChangeKind,
-    /// Lines added; `None` for binary content.
+    /// Lines added; `None` for binary content, and for what is too large to be counted.
     pub added: Option<u64>,
-    /// Lines removed; `None` for binary content.
+    /// Lines removed; `None` for binary content, and for what is too large to be counted.
     pub removed: Option<u64>,
     /// The new mode in octal as git prints it, for example `100755`; `None` if deleted.
     pub mode: Option<String>,
     /// The file is not tracked.
     pub untracked: bool,
+    /// It is not in a patch: its content before or after is larger than [`DIFF_FILE_BYTES`], or that of the files before it
+    /// fills [`DIFF_BYTES`].
+    #[serde(default)]
+    pub too_large: bool,
 }
+
+/// How many bytes a file may have, before or after, to be in a patch.
+pub const DIFF_FILE_BYTES: u64 = 2 << 20;
+
+/// How many bytes all files of a patch may have together, before and after.
+pub const DIFF_BYTES: u64 = 200 << 20;
 
 /// How much of a diff to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,105 +167,174 @@ pub struct Diff {
     pub head: Oid,
     /// The files, in path order.
     pub files: Vec<FileDiff>,
-    /// The patch, if it was asked for; raw bytes.
+    /// The patch, if it was asked for, without what is [too large](FileDiff::too_large); raw bytes.
     pub patch: Option<Vec<u8>>,
 }
 
-/// Why a worktree operation was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum VcsWorktreeError {
-    /// The path is in no repository.
-    #[error("{path} is not in a git repository")]
-    NotARepository {
-        /// The path.
-        path: Locator,
-    },
-    /// The repository has no commit to start from.
-    #[error("{repo} has no commit yet")]
-    Empty {
-        /// The repository.
-        repo: Locator,
-    },
-    /// The base names no commit.
-    #[error("{base:?} names no commit")]
-    UnknownBase {
-        /// The base.
-        base: String,
-    },
-    /// There is such a branch already.
-    #[error("branch {branch:?} exists")]
-    BranchExists {
-        /// The branch.
-        branch: String,
-    },
-    /// Git takes no such branch name.
-    #[error("{branch:?} is no valid branch name")]
-    InvalidBranch {
-        /// The name.
-        branch: String,
-    },
-    /// The worktree is gone.
-    #[error("worktree {path} is gone")]
-    Gone {
-        /// Where it was.
-        path: Locator,
-    },
-    /// What is there is not the recorded worktree; nothing was touched.
-    #[error("{path} is not the recorded worktree: {detail}")]
-    Mismatch {
-        /// Where it should be.
-        path: Locator,
-        /// What is wrong.
-        detail: String,
-    },
-    /// Something in it exists nowhere else; nothing was touched.
-    #[error("{path} holds unsaved work: {detail}")]
-    Unsaved {
-        /// The worktree.
-        path: Locator,
-        /// What it holds.
-        detail: String,
-    },
-    /// Processes work in it; nothing was touched.
-    #[error("{path} is in use: {detail}")]
-    Occupied {
-        /// The worktree.
-        path: Locator,
-        /// Who works in it.
-        detail: String,
-    },
-    /// Another process holds the repository's lock.
-    #[error("repository {repo} is busy{}", held_by(*holder))]
-    Busy {
-        /// The repository.
-        repo: Locator,
-        /// The process that took the lock, where it can be told.
-        holder: Option<u32>,
-    },
-    /// There is no git, or one that is too old.
-    #[error("git is not usable: {detail}")]
-    NoGit {
-        /// What is wrong.
-        detail: String,
-    },
-    /// There is no room on the disk; what was begun was undone.
-    #[error("no space left for a worktree")]
-    Full,
-    /// Git refused.
-    #[error("git {command} failed: {stderr}")]
-    Git {
-        /// The git command, for example `worktree add`.
-        command: String,
-        /// What git said, at most 4 KiB.
-        stderr: String,
-    },
-    /// The backend failed.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
+/// What a worktree is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Origin {
+    /// From its base, on its new branch, with what is to be copied in.
+    Base,
+    /// From what was there when it was removed.
+    Removed(Removed),
 }
 
-fn held_by(holder: Option<u32>) -> String {
-    holder.map_or_else(String::new, |pid| format!(": process {pid} holds its lock"))
+/// What a worktree was when it was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The commit that HEAD named.
+    pub head: Oid,
+    /// The branch that HEAD named; `None` if it was detached.
+    pub branch: Option<String>,
+    /// The snapshot that holds its work; `None` if there was nothing to save.
+    pub snapshot: Option<SnapshotNumber>,
+}
+
+/// How to save a worktree's work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaveRequest {
+    /// The number of the snapshot. Saving under a number that is not recorded replaces what a crash left of it.
+    pub number: SnapshotNumber,
+    /// From where.
+    pub from: SaveFrom,
+    /// What to do about what cannot be saved.
+    pub unsavable: Unsavable,
+    /// What to do about a rebase, merge or the like that is in progress, and about a locked worktree.
+    pub unfinished: Unfinished,
+    /// Which ignored entries to save.
+    pub ignored: Ignored,
+    /// What will become of the branch: commits of one that is to go must be in the snapshot.
+    pub branch: BranchFate,
+}
+
+/// How many bytes of ignored entries a snapshot holds unless told otherwise: enough for `.env` and notes, not for
+/// `target` or `node_modules`.
+pub const IGNORED_BYTES: u64 = 64 << 20;
+
+impl SaveRequest {
+    /// Asks for what comes before a removal by the safe rules: from aside, refusing whatever cannot be saved or is in
+    /// progress, with ignored entries up to [`IGNORED_BYTES`].
+    #[must_use]
+    pub const fn before_removal(number: SnapshotNumber) -> Self {
+        Self {
+            number,
+            from: SaveFrom::Aside,
+            unsavable: Unsavable::Refuse,
+            unfinished: Unfinished::Refuse,
+            ignored: Ignored::UpTo(IGNORED_BYTES),
+            branch: BranchFate::Stays,
+        }
+    }
+}
+
+/// What becomes of a worktree's branch after it was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BranchFate {
+    /// It stays: what it reaches exists elsewhere.
+    Stays,
+    /// It is to be deleted: what only it reaches goes into the snapshot.
+    Goes,
+}
+
+/// From where a worktree is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveFrom {
+    /// From its place, where it stays.
+    Place,
+    /// From aside: it is taken out of the way first, so that nobody finds it by its path and it can be removed. It is put
+    /// back if it is not saved.
+    Aside,
+}
+
+/// What to do about something that cannot be saved: a special file, an unreadable one, a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unsavable {
+    /// Refuse, and name it.
+    Refuse,
+    /// Leave it out.
+    Discard,
+}
+
+/// What to do about an operation that is in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfinished {
+    /// Refuse, and name it.
+    Refuse,
+    /// Save its state with the rest.
+    Save,
+}
+
+/// Which ignored entries a snapshot holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ignored {
+    /// The smallest first, up to so many bytes.
+    UpTo(u64),
+    /// Those that these globs match, whatever their size.
+    Globs(Vec<String>),
+}
+
+/// What was saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The commit that HEAD named.
+    pub head: Oid,
+    /// The branch that HEAD named; `None` if it was detached.
+    pub branch: Option<String>,
+    /// The snapshot; `None` if everything exists elsewhere.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// What to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// The worktree that was saved from aside; keep its branch.
+    Worktree,
+    /// The same, and delete the branch, whose commits are in the snapshot where no other branch reaches them.
+    WorktreeAndBranch,
+    /// This snapshot.
+    Snapshot(SnapshotNumber),
+}
+
+/// One thing that was found where worktrees are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where it is.
+    pub path: Locator,
+    /// Whose it is; `None` if it carries no marker of ours.
+    pub attempt: Option<AttemptId>,
+    /// The worktree as far as it can be told from what is there.
+    pub worktree: Option<Worktree>,
+    /// In what state.
+    pub state: FoundState,
+}
+
+/// The state of what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundState {
+    /// A worktree.
+    Whole,
+    /// A registration whose directory is gone.
+    Missing,
+    /// Its creation had begun.
+    Creating,
+    /// Its removal had begun.
+    Removing,
+    /// What its removal had to leave, for example because somebody wrote to it meanwhile.
+    Leftover {
+        /// Why, for people.
+        detail: String,
+    },
+    /// Not ours to touch: no marker, or that of another data directory.
+    Foreign {
+        /// Why, for people.
+        detail: String,
+    },
 }
 
 /// Worktrees of version-controlled repositories.
@@ -256,6 +342,8 @@ fn held_by(holder: Option<u32>) -> String {
 /// # Contract
 ///
 /// - Nothing is touched that does not carry our marker for this attempt.
+/// - Nothing is deleted that [`save`](Self::save) did not see as it is: what changed since stays and is reported by
+///   [`survey`](Self::survey).
 /// - Each operation is safe to perform twice: creating what is there, removing what is gone.
 /// - The user's repository is not written by looking (no index refresh, no objects).
 ///
@@ -271,7 +359,7 @@ fn held_by(holder: Option<u32>) -> String {
 /// let attempt = request.attempt;
 /// let planned = vcs.plan(request).await?;
 /// // … record `planned.worktree` durably, then:
-/// vcs.create(attempt, &planned.worktree).await?;
+/// vcs.create(attempt, &planned.worktree, &Origin::Base).await?;
 /// let diff = vcs.diff(attempt, &planned.worktree, DiffDetail::Files).await?;
 /// assert!(diff.files.is_empty());
 /// # Ok(())
@@ -285,18 +373,26 @@ pub trait VcsWorktree: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`VcsWorktreeError::NotARepository`], [`Empty`](VcsWorktreeError::Empty),
     /// [`UnknownBase`](VcsWorktreeError::UnknownBase), [`BranchExists`](VcsWorktreeError::BranchExists),
-    /// [`InvalidBranch`](VcsWorktreeError::InvalidBranch), [`NoGit`](VcsWorktreeError::NoGit).
+    /// [`InvalidBranch`](VcsWorktreeError::InvalidBranch), [`CannotCopy`](VcsWorktreeError::CannotCopy),
+    /// [`NoGit`](VcsWorktreeError::NoGit).
     async fn plan(&self, request: WorktreeRequest) -> Result<Planned, VcsWorktreeError>;
 
-    /// Makes the worktree and its branch, with our marker. One that is there already is verified and kept.
+    /// Makes the worktree, with our marker: new on its new branch, or again as it was when it was removed.
+    ///
+    /// One that is there already is verified and kept; one that was saved from aside and not removed is put back as it is.
+    /// Made again, it is on its branch if that still is where it was and
+    /// is checked out nowhere else, and detached at its former commit if not; a branch that is gone comes back from the
+    /// snapshot. Every byte, mode, link and time, the index and an operation in progress are as they were, or it fails.
     ///
     /// # Errors
     ///
-    /// See [`VcsWorktreeError`]; what was begun is undone.
+    /// [`NoSnapshot`](VcsWorktreeError::NoSnapshot), [`DamagedSnapshot`](VcsWorktreeError::DamagedSnapshot), and see
+    /// [`VcsWorktreeError`]; what was begun is undone.
     async fn create(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
+        origin: &Origin,
     ) -> Result<Verified, VcsWorktreeError>;
 
     /// Checks that what is there is the recorded worktree of this attempt.
@@ -348,12 +444,72 @@ pub trait VcsWorktree: fmt::Debug + Send + Sync + 'static {
         fallback: &Identity,
     ) -> Result<CommitPlan, VcsWorktreeError>;
 
-    /// Removes a worktree that holds nothing unsaved; keeps its branch. One that is gone is no error.
+    /// Saves exactly and durably whatever in the worktree exists nowhere else, and verifies what it wrote.
+    ///
+    /// Saving again, after a crash too, gives the same answer or saves anew. Of a worktree whose directory is gone, what
+    /// its private git directory holds is saved.
     ///
     /// # Errors
     ///
-    /// [`VcsWorktreeError::Unsaved`], [`Occupied`](VcsWorktreeError::Occupied),
+    /// [`VcsWorktreeError::Unsavable`], [`Unfinished`](VcsWorktreeError::Unfinished),
+    /// [`Occupied`](VcsWorktreeError::Occupied), [`Quota`](VcsWorktreeError::Quota),
+    /// [`Full`](VcsWorktreeError::Full), [`Mismatch`](VcsWorktreeError::Mismatch),
+    /// [`Gone`](VcsWorktreeError::Gone) if nothing of it is left: the worktree is where it was.
+    async fn save(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+    ) -> Result<Saved, VcsWorktreeError>;
+
+    /// Removes what was saved. What is gone is no error.
+    ///
+    /// It returns when nothing of the worktree is in anybody's way any more; files may be deleted later, also by the next
+    /// host.
+    ///
+    /// # Errors
+    ///
+    /// [`VcsWorktreeError::Unsaved`] if it was not [saved](Self::save) from aside,
     /// [`Mismatch`](VcsWorktreeError::Mismatch): nothing was touched.
-    async fn remove(&self, attempt: AttemptId, worktree: &Worktree)
-    -> Result<(), VcsWorktreeError>;
+    async fn remove(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        removal: Removal,
+    ) -> Result<(), VcsWorktreeError>;
+
+    /// Lists what is where worktrees are made, and the registrations of ours in `repos`, in path order.
+    ///
+    /// # Errors
+    ///
+    /// [`VcsWorktreeError::Backend`] if it cannot be listed; a single thing that cannot be read is
+    /// [`Foreign`](FoundState::Foreign).
+    async fn survey(&self, repos: &[Locator]) -> Result<Vec<Found>, VcsWorktreeError>;
 }
+
+/// Comfort for callers of [`VcsWorktree`].
+pub trait VcsWorktreeExt: VcsWorktree {
+    /// Saves a worktree as `request` says and removes it; keeps its branch.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](VcsWorktree::save) and [`remove`](VcsWorktree::remove).
+    ///
+    /// # Cancel safety
+    ///
+    /// As theirs.
+    fn save_and_remove(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+    ) -> impl Future<Output = Result<Saved, VcsWorktreeError>> + Send {
+        async move {
+            let saved = self.save(attempt, worktree, request).await?;
+            self.remove(attempt, worktree, Removal::Worktree).await?;
+            Ok(saved)
+        }
+    }
+}
+
+impl<T: VcsWorktree + ?Sized> VcsWorktreeExt for T {}

@@ -71,4 +71,16 @@ pub struct Worktree {
     pub base_oid: Oid,
     /// The branch that its work is meant for, without `refs/heads/`; `None` if the base was no branch.
     pub target: Option<String>,
+    /// What is copied in when it is made.
+    #[serde(default)]
+    pub copy: Option<CopyIn>,
+}
+
+/// Ignored files that are copied into a new worktree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyIn {
+    /// The checkout that they come from.
+    pub from: Locator,
+    /// Globs as in `.gitignore`, relative to its root.
+    pub globs: Vec<String>,
 }

@@ -36,7 +36,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     );
 
     let repo = Locator::new(repo.as_bytes());
-    let workspace = WorkspaceRequest::Worktree { repo, base: None, branch: None };
+    let workspace = WorkspaceRequest::Worktree { repo, base: None, branch: None, copy: Vec::new() };
     let launch = LaunchRequest::command(["/bin/sh", "-c", "echo hello > greeting; cat greeting"]);
     let request = RunRequest { workspace, title: None, commit: CommitPolicy::Commit, launch };
     let (me, id) = (Caller::default(), engine.run(Caller::default(), request).await?.execution);

@@ -1,7 +1,13 @@
 //! What an engine must be told and what it may do.
 
 use windlass_core::admission::Limits;
+use windlass_core::cleanup::Policy;
 use windlass_core::vcs_worktree::Identity;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// How often cleanup looks, unless told otherwise; also the most time that one look may stand for.
+pub(crate) const CLEANUP_PERIOD_MS: u64 = HOUR_MS / 2;
 
 /// What an engine must be told. [`Config::standard`] has the documented defaults; change what you want changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +26,19 @@ pub struct Config {
     pub readopt_ms: u64,
     /// Who commits are by where the repository does not say.
     pub identity: Identity,
+    /// How often worktrees and snapshots are cleaned up, in milliseconds, the first time at the start; `None` is on request
+    /// only.
+    pub cleanup_period_ms: Option<u64>,
+    /// What cleanup removes, and when.
+    pub cleanup: Policy,
     /// How long to wait after a failure of the store before starting over from it, in milliseconds.
     pub store_retry_ms: u64,
 }
 
 impl Config {
     /// Returns the documented defaults: 8 executions for each owner and 32 in all, 5 s of grace, 30 minutes for background
-    /// executions, 1 GiB of log, 10 minutes for a commit.
+    /// executions, 1 GiB of log, 10 minutes for a commit; cleanup every 30 minutes, of what is idle after 72 hours, has no
+    /// record after 24; snapshots stay.
     #[must_use]
     pub fn standard() -> Self {
         Self {
@@ -39,6 +51,13 @@ impl Config {
             identity: Identity {
                 name: "Windlass".to_owned(),
                 email: "windlass@localhost".to_owned(),
+            },
+            cleanup_period_ms: Some(CLEANUP_PERIOD_MS),
+            cleanup: Policy {
+                idle_ms: Some(72 * HOUR_MS),
+                orphan_ms: Some(24 * HOUR_MS),
+                // Whether an attempt has landed is not known yet, and until it has its snapshots stay.
+                snapshot_ms: None,
             },
             store_retry_ms: 1_000,
         }

@@ -61,8 +61,16 @@ pub enum RefusalCode {
     BranchExists,
     /// No such branch name is possible.
     InvalidBranch,
-    /// Something in the worktree exists nowhere else.
+    /// Something in the worktree exists nowhere else and cannot be saved.
     Unsaved,
+    /// A rebase, merge or the like is in progress in the worktree, or it is locked.
+    Unfinished,
+    /// The snapshots fill their quota.
+    SnapshotQuota,
+    /// There is no such snapshot.
+    NoSnapshot,
+    /// The snapshot is not what was written.
+    DamagedSnapshot,
     /// Executions run in the workspace.
     Busy,
     /// The workspace is being removed, or is gone, or is not ready.

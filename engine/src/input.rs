@@ -25,7 +25,9 @@ pub(crate) async fn send(
         return Err(no_input("this engine's backend writes to no standard input".to_owned()));
     };
     let Some(place) = record.place else {
-        return Err(no_input(format!("{} has not started yet", id.short())));
+        let how =
+            if record.outcome.is_some() { "was never started" } else { "has not started yet" };
+        return Err(no_input(format!("execution {} {how}", id.short())));
     };
     let mut position = 0;
     loop {
@@ -45,10 +47,14 @@ pub(crate) async fn send(
             Err(InputError::Superseded { .. }) if epoch.load(Ordering::Acquire) > held.0 => {}
             Err(InputError::Superseded { .. }) => return Err(EngineError::Superseded),
             Err(InputError::Backend(error)) => return Err(error.into()),
-            Err(error @ InputError::Full { .. }) => {
-                return Err(EngineError::refused(RefusalCode::InputFull, error.to_string()));
+            Err(InputError::Full { .. }) => {
+                let reason = format!("too much input waits to be read by execution {}", id.short());
+                return Err(EngineError::refused(RefusalCode::InputFull, reason));
             }
-            Err(error) => return Err(no_input(error.to_string())),
+            Err(InputError::Closed { .. } | InputError::NotNext { .. }) => {
+                let reason = format!("execution {} takes no input, or no more", id.short());
+                return Err(no_input(reason));
+            }
         }
     }
 }

@@ -22,6 +22,9 @@ pub enum WorkspaceRequest {
         base: Option<String>,
         /// The new branch's name; `None` makes one.
         branch: Option<String>,
+        /// Ignored files to copy in from the checkout that `repo` is in: globs as in `.gitignore`.
+        #[serde(default)]
+        copy: Vec<String>,
     },
     /// A directory that is the user's.
     Directory {
@@ -49,6 +52,10 @@ pub struct LaunchRequest {
     /// The environment, without secrets.
     #[serde(default)]
     pub env: BTreeMap<String, OsBytes>,
+    /// Variables that nobody named: the caller had them. Those in `env` win, and a key does not stand for these: the same
+    /// request from elsewhere is the same request.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inherited_env: BTreeMap<String, OsBytes>,
     /// Variables with secret values.
     #[serde(default)]
     pub secrets: BTreeMap<String, SecretSource>,
@@ -81,6 +88,7 @@ impl fmt::Debug for LaunchRequest {
         f.debug_struct("LaunchRequest")
             .field("action", &self.action)
             .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("inherited_env", &self.inherited_env.keys().collect::<Vec<_>>())
             .field("secrets", &self.secrets)
             .finish_non_exhaustive()
     }
@@ -93,6 +101,7 @@ impl LaunchRequest {
         Self {
             action,
             env: BTreeMap::new(),
+            inherited_env: BTreeMap::new(),
             secrets: BTreeMap::new(),
             secret_values: BTreeMap::new(),
             stdin: Stdin::default(),
@@ -102,6 +111,14 @@ impl LaunchRequest {
             idle_timeout_ms: None,
             when_full: WhenFull::default(),
         }
+    }
+
+    /// Leaves what was asked for, which is what a key stands for: nothing that the caller's surroundings gave, no bare
+    /// secret, and not whether it would wait for a slot.
+    pub(crate) fn keep_what_is_asked(&mut self) {
+        self.inherited_env.clear();
+        self.secret_values.clear();
+        self.when_full = WhenFull::default();
     }
 
     /// Makes a request to run an argument vector.
@@ -187,4 +204,26 @@ impl fmt::Debug for InputRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "InputRequest {} ({} bytes)", self.key, self.bytes.0.len())
     }
+}
+
+/// How to remove a worktree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveOptions {
+    /// What runs in it is stopped first, and an operation in progress is saved rather than a reason to refuse.
+    #[serde(default)]
+    pub force: bool,
+    /// What cannot be saved is lost rather than a reason to refuse.
+    #[serde(default)]
+    pub discard_unsaved: bool,
+    /// Its branch is deleted too; what only it reaches is saved.
+    #[serde(default)]
+    pub delete_branch: bool,
+}
+
+/// How to clean up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcOptions {
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }

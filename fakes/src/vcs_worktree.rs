@@ -1,10 +1,14 @@
 //! [`MemoryWorktrees`]: the port [`VcsWorktree`] in memory, with the user whose repositories they are.
 //!
-//! It keeps whole trees of small files, has no index (what HEAD's commit holds is tracked) and ignores files by plain
-//! names. Where git would do something that is not modelled, the user's actions panic rather than guess.
+//! It keeps whole trees of small files, an index as what differs from HEAD, and ignores files by plain names. Every
+//! operation is done at once; what a crash leaves in the middle of one is made by the user's actions. Where git would do
+//! something that is not modelled, they panic rather than guess.
 
 mod compare;
 mod history;
+mod restore;
+mod save;
+mod survey;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,19 +18,23 @@ use async_trait::async_trait;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    CommitPlan, Diff, DiffDetail, GitStep, Identity, Planned, VcsWorktree, VcsWorktreeError,
-    Verified, WorktreeRequest, WorktreeStatus,
+    CommitPlan, Diff, DiffDetail, Found, GitStep, Identity, Origin, Planned, Removal, SaveRequest,
+    Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
 };
-use windlass_core::workspace::{Oid, Worktree};
+use windlass_core::workspace::{CopyIn, Oid, Worktree};
 
-use history::{Files, Head, Repository};
+use history::{File, Files, Head, Repository};
+use save::{Archive, ArchiveKey, Aside, Leftover};
 pub use user::MemoryRepositories;
 
 /// The program of the steps that [`MemoryRepositories::perform`] understands.
 const STEP: &str = "memory-git-commit";
 
-/// All repositories, checkouts and other directories.
-#[derive(Debug, Default)]
+/// How many bytes the snapshots of one data directory may take, unless a test says otherwise.
+const SNAPSHOT_QUOTA_BYTES: u64 = 10 << 30;
+
+/// All repositories, checkouts and other directories: a value to clone, compare and look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct World {
     /// By common git directory.
     repositories: BTreeMap<Locator, Repository>,
@@ -34,24 +42,78 @@ struct World {
     checkouts: BTreeMap<Locator, Checkout>,
     /// Directories in no repository.
     plain: BTreeMap<Locator, Files>,
+    /// Worktrees that were taken out of the way, by the directory that they were in.
+    asides: BTreeMap<Locator, Aside>,
+    /// What removals had to leave, by the directory that it was in.
+    leftovers: BTreeMap<Locator, Leftover>,
+    /// Saved work.
+    snapshots: BTreeMap<ArchiveKey, Archive>,
+    /// Directories that a process works in.
+    occupied: BTreeSet<Locator>,
+    snapshot_quota_bytes: u64,
     made: u32,
 }
 
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            repositories: BTreeMap::new(),
+            checkouts: BTreeMap::new(),
+            plain: BTreeMap::new(),
+            asides: BTreeMap::new(),
+            leftovers: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            occupied: BTreeSet::new(),
+            snapshot_quota_bytes: SNAPSHOT_QUOTA_BYTES,
+            made: 0,
+        }
+    }
+}
+
 /// A directory with files of a repository.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Checkout {
     repository: Locator,
     files: Files,
+    /// What is no file, link or directory.
+    special: BTreeSet<String>,
+    /// What was copied in, as it was then.
+    copied: Files,
 }
 
+impl Checkout {
+    fn new(repository: Locator, files: Files) -> Self {
+        Self { repository, files, special: BTreeSet::new(), copied: Files::new() }
+    }
+}
+
+/// Whose a worktree is.
+type Marker = (String, AttemptId);
+
 /// What a repository knows of one of its checkouts; it outlives the directory.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Registration {
     head: Head,
     /// Every commit that HEAD has named.
     been: BTreeSet<Oid>,
-    /// Whose it is, if it is one of ours.
-    marker: Option<(String, AttemptId)>,
+    /// What the index holds otherwise than HEAD; `None` is a deletion.
+    staged: BTreeMap<String, Option<File>>,
+    /// The branch whose merge has begun and not ended.
+    merging: Option<String>,
+    locked: bool,
+    /// Whose it is, and what it was made as, if it is one of ours.
+    ours: Option<(Marker, Worktree)>,
+}
+
+impl Registration {
+    fn new(head: Head, been: BTreeSet<Oid>) -> Self {
+        let (staged, merging, locked, ours) = (BTreeMap::new(), None, false, None);
+        Self { head, been, staged, merging, locked, ours }
+    }
+
+    fn marker(&self) -> Option<&Marker> {
+        self.ours.as_ref().map(|(marker, _)| marker)
+    }
 }
 
 /// Worktrees of repositories in memory.
@@ -73,6 +135,11 @@ impl MemoryWorktrees {
 
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The marker of an attempt's worktree.
+    fn marker(&self, attempt: AttemptId) -> Marker {
+        (self.data_directory.clone(), attempt)
     }
 
     fn root(&self) -> String {
@@ -109,7 +176,7 @@ impl MemoryWorktrees {
         let Some(registration) = repository.checkouts.get(path) else {
             return Err(mismatch(path, "it is not registered"));
         };
-        if registration.marker != Some((self.data_directory.clone(), attempt)) {
+        if registration.marker() != Some(&self.marker(attempt)) {
             return Err(mismatch(path, "it carries another marker"));
         }
         let Some(head) = repository.oid(&registration.head) else {
@@ -158,9 +225,13 @@ impl VcsWorktree for MemoryWorktrees {
         let name = branch.replace('/', "-");
         let path = Locator::new(format!("{}{common}/{name}-{}", self.root(), request.attempt));
         let source_is_dirty = world.checkouts.get(dir).is_some_and(|checkout| {
-            let committed = head.and_then(|head| repository.files(head));
-            !committed.is_some_and(|committed| compare::same(&committed, &checkout.files))
+            let committed = head.and_then(|head| repository.files(head)).unwrap_or_default();
+            let index = repository.index(dir).unwrap_or_default();
+            !compare::same(&committed, &index, &checkout.files)
         });
+        let from = world.checkouts.contains_key(dir).then(|| dir.clone());
+        let copy = from.filter(|_| !request.copy.is_empty());
+        let copy = copy.map(|from| CopyIn { from, globs: request.copy.clone() });
         let worktree = Worktree {
             repo: common.clone(),
             path,
@@ -168,6 +239,7 @@ impl VcsWorktree for MemoryWorktrees {
             base: base.unwrap_or_else(|| named.to_owned()),
             base_oid,
             target,
+            copy,
         };
         Ok(Planned { worktree, source_is_dirty })
     }
@@ -176,35 +248,20 @@ impl VcsWorktree for MemoryWorktrees {
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
+        origin: &Origin,
     ) -> Result<Verified, VcsWorktreeError> {
         let mut world = self.world();
+        self.inside(worktree)?;
+        let marker = self.marker(attempt);
+        world.put_back(&worktree.path, &marker)?;
         match self.verified(&world, attempt, worktree) {
             Err(VcsWorktreeError::Gone { .. }) => {}
             other => return other,
         }
-        let Some(repository) = world.repositories.get_mut(&worktree.repo) else {
-            return Err(VcsWorktreeError::NotARepository { path: worktree.repo.clone() });
-        };
-        let marker = Some((self.data_directory.clone(), attempt));
-        let registered = repository.checkouts.get(&worktree.path);
-        // One whose directory was deleted gets it back; its branch is its own.
-        if registered.is_none_or(|registration| registration.marker != marker) {
-            repository.free(&worktree.branch)?;
-            if !repository.commits.contains_key(&worktree.base_oid) {
-                return Err(VcsWorktreeError::Git {
-                    command: "worktree add".to_owned(),
-                    stderr: format!("{} is no commit", worktree.base_oid),
-                });
-            }
-            repository.branches.insert(worktree.branch.clone(), worktree.base_oid.clone());
-            let head = Head::Branch(worktree.branch.clone());
-            let been = BTreeSet::from([worktree.base_oid.clone()]);
-            let registration = Registration { head, been, marker };
-            repository.checkouts.insert(worktree.path.clone(), registration);
+        match origin {
+            Origin::Base => world.make(marker, worktree)?,
+            Origin::Removed(removed) => world.restore(marker, worktree, removed)?,
         }
-        let files = repository.checked_out(&worktree.path).unwrap_or_default();
-        let checkout = Checkout { repository: worktree.repo.clone(), files };
-        world.checkouts.insert(worktree.path.clone(), checkout);
         self.verified(&world, attempt, worktree)
     }
 
@@ -223,9 +280,9 @@ impl VcsWorktree for MemoryWorktrees {
     ) -> Result<WorktreeStatus, VcsWorktreeError> {
         let world = self.world();
         let Verified { head, branch } = self.verified(&world, attempt, worktree)?;
-        let (repository, committed, files) = world.compared(worktree)?;
+        let Compared { repository, committed, index, files } = world.compared(worktree)?;
         let goal = repository.goal(worktree);
-        let dirty = !compare::same(&committed, files);
+        let dirty = !compare::same(&committed, &index, files);
         let ahead = repository.count(&head, &worktree.base_oid);
         let behind = repository.count(&goal, &head);
         Ok(WorktreeStatus { head, branch, dirty, ahead, behind })
@@ -239,7 +296,7 @@ impl VcsWorktree for MemoryWorktrees {
     ) -> Result<Diff, VcsWorktreeError> {
         let world = self.world();
         let Verified { head, .. } = self.verified(&world, attempt, worktree)?;
-        let (repository, committed, files) = world.compared(worktree)?;
+        let Compared { repository, index, files, .. } = world.compared(worktree)?;
         let base = repository
             .merge_base(&repository.goal(worktree), &head)
             .unwrap_or_else(|| worktree.base_oid.clone());
@@ -247,9 +304,9 @@ impl VcsWorktree for MemoryWorktrees {
         let old = old.unwrap_or_default();
         let patch = match detail {
             DiffDetail::Files => None,
-            DiffDetail::Patch => Some(compare::patch(&old, &committed, files)),
+            DiffDetail::Patch => Some(compare::patch(&old, &index, files)),
         };
-        Ok(Diff { base, head, files: compare::files(&old, &committed, files), patch })
+        Ok(Diff { base, head, files: compare::files(&old, &index, files), patch })
     }
 
     async fn plan_commit(
@@ -261,8 +318,8 @@ impl VcsWorktree for MemoryWorktrees {
     ) -> Result<CommitPlan, VcsWorktreeError> {
         let world = self.world();
         let Verified { head, .. } = self.verified(&world, attempt, worktree)?;
-        let (repository, committed, files) = world.compared(worktree)?;
-        if compare::same(&committed, files) {
+        let Compared { repository, committed, index, files } = world.compared(worktree)?;
+        if compare::same(&committed, &index, files) {
             return Ok(CommitPlan::Clean { head });
         }
         let env = match &repository.identity {
@@ -280,51 +337,82 @@ impl VcsWorktree for MemoryWorktrees {
         }))
     }
 
+    async fn save(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+    ) -> Result<Saved, VcsWorktreeError> {
+        let mut world = self.world();
+        self.inside(worktree)?;
+        let marker = self.marker(attempt);
+        if let Some(saved) = world.saved_before(&worktree.path, &marker, request) {
+            return Ok(saved);
+        }
+        world.put_back(&worktree.path, &marker)?;
+        match self.verified(&world, attempt, worktree) {
+            Ok(_) => {}
+            // What its registration knows may exist nowhere else.
+            Err(VcsWorktreeError::Gone { .. }) if world.is_registered(worktree, &marker) => {}
+            Err(error) => return Err(error),
+        }
+        world.save(marker, worktree, request)
+    }
+
     async fn remove(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
+        removal: Removal,
     ) -> Result<(), VcsWorktreeError> {
         let mut world = self.world();
-        let gone = match self.verified(&world, attempt, worktree) {
-            Ok(_) => false,
-            Err(VcsWorktreeError::Gone { .. }) => true,
-            Err(error) => return Err(error),
-        };
-        let ours = Some((self.data_directory.clone(), attempt));
-        let registered = world.repositories.get(&worktree.repo).and_then(|repository| {
-            let registration = repository.checkouts.get(&worktree.path)?;
-            (registration.marker == ours).then_some((repository, registration))
-        });
-        let Some((repository, registration)) = registered else { return Ok(()) };
-        let mut unsaved = repository.unreached(&registration.been);
-        if !gone {
-            let (_, committed, files) = world.compared(worktree)?;
-            unsaved.extend(compare::differing(&committed, files));
+        self.inside(worktree)?;
+        let marker = self.marker(attempt);
+        if let Removal::Snapshot(number) = removal {
+            world.snapshots.remove(&(marker.0, marker.1, number));
+            return Ok(());
         }
-        if !unsaved.is_empty() {
-            let (path, detail) = (worktree.path.clone(), unsaved.join(", "));
-            return Err(VcsWorktreeError::Unsaved { path, detail });
+        if world.remove_aside(&marker, worktree, removal)? {
+            return Ok(());
         }
-        world.checkouts.remove(&worktree.path);
-        if let Some(repository) = world.repositories.get_mut(&worktree.repo) {
-            repository.checkouts.remove(&worktree.path);
+        match self.verified(&world, attempt, worktree) {
+            Err(VcsWorktreeError::Gone { .. }) if !world.is_registered(worktree, &marker) => Ok(()),
+            Ok(_) | Err(VcsWorktreeError::Gone { .. }) => {
+                let (path, detail) = (worktree.path.clone(), "it was not saved".to_owned());
+                Err(VcsWorktreeError::Unsaved { path, detail })
+            }
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    async fn survey(&self, repos: &[Locator]) -> Result<Vec<Found>, VcsWorktreeError> {
+        Ok(self.world().survey(&self.root(), &self.data_directory, repos))
     }
 }
 
+/// A verified worktree's repository, what HEAD and its index hold, and what its directory holds.
+struct Compared<'a> {
+    repository: &'a Repository,
+    committed: Files,
+    index: Files,
+    files: &'a Files,
+}
+
 impl World {
-    /// A verified worktree's repository, what HEAD holds, and what its directory holds.
-    fn compared(
-        &self,
-        worktree: &Worktree,
-    ) -> Result<(&Repository, Files, &Files), VcsWorktreeError> {
+    fn compared(&self, worktree: &Worktree) -> Result<Compared<'_>, VcsWorktreeError> {
         let gone = || VcsWorktreeError::Gone { path: worktree.path.clone() };
         let repository = self.repositories.get(&worktree.repo).ok_or_else(gone)?;
         let checkout = self.checkouts.get(&worktree.path).ok_or_else(gone)?;
         let committed = repository.checked_out(&worktree.path).ok_or_else(gone)?;
-        Ok((repository, committed, &checkout.files))
+        let index = repository.index(&worktree.path).ok_or_else(gone)?;
+        Ok(Compared { repository, committed, index, files: &checkout.files })
+    }
+
+    /// Says whether a repository knows a worktree of this marker, whether or not its directory is there.
+    fn is_registered(&self, worktree: &Worktree, marker: &Marker) -> bool {
+        let repository = self.repositories.get(&worktree.repo);
+        let registration = repository.and_then(|repo| repo.checkouts.get(&worktree.path));
+        registration.is_some_and(|registration| registration.marker() == Some(marker))
     }
 }
 

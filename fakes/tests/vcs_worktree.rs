@@ -45,6 +45,30 @@ impl VcsWorktreePlace for Memory {
         self.0.make_executable(dir, path);
     }
 
+    fn make_special(&self, dir: &Locator, path: &str) {
+        self.0.make_special(dir, path);
+    }
+
+    fn stage(&self, dir: &Locator, path: &str) {
+        self.0.stage(dir, path);
+    }
+
+    fn indexed(&self, dir: &Locator, path: &str) -> Option<String> {
+        self.0.indexed(dir, path).and_then(|content| String::from_utf8(content).ok())
+    }
+
+    fn begin_merge(&self, dir: &Locator, branch: &str) {
+        self.0.begin_merge(dir, branch);
+    }
+
+    fn is_merging(&self, dir: &Locator) -> bool {
+        self.0.is_merging(dir)
+    }
+
+    fn delete_branch(&self, dir: &Locator, name: &str) {
+        self.0.delete_branch(dir, name);
+    }
+
     fn commit(&self, dir: &Locator, message: &str) -> Oid {
         let user = Identity { name: "User".to_owned(), email: "user@example.org".to_owned() };
         self.0.commit(dir, message, &user)

@@ -2,7 +2,7 @@
 
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    ChangeKind, CommitPlan, Diff, DiffDetail, FileDiff, Identity, VcsWorktree,
+    ChangeKind, CommitPlan, Diff, DiffDetail, FileDiff, Identity, Origin, VcsWorktree,
 };
 use windlass_core::workspace::Worktree;
 
@@ -69,7 +69,7 @@ pub async fn a_diff_names_every_kind_of_change(place: impl VcsWorktreePlace) {
     place.commit(&repo, "more");
     let vcs = place.open().await;
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
-    vcs.create(attempt(1), &worktree).await.expect("a worktree");
+    vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     let dir = &worktree.path;
     place.write(dir, "committed", "1\n2\n");
     place.commit(dir, "work");

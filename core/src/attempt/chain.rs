@@ -52,7 +52,8 @@ impl State {
 
     /// Ends the chain: exactly once, in the batch of what ended it.
     fn finalise(&mut self, turn: &mut Turn<'_>, reason: Option<Reason>) {
-        let held = reason.is_some();
+        // That it could not be removed keeps nobody from going on with it.
+        let held = !matches!(reason, None | Some(Reason::RemoveFailed { .. }));
         self.attempt.reason = reason;
         self.attempt.chain = None;
         self.attempt.committing = None;
@@ -94,6 +95,7 @@ impl State {
         self.workspace_step = WorkspaceStep::Planning;
         let message = self.attempt.commit_message.clone().unwrap_or_default();
         let identity = turn.config.identity.clone();
+        let worktree = Box::new(worktree);
         turn.begin(Operation::PlanCommit { worktree, message, identity });
     }
 
@@ -145,7 +147,10 @@ impl State {
             None => {
                 self.answer_commit(turn, &Reply::Clean);
                 self.attempt.head = clean.or(self.attempt.head.take());
-                self.finalise(turn, None);
+                // A commit that somebody asked for does away with the reason; that there was nothing to commit does not.
+                let asked_for = self.attempt.committing.is_none();
+                let reason = self.attempt.reason.take().filter(|_| asked_for);
+                self.finalise(turn, reason);
             }
         }
         self.go_on_removing(turn);

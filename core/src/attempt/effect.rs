@@ -4,8 +4,9 @@ use crate::container_service::{Place, StopRequest};
 use crate::id::{AttemptId, ExecutionId};
 use crate::process_store::Write;
 use crate::record::ExecutionRecord;
+use crate::snapshot::SnapshotNumber;
 use crate::time::Timestamp;
-use crate::vcs_worktree::Identity;
+use crate::vcs_worktree::{Identity, Origin, SaveRequest};
 use crate::workspace::{Workspace, Worktree};
 
 /// Names a request that waits for a reply. Not durable.
@@ -56,21 +57,26 @@ pub enum Operation {
     },
     /// Give a slot back.
     ReleaseSlot(Slot),
-    /// Make the worktree.
-    CreateWorktree(Worktree),
+    /// Make the worktree, or make it again, or put it back.
+    CreateWorktree {
+        /// Which.
+        worktree: Box<Worktree>,
+        /// From what.
+        origin: Origin,
+    },
     /// Verify the workspace and make room for a start.
     Prepare {
         /// For which execution.
         execution: Box<ExecutionRecord>,
         /// Where it will run.
-        workspace: Workspace,
+        workspace: Box<Workspace>,
     },
     /// Start the command in its place.
     Launch {
         /// Which execution; it has a place.
         execution: Box<ExecutionRecord>,
         /// Where it runs.
-        workspace: Workspace,
+        workspace: Box<Workspace>,
     },
     /// Wait for the outcome.
     AwaitExit {
@@ -86,7 +92,7 @@ pub enum Operation {
         /// Its place.
         place: Place,
         /// The worktree it ran in, if it is one.
-        worktree: Option<Worktree>,
+        worktree: Option<Box<Worktree>>,
     },
     /// Look at the evidence.
     Adopt {
@@ -114,14 +120,33 @@ pub enum Operation {
     /// Find out how to commit.
     PlanCommit {
         /// Where.
-        worktree: Worktree,
+        worktree: Box<Worktree>,
         /// With which message.
         message: String,
         /// By whom, if the repository does not say.
         identity: Identity,
     },
-    /// Remove the worktree.
-    RemoveWorktree(Worktree),
+    /// Save what exists nowhere else.
+    Save {
+        /// Of which worktree.
+        worktree: Box<Worktree>,
+        /// How.
+        request: SaveRequest,
+    },
+    /// Remove the worktree that was saved.
+    RemoveWorktree {
+        /// Which.
+        worktree: Box<Worktree>,
+        /// Its branch goes too.
+        delete_branch: bool,
+    },
+    /// Remove a snapshot.
+    RemoveSnapshot {
+        /// Of which worktree.
+        worktree: Box<Worktree>,
+        /// Its number.
+        number: SnapshotNumber,
+    },
 }
 
 /// Which rule refused a request.
@@ -133,14 +158,26 @@ pub enum RefusalCode {
     WorkspaceGone,
     /// What is there is not the recorded worktree.
     WorkspaceMismatch,
-    /// Something in the worktree exists nowhere else.
+    /// Something in the worktree exists nowhere else and cannot be saved.
     Unsaved,
+    /// A rebase, merge or the like is in progress in the worktree, or it is locked.
+    Unfinished,
     /// The directory is the user's.
     NotAWorktree,
     /// There is no such execution in this attempt.
     NoExecution,
     /// The repository is in use by another process.
     RepositoryBusy,
+    /// The attempt is in no state for it.
+    WrongState,
+    /// The snapshots fill their quota.
+    SnapshotQuota,
+    /// There is no such snapshot.
+    NoSnapshot,
+    /// The snapshot is not what was written.
+    DamagedSnapshot,
+    /// There is no room on the disk.
+    Full,
     /// Anything else that git or a backend said.
     Failed,
 }
@@ -165,6 +202,8 @@ pub enum Reply {
     Committing(ExecutionId),
     /// The workspace is gone.
     Removed,
+    /// The worktree is there again.
+    Restored,
     /// It will not be done.
     Refused(Refusal),
 }

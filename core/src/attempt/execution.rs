@@ -38,6 +38,10 @@ impl State {
         key: RequestRecord,
         admitted: bool,
     ) {
+        if self.attempt.status == AttemptStatus::Removed && self.can_be_restored() {
+            // Queued until the worktree is there again.
+            self.begin_restore(turn, None);
+        }
         if let Some(message) = self.workspace_gone() {
             // One that was only asked for, too: nobody would take it when it comes.
             turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
@@ -117,7 +121,7 @@ impl State {
         tracked.step = ExecutionStep::Preparing;
         tracked.secrets_given = false;
         let execution = Box::new(tracked.record.clone());
-        let workspace = self.attempt.workspace.clone();
+        let workspace = Box::new(self.attempt.workspace.clone());
         turn.begin(Operation::Prepare { execution, workspace });
     }
 
@@ -153,7 +157,7 @@ impl State {
             self.attempt.head = head;
             turn.attempt_changed = true;
         }
-        let workspace = self.attempt.workspace.clone();
+        let workspace = Box::new(self.attempt.workspace.clone());
         turn.begin(Operation::Launch { execution, workspace });
     }
 
@@ -259,7 +263,7 @@ impl State {
             turn.touch(id);
         }
         if let Some(place) = tracked.record.place.clone() {
-            let worktree = self.attempt.workspace.worktree().cloned();
+            let worktree = self.attempt.workspace.worktree().cloned().map(Box::new);
             turn.begin_at_once(Operation::Finish { execution: id, place, worktree });
         }
     }

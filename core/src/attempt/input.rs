@@ -5,7 +5,8 @@ use crate::execution::{ExitReport, FinalReport};
 use crate::id::ExecutionId;
 use crate::outcome::NotStarted;
 use crate::record::{ExecutionRecord, RequestRecord};
-use crate::vcs_worktree::GitStep;
+use crate::snapshot::{Snapshot, SnapshotCause, SnapshotNumber};
+use crate::vcs_worktree::{GitStep, Saved};
 use crate::workspace::Oid;
 
 use super::effect::{Refusal, RequestId, Slot};
@@ -61,8 +62,38 @@ pub enum Request {
     },
     /// Remove the workspace.
     Remove {
-        /// Stop what runs in it first.
+        /// Stop what runs in it first; save an operation in progress.
         force: bool,
+        /// Lose what cannot be saved.
+        discard_unsaved: bool,
+        /// Delete the branch too.
+        delete_branch: bool,
+        /// Why.
+        cause: SnapshotCause,
+    },
+    /// Make the worktree again as it was when it was removed.
+    Restore {
+        /// From this snapshot; `None` is what it was removed as.
+        snapshot: Option<Box<Snapshot>>,
+        /// Its directory was looked for and is gone though nobody asked us to remove it.
+        missing: bool,
+    },
+    /// Remove a snapshot that is recorded.
+    RemoveSnapshot {
+        /// Its number.
+        number: SnapshotNumber,
+        /// Also if the removed worktree cannot be made again without it.
+        force: bool,
+    },
+    /// Note whether the worktree was found to be gone.
+    SetMissing {
+        /// Whether it was.
+        missing: bool,
+    },
+    /// Note whether the worktree stays, however long nothing happens in it.
+    SetKeep {
+        /// Whether it does.
+        keep: bool,
     },
 }
 
@@ -80,10 +111,10 @@ pub enum Fact {
         /// Its commit.
         head: Oid,
     },
-    /// The worktree could not be made; nothing of it is left.
+    /// The worktree could not be made or put back; nothing that was begun is left.
     WorktreeFailed {
-        /// What to tell people.
-        message: String,
+        /// Why.
+        refusal: Refusal,
     },
     /// There is room for a start, and the workspace is the right one.
     Prepared {
@@ -168,8 +199,29 @@ pub enum Fact {
     },
     /// The worktree is gone.
     WorktreeRemoved,
-    /// The worktree was not removed; it is as it was.
+    /// What was to be removed is saved.
+    Saved(Box<Saved>),
+    /// Nothing is left of what was to be saved.
+    NothingToSave,
+    /// It was not saved; the worktree is as it was.
+    SaveRefused {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The saved worktree was not removed.
     RemoveRefused {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A snapshot is gone.
+    SnapshotRemoved {
+        /// Its number.
+        number: SnapshotNumber,
+    },
+    /// A snapshot could not be removed.
+    SnapshotKept {
+        /// Its number.
+        number: SnapshotNumber,
         /// Why.
         refusal: Refusal,
     },

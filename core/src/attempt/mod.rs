@@ -8,17 +8,20 @@ mod effect;
 mod execution;
 mod input;
 mod recovery;
+mod removal;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod workspace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
 use crate::id::{Epoch, ExecutionId, HostId};
 use crate::process_store::{Expect, Revision, Write};
-use crate::record::{AttemptRecord, ExecutionRecord, Phase, Recorded, RequestRecord};
+use crate::record::{AttemptRecord, ExecutionRecord, Phase, Recorded, Removing, RequestRecord};
+use crate::snapshot::SnapshotNumber;
 use crate::time::Timestamp;
 use crate::vcs_worktree::Identity;
 
@@ -96,10 +99,18 @@ pub struct State {
     attempt: AttemptRecord,
     revision: Revision,
     executions: BTreeMap<ExecutionId, Tracked>,
-    /// The worktree is being made, planned on or removed.
+    /// The worktree is being made, planned on, saved or removed.
     workspace_step: WorkspaceStep,
     /// Who waits for the end of a removal or for the plan of a commit.
     waiting: Vec<RequestId>,
+    /// Who waits for the worktree to be there again.
+    wanting: Vec<RequestId>,
+    /// Snapshots that are being removed, and who waits for it.
+    dropping: BTreeMap<SnapshotNumber, Vec<RequestId>>,
+    /// Snapshots that were removed: whoever asked before that was known asks in vain.
+    dropped: BTreeSet<SnapshotNumber>,
+    /// Why a removal is given up, while the worktree is put back.
+    given_up: Option<Refusal>,
 }
 
 /// What is under way for the workspace.
@@ -108,7 +119,9 @@ enum WorkspaceStep {
     Idle,
     Creating,
     Planning,
+    Saving,
     Removing,
+    PuttingBack,
 }
 
 /// What a step leads to.
@@ -130,6 +143,8 @@ struct Turn<'a> {
     attempt_changed: bool,
     changed: Vec<ExecutionId>,
     key: Option<RequestRecord>,
+    /// Writes of records that the machine does not keep.
+    writes: Vec<Write>,
     /// Effects that wait for the batch.
     after: Vec<Effect>,
 }
@@ -184,6 +199,10 @@ impl State {
             executions: executions.into_iter().map(tracked).collect(),
             workspace_step: WorkspaceStep::Idle,
             waiting: Vec::new(),
+            wanting: Vec::new(),
+            dropping: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            given_up: None,
         }
     }
 
@@ -191,6 +210,12 @@ impl State {
     #[must_use]
     pub fn attempt(&self) -> &AttemptRecord {
         &self.attempt
+    }
+
+    /// Returns the attempt's revision, likewise.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// Returns the executions that are not final, likewise.
@@ -204,6 +229,8 @@ impl State {
         self.executions.is_empty()
             && self.workspace_step == WorkspaceStep::Idle
             && self.waiting.is_empty()
+            && self.wanting.is_empty()
+            && self.dropping.is_empty()
     }
 
     /// Says whether an execution is known and not final.
@@ -220,6 +247,7 @@ impl State {
             attempt_changed: false,
             changed: Vec::new(),
             key: None,
+            writes: Vec::new(),
             after: Vec::new(),
         };
         match input {
@@ -241,7 +269,19 @@ impl State {
                 self.on_stop(turn, id, execution, cause, grace_ms);
             }
             Request::Commit { message } => self.on_commit(turn, id, message),
-            Request::Remove { force } => self.on_remove(turn, id, force),
+            Request::Remove { force, discard_unsaved, delete_branch, cause } => {
+                let removing =
+                    Removing { force, discard_unsaved, delete_branch, cause, ..Removing::SAFE };
+                self.on_remove(turn, id, removing);
+            }
+            Request::Restore { snapshot, missing } => {
+                self.on_restore(turn, id, snapshot.map(|snapshot| *snapshot), missing);
+            }
+            Request::RemoveSnapshot { number, force } => {
+                self.on_remove_snapshot(turn, id, number, force);
+            }
+            Request::SetMissing { missing } => self.on_set_missing(turn, id, missing),
+            Request::SetKeep { keep } => self.on_set_keep(turn, id, keep),
         }
     }
 
@@ -251,7 +291,7 @@ impl State {
             Fact::Woke => self.on_woke(turn),
             Fact::Admitted(slot) => self.on_admitted(turn, slot),
             Fact::WorktreeCreated { head } => self.on_worktree_created(turn, head),
-            Fact::WorktreeFailed { message } => self.on_worktree_failed(turn, message),
+            Fact::WorktreeFailed { refusal } => self.on_worktree_failed(turn, refusal),
             Fact::Prepared { execution, place, head } => {
                 self.on_prepared(turn, execution, place, head);
             }
@@ -272,7 +312,14 @@ impl State {
             Fact::CommitPlanned { clean, step } => self.on_commit_planned(turn, clean, step),
             Fact::CommitRefused { message } => self.on_commit_refused(turn, message),
             Fact::WorktreeRemoved => self.on_worktree_removed(turn),
+            Fact::Saved(saved) => self.on_saved(turn, *saved),
+            Fact::NothingToSave => self.on_nothing_to_save(turn),
+            Fact::SaveRefused { refusal } => self.on_save_refused(turn, refusal),
             Fact::RemoveRefused { refusal } => self.on_remove_refused(turn, refusal),
+            Fact::SnapshotRemoved { number } => self.on_snapshot_removed(turn, number),
+            Fact::SnapshotKept { number, refusal } => {
+                self.on_snapshot_kept(turn, number, &refusal);
+            }
         }
     }
 
@@ -289,6 +336,7 @@ impl State {
                 writes.push(put(&tracked.record, &mut tracked.revision));
             }
         }
+        writes.append(&mut turn.writes);
         if let Some(key) = turn.key.take() {
             writes.push(Write::Put { record: key.encode(), expect: Expect::Absent });
         }

@@ -40,7 +40,12 @@ impl State {
             }
             AttemptStatus::Removing => {
                 self.stop_all(turn);
-                self.go_on_removing(turn);
+                // What was being made again when the removal came is looked at before it is saved.
+                if self.attempt.restoring.is_some() {
+                    self.begin_creation(turn);
+                } else {
+                    self.go_on_removing(turn);
+                }
             }
             AttemptStatus::Ready
             | AttemptStatus::Running
@@ -111,7 +116,7 @@ impl State {
     fn never_ran(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
         let claimed = self.attempt.claim.is_some();
         let bound = self.attempt.chain_stopped && self.attempt.chain == Some(id);
-        let workspace = self.attempt.workspace.clone();
+        let workspace = Box::new(self.attempt.workspace.clone());
         let Some(tracked) = self.executions.get_mut(&id) else { return };
         if tracked.record.phase > Phase::Starting || tracked.record.started_at.is_some() {
             // It was seen running: what says that it never did is damaged, and damage is no permission to start.

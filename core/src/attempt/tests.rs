@@ -1,5 +1,7 @@
 //! What the attempt machine does, row by row.
 
+mod removal;
+
 use std::time::Duration;
 
 use super::*;
@@ -11,7 +13,8 @@ use crate::locator::Locator;
 use crate::outcome::{CompletedBy, Exit, Lost, NotStarted, Outcome, StoppedBy};
 use crate::process_store::Record;
 use crate::record::{AttemptStatus, Claim, CommitPolicy, NewAttempt, NewExecution, Reason};
-use crate::vcs_worktree::GitStep;
+use crate::snapshot::{Snapshot, SnapshotCause};
+use crate::vcs_worktree::{GitStep, Saved};
 use crate::workspace::{Oid, Workspace, Worktree};
 use proptest::prelude::*;
 
@@ -41,6 +44,7 @@ fn worktree() -> Worktree {
         base: "main".into(),
         base_oid: oid("0"),
         target: Some("main".into()),
+        copy: None,
     }
 }
 
@@ -114,9 +118,47 @@ fn ask(request: Request) -> Input {
     Input::Request { id: ASKER, request }
 }
 
+fn remove(force: bool) -> Input {
+    ask(Request::Remove {
+        force,
+        discard_unsaved: false,
+        delete_branch: false,
+        cause: SnapshotCause::Removal,
+    })
+}
+
+/// The fact that a worktree was saved, with a snapshot of this number if there is one.
+fn saved(number: Option<u32>) -> Input {
+    let snapshot = number.map(|number| snapshot(number, "5"));
+    let saved = Saved { head: oid("5"), branch: Some("b".into()), snapshot };
+    fact(Fact::Saved(Box::new(saved)))
+}
+
+fn snapshot(number: u32, head: &str) -> Snapshot {
+    Snapshot {
+        number: SnapshotNumber(number),
+        head: oid(head),
+        branch: Some("b".into()),
+        entries: 1,
+        bytes: 2,
+        deleted: 0,
+        commits: 0,
+        archive: Locator::new("/s"),
+        archive_bytes: 3,
+        sha256: "0".into(),
+        left_out: Vec::new(),
+        more_left_out: 0,
+        left_out_bytes: 0,
+    }
+}
+
 fn stop(execution: Option<ExecutionId>, grace_ms: Option<u64>) -> Input {
     let cause = StopCause::Stop { by: StoppedBy::User };
     ask(Request::Stop { execution, cause, grace_ms })
+}
+
+fn failed(message: &str) -> Refusal {
+    Refusal { code: RefusalCode::Failed, message: message.into() }
 }
 
 fn fact(fact: Fact) -> Input {
@@ -511,7 +553,7 @@ fn a_worktree_is_made_before_anything_is_prepared_in_it() {
 #[test]
 fn a_worktree_that_cannot_be_made_fails_the_attempt_and_its_execution() {
     let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Creating));
-    let failed = fact(Fact::WorktreeFailed { message: "no space".into() });
+    let failed = fact(Fact::WorktreeFailed { refusal: failed("no space") });
     let (state, effects) = feed(state, [run(), failed]);
     assert_eq!(words(&effects), ["+", "ReleaseSlot"]);
     assert_eq!(written_attempt(&effects).status, AttemptStatus::Failed);
@@ -523,7 +565,6 @@ fn a_worktree_that_cannot_be_made_fails_the_attempt_and_its_execution() {
 #[test]
 fn a_removal_claims_the_workspace_and_admits_nothing_more() {
     let (state, _) = feed(ready(), running());
-    let remove = |force| ask(Request::Remove { force });
     let (state, effects) = feed(state, [remove(false)]);
     assert_eq!(words(&effects), ["Refused"], "something runs in it");
     let (state, effects) = feed(state, [remove(true)]);
@@ -538,7 +579,9 @@ fn a_removal_claims_the_workspace_and_admits_nothing_more() {
     assert_eq!(words(&effects), ["ReleaseSlot", "Refused"]);
     let stopped = Outcome::Stopped { by: StoppedBy::Host };
     let (state, effects) = feed(state, [exited(X, stopped), finished(X, stopped, "0")]);
-    assert_eq!(words(&effects), ["+", "ReleaseSlot", "RemoveWorktree"]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot", "Save"]);
+    let (state, effects) = feed(state, [saved(None)]);
+    assert_eq!(words(&effects), ["+", "RemoveWorktree"]);
     let (state, effects) = feed(state, [fact(Fact::WorktreeRemoved)]);
     assert_eq!(words(&effects), ["+", "Removed"]);
     assert!(state.is_idle());
@@ -547,12 +590,13 @@ fn a_removal_claims_the_workspace_and_admits_nothing_more() {
 #[test]
 fn a_forced_removal_waits_for_a_worktree_that_is_being_made() {
     let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Creating));
-    let (state, effects) = feed(state, [run(), ask(Request::Remove { force: false })]);
+    let (state, effects) = feed(state, [run(), remove(false)]);
     assert_eq!(words(&effects), ["Refused"]);
-    let (state, effects) = feed(state, [ask(Request::Remove { force: true })]);
+    let (state, effects) = feed(state, [remove(true)]);
     assert_eq!(words(&effects), ["+", "ReleaseSlot"]);
     let (state, effects) = feed(state, [fact(Fact::WorktreeCreated { head: oid("0") })]);
-    assert_eq!(words(&effects), ["+", "RemoveWorktree"]);
+    assert_eq!(words(&effects), ["+", "Save"]);
+    let (state, _) = feed(state, [saved(None)]);
     let (state, effects) = feed(state, [fact(Fact::WorktreeRemoved)]);
     assert_eq!(words(&effects), ["+", "Removed"]);
     assert!(state.is_idle());
@@ -561,14 +605,10 @@ fn a_forced_removal_waits_for_a_worktree_that_is_being_made() {
 #[test]
 fn a_refused_removal_leaves_the_attempt_as_it_was() {
     let mut inputs = running();
-    inputs.extend([
-        exited(X, BADLY),
-        finished(X, BADLY, "0"),
-        ask(Request::Remove { force: false }),
-    ]);
+    inputs.extend([exited(X, BADLY), finished(X, BADLY, "0"), remove(false)]);
     let (state, _) = feed(ready(), inputs);
     let refusal = Refusal { code: RefusalCode::Unsaved, message: "dirty".into() };
-    let (state, effects) = feed(state, [fact(Fact::RemoveRefused { refusal })]);
+    let (state, effects) = feed(state, [fact(Fact::SaveRefused { refusal })]);
     assert_eq!(words(&effects), ["+", "Refused"]);
     let attempt = written_attempt(&effects);
     assert_eq!((attempt.status, attempt.claim), (AttemptStatus::Held, None));
@@ -585,7 +625,7 @@ fn a_directory_is_never_removed_or_committed_to() {
     assert_eq!(words(&effects), ["+", "ReleaseSlot"]);
     let (state, effects) = feed(state, [ask(Request::Commit { message: "m".into() })]);
     assert_eq!(words(&effects), ["Refused"]);
-    let (_, effects) = feed(state, [ask(Request::Remove { force: false })]);
+    let (_, effects) = feed(state, [remove(false)]);
     assert_eq!(words(&effects), ["+", "Removed"]);
 }
 
@@ -614,10 +654,10 @@ fn a_forced_removal_of_what_is_being_committed_goes_on_when_the_plan_is_known() 
     for planned in facts {
         let mut inputs = running();
         inputs.extend([exited(X, WELL), finished(X, WELL, "0")]);
-        inputs.extend([ask(Request::Remove { force: true }), fact(planned.clone())]);
+        inputs.extend([remove(true), fact(planned.clone())]);
         let (state, effects) = feed(ready(), inputs);
-        assert_eq!(words(&effects), ["+", "ReleaseSlot", "RemoveWorktree"], "{planned:?}");
-        let (state, effects) = feed(state, [fact(Fact::WorktreeRemoved)]);
+        assert_eq!(words(&effects), ["+", "ReleaseSlot", "Save"], "{planned:?}");
+        let (state, effects) = feed(state, [saved(None), fact(Fact::WorktreeRemoved)]);
         assert_eq!(words(&effects), ["+", "Removed"], "{planned:?}");
         assert!(state.is_idle());
     }
@@ -638,7 +678,7 @@ fn a_removal_that_waits_for_what_cannot_be_verified_is_given_up() {
     let (state, _) = feed(ready(), running());
     let (state, _) = recover(&state);
     let looked_at = fact(Fact::Adopted { execution: X, adoption: foreign() });
-    let (state, _) = feed(state, [looked_at.clone(), ask(Request::Remove { force: true })]);
+    let (state, _) = feed(state, [looked_at.clone(), remove(true)]);
     let (state, effects) = feed(state, [looked_at]);
     assert_eq!(words(&effects), ["+", "Refused"]);
     let attempt = written_attempt(&effects);
@@ -663,8 +703,8 @@ fn what_is_stopped_while_it_is_prepared_again_never_starts() {
 
 #[test]
 fn nothing_is_launched_again_in_a_workspace_that_is_being_removed() {
-    let (state, effects) = feed(prepared_again(), [ask(Request::Remove { force: true })]);
-    assert_eq!(words(&effects), ["+", "ReleaseSlot", "RemoveWorktree"]);
+    let (state, effects) = feed(prepared_again(), [remove(true)]);
+    assert_eq!(words(&effects), ["+", "ReleaseSlot", "Save"]);
     let (_, effects) = feed(state, [prepared(X, 2)]);
     assert_eq!(words(&effects), ["Discard"]);
 }
@@ -695,7 +735,7 @@ fn secrets_that_come_while_it_is_looked_for_them_are_not_missed() {
 
 #[test]
 fn a_refused_start_gives_up_the_slot_that_it_waits_for() {
-    let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Removed));
+    let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Failed));
     let start = Request::Start {
         execution: Box::new(execution(Y, RunReason::Background)),
         key: key(Y),
@@ -781,7 +821,7 @@ fn any_input() -> impl Strategy<Value = Input> {
             .prop_map(|(id, grace)| stop(id, grace)),
         id.clone().prop_map(|execution| fact(Fact::InDoubt { execution, message: "?".into() })),
         id.prop_map(|execution| fact(Fact::Adopted { execution, adoption: Adoption::NeverRan })),
-        any::<bool>().prop_map(|force| ask(Request::Remove { force })),
+        any::<bool>().prop_map(remove),
         Just(ask(Request::Commit { message: "m".into() })),
         Just(committing().pop().unwrap()),
         Just(fact(Fact::CommitPlanned { clean: Some(oid("0")), step: None })),
@@ -855,7 +895,7 @@ proptest! {
                         prop_assert_eq!(step.state.attempt.claim, None);
                         prop_assert_eq!(execution.stop, None);
                     }
-                    Effect::Begin(Operation::RemoveWorktree(_)) => {
+                    Effect::Begin(Operation::Save { .. }) => {
                         prop_assert!(step.state.executions().all(|r| r.phase == Phase::Final));
                     }
                     _ => {}

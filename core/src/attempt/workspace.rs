@@ -1,8 +1,10 @@
-//! The workspace: how it is made and removed, and what a claim on it means.
+//! The workspace: how it is made, and made again.
 
 use super::{Operation, Refusal, RefusalCode, Reply, RequestId, State, Turn, WorkspaceStep};
 use crate::outcome::{NotStarted, Outcome};
-use crate::record::{AttemptStatus, Claim, Reason};
+use crate::record::{AttemptStatus, Reason, Removing};
+use crate::snapshot::Snapshot;
+use crate::vcs_worktree::{Origin, Removed};
 use crate::workspace::{Oid, Workspace};
 
 impl State {
@@ -27,7 +29,12 @@ impl State {
         match &self.attempt.workspace {
             Workspace::Worktree(worktree) => {
                 self.workspace_step = WorkspaceStep::Creating;
-                turn.begin(Operation::CreateWorktree(worktree.clone()));
+                let origin = match &self.attempt.restoring {
+                    Some(removed) => Origin::Removed(removed.clone()),
+                    None => Origin::Base,
+                };
+                let worktree = Box::new(worktree.clone());
+                turn.begin(Operation::CreateWorktree { worktree, origin });
             }
             Workspace::Directory { .. } => {
                 self.attempt.status = AttemptStatus::Ready;
@@ -37,148 +44,227 @@ impl State {
     }
 
     pub(super) fn on_worktree_created(&mut self, turn: &mut Turn<'_>, head: Oid) {
+        if self.workspace_step == WorkspaceStep::PuttingBack {
+            self.workspace_step = WorkspaceStep::Idle;
+            self.was_put_back(turn);
+            return;
+        }
         if self.workspace_step != WorkspaceStep::Creating {
             return;
         }
         self.workspace_step = WorkspaceStep::Idle;
         self.attempt.head = Some(head);
+        self.attempt.missing = false;
         turn.attempt_changed = true;
+        let again = self.attempt.restoring.take().is_some();
+        if again {
+            self.attempt.removed = None;
+            self.attempt.removed_at = None;
+        }
         if self.attempt.status == AttemptStatus::Removing {
+            if again {
+                self.attempt.claimed_from = self.attempt.removed_from.take();
+                let message = "its worktree is being removed again".to_owned();
+                let refusal = Refusal { code: RefusalCode::WorkspaceGone, message };
+                self.answer_wanting(turn, &Reply::Refused(refusal));
+            }
             self.go_on_removing(turn);
             return;
         }
-        // Without a chain: it was stopped meanwhile.
-        self.attempt.status = match self.attempt.chain {
-            Some(_) => AttemptStatus::Ready,
-            None => AttemptStatus::Held,
+        let before = self.attempt.removed_from.take().filter(|_| again);
+        self.attempt.status = match (before, self.attempt.chain) {
+            (Some(before), _) => before,
+            (None, Some(_)) => AttemptStatus::Ready,
+            // It was stopped meanwhile, or removed by a version that did not note what it was.
+            (None, None) => AttemptStatus::Held,
         };
+        if again {
+            // What kept it from being made again or from being removed does so no more.
+            self.attempt.reason = self.attempt.reason.take().filter(is_about_work);
+            self.answer_wanting(turn, &Reply::Restored);
+        }
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
             self.begin_prepare(turn, id);
         }
     }
 
-    pub(super) fn on_worktree_failed(&mut self, turn: &mut Turn<'_>, message: String) {
+    pub(super) fn on_worktree_failed(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
+        if self.workspace_step == WorkspaceStep::PuttingBack {
+            self.workspace_step = WorkspaceStep::Idle;
+            self.was_not_put_back(turn, refusal);
+            return;
+        }
         if self.workspace_step != WorkspaceStep::Creating {
             return;
         }
         self.workspace_step = WorkspaceStep::Idle;
+        turn.attempt_changed = true;
+        let again = self.attempt.restoring.take().is_some();
+        if again {
+            self.answer_wanting(turn, &Reply::Refused(refusal.clone()));
+        }
         if self.attempt.status == AttemptStatus::Removing {
-            // Nothing was made, or something half made: the removal looks.
-            self.go_on_removing(turn);
+            if again {
+                // It is as gone as it was.
+                self.removed(turn);
+            } else {
+                // Nothing was made, or something half made: the removal looks.
+                self.go_on_removing(turn);
+            }
             return;
         }
-        self.attempt.status = AttemptStatus::Failed;
-        turn.attempt_changed = true;
+        self.attempt.status = if again { AttemptStatus::Removed } else { AttemptStatus::Failed };
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
             let outcome = Outcome::NotStarted { reason: NotStarted::WorkspaceRefused };
-            self.end_unstarted(turn, id, outcome, Some(message.clone()));
+            self.end_unstarted(turn, id, outcome, Some(refusal.message.clone()));
         }
-        self.attempt.reason = Some(Reason::WorkspaceFailed { message });
+        if !again || !self.attempt.reason.as_ref().is_some_and(is_about_work) {
+            self.attempt.reason = Some(Reason::WorkspaceFailed { message: refusal.message });
+        }
     }
 
-    pub(super) fn on_remove(&mut self, turn: &mut Turn<'_>, request: RequestId, force: bool) {
+    /// Says whether there is anything that the removed worktree can be made again from.
+    pub(super) fn can_be_restored(&self) -> bool {
+        let needs = |number| self.dropping.contains_key(&number) || self.dropped.contains(&number);
+        self.what_was_removed().is_some_and(|removed| !removed.snapshot.is_some_and(needs))
+    }
+
+    /// Returns what the worktree was when it was removed.
+    fn what_was_removed(&self) -> Option<Removed> {
+        let worktree = self.attempt.workspace.worktree()?;
+        if self.attempt.removed.is_some() {
+            return self.attempt.removed.clone();
+        }
+        if self.attempt.removed_from == Some(AttemptStatus::Failed) {
+            return None;
+        }
+        // Removed by a version that removed what was clean only, and kept the branch.
+        let head = self.attempt.head.clone().unwrap_or_else(|| worktree.base_oid.clone());
+        Some(Removed { head, branch: Some(worktree.branch.clone()), snapshot: None })
+    }
+
+    /// Begins to make a removed worktree again; nothing happens if it never was made.
+    pub(super) fn begin_restore(&mut self, turn: &mut Turn<'_>, snapshot: Option<Snapshot>) {
+        let from = match snapshot {
+            Some(Snapshot { number, head, branch, .. }) => {
+                Some(Removed { head, branch, snapshot: Some(number) })
+            }
+            None => self.what_was_removed(),
+        };
+        if from.is_some() {
+            self.attempt.restoring = from;
+            self.attempt.status = AttemptStatus::Creating;
+            turn.attempt_changed = true;
+            self.begin_creation(turn);
+        }
+    }
+
+    pub(super) fn on_restore(
+        &mut self,
+        turn: &mut Turn<'_>,
+        request: RequestId,
+        snapshot: Option<Snapshot>,
+        missing: bool,
+    ) {
+        if self.attempt.workspace.worktree().is_none() {
+            let message = "the attempt runs in a directory of yours, not in a worktree";
+            turn.refuse(request, RefusalCode::NotAWorktree, message);
+            return;
+        }
+        let number = snapshot.as_ref().map(|snapshot| snapshot.number);
+        if let Some(number) = number.filter(|number| self.is_dropped(*number)) {
+            let message = format!("snapshot {number} was removed");
+            turn.refuse(request, RefusalCode::NoSnapshot, message);
+            return;
+        }
         match self.attempt.status {
-            AttemptStatus::Removed => turn.reply(request, Reply::Removed),
-            AttemptStatus::Removing => self.waiting.push(request),
+            AttemptStatus::Removed if snapshot.is_some() || self.can_be_restored() => {
+                self.wanting.push(request);
+                self.begin_restore(turn, snapshot);
+            }
             AttemptStatus::Creating
-            | AttemptStatus::Ready
+                if self.attempt.restoring.is_some()
+                    && number.is_none_or(|_| {
+                        self.attempt.restoring.as_ref().and_then(|from| from.snapshot) == number
+                    }) =>
+            {
+                self.wanting.push(request);
+            }
+            AttemptStatus::Removed | AttemptStatus::Removing | AttemptStatus::Failed => {
+                let message = self.workspace_gone().unwrap_or_default();
+                turn.refuse(request, RefusalCode::WorkspaceGone, message);
+            }
+            AttemptStatus::Creating => {
+                turn.refuse(request, RefusalCode::Busy, "its worktree is being made");
+            }
+            AttemptStatus::Ready
             | AttemptStatus::Running
             | AttemptStatus::Committing
             | AttemptStatus::Held
             | AttemptStatus::Parked
-            | AttemptStatus::Finished
-            | AttemptStatus::Failed => {
-                let creating = self.attempt.status == AttemptStatus::Creating;
-                let active = self.executions().next().is_some() || self.chain_is_active();
-                let busy = creating || active;
-                if busy && !force {
-                    let what = match self.executions().next() {
-                        Some(record) => format!("execution {} has not ended", record.id.short()),
-                        None if creating => "its worktree is being made".to_owned(),
-                        None => "its work is being committed".to_owned(),
-                    };
-                    turn.refuse(request, RefusalCode::Busy, what);
-                    return;
-                }
-                if self.workspace_step == WorkspaceStep::Planning && !self.waiting.is_empty() {
-                    turn.refuse(request, RefusalCode::Busy, "its work is being committed");
-                    return;
-                }
-                self.waiting.push(request);
-                self.attempt.claim = Some(Claim::Remove);
-                self.attempt.claimed_from = Some(self.attempt.status);
-                self.attempt.chain_stopped = self.chain_is_active();
-                self.attempt.status = AttemptStatus::Removing;
-                turn.attempt_changed = true;
-                self.stop_all(turn);
-                self.go_on_removing(turn);
+            | AttemptStatus::Finished => {
+                self.restore_what_is_there(turn, request, number.is_some(), missing);
             }
         }
     }
 
-    /// Removes the worktree once every process of the attempt is known dead.
-    pub(super) fn go_on_removing(&mut self, turn: &mut Turn<'_>) {
-        let dead = self.executions.keys().all(|id| !self.is_active(*id));
-        if self.attempt.status != AttemptStatus::Removing
-            || self.workspace_step != WorkspaceStep::Idle
-            || !dead
-        {
-            return;
-        }
-        match &self.attempt.workspace {
-            Workspace::Worktree(worktree) => {
-                self.workspace_step = WorkspaceStep::Removing;
-                turn.begin(Operation::RemoveWorktree(worktree.clone()));
-            }
-            // The directory is the user's: only our record of it goes.
-            Workspace::Directory { .. } => self.removed(turn),
-        }
-    }
-
-    pub(super) fn on_worktree_removed(&mut self, turn: &mut Turn<'_>) {
-        if self.workspace_step == WorkspaceStep::Removing {
-            self.removed(turn);
+    /// Restores what nobody asked us to remove: its directory is gone, or there is nothing to do.
+    fn restore_what_is_there(
+        &mut self,
+        turn: &mut Turn<'_>,
+        request: RequestId,
+        of_snapshot: bool,
+        missing: bool,
+    ) {
+        if of_snapshot {
+            let message = "its worktree is there: remove it first, which saves what is in it";
+            turn.refuse(request, RefusalCode::WrongState, message);
+        } else if !missing {
+            turn.reply(request, Reply::Restored);
+        } else if let Some(message) = self.is_busy() {
+            turn.refuse(request, RefusalCode::Busy, message);
+        } else {
+            // What is left of it is saved first: its index, its operation in progress, its commits.
+            self.wanting.push(request);
+            self.claim(turn, Removing { restore: true, ..Removing::SAFE });
         }
     }
 
-    fn removed(&mut self, turn: &mut Turn<'_>) {
-        self.workspace_step = WorkspaceStep::Idle;
-        self.attempt.status = AttemptStatus::Removed;
-        self.attempt.claim = None;
-        self.attempt.claimed_from = None;
-        self.attempt.removed_at = Some(turn.at);
-        turn.attempt_changed = true;
-        self.answer_waiting(turn, &Reply::Removed);
+    pub(super) fn on_set_missing(
+        &mut self,
+        turn: &mut Turn<'_>,
+        request: RequestId,
+        missing: bool,
+    ) {
+        let at_rest = self.workspace_gone().is_none()
+            && self.workspace_step == WorkspaceStep::Idle
+            && self.attempt.workspace.worktree().is_some();
+        if at_rest && self.attempt.missing != missing {
+            self.attempt.missing = missing;
+            turn.attempt_changed = true;
+        }
+        turn.reply(request, Reply::Accepted);
     }
 
-    pub(super) fn on_remove_refused(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
-        if self.workspace_step != WorkspaceStep::Removing {
-            return;
+    pub(super) fn on_set_keep(&mut self, turn: &mut Turn<'_>, request: RequestId, keep: bool) {
+        if self.attempt.keep != keep {
+            self.attempt.keep = keep;
+            turn.attempt_changed = true;
         }
-        self.workspace_step = WorkspaceStep::Idle;
-        self.give_up_removal(turn, refusal);
+        turn.reply(request, Reply::Accepted);
     }
 
-    /// Withdraws the claim: the attempt is as it was, but for what was stopped.
-    pub(super) fn give_up_removal(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
-        if self.attempt.status != AttemptStatus::Removing {
-            return;
+    pub(super) fn answer_wanting(&mut self, turn: &mut Turn<'_>, reply: &Reply) {
+        for request in std::mem::take(&mut self.wanting) {
+            turn.reply(request, reply.clone());
         }
-        let status = self.attempt.claimed_from.take().unwrap_or(AttemptStatus::Held);
-        self.attempt.status = match status {
-            AttemptStatus::Creating | AttemptStatus::Running | AttemptStatus::Committing => {
-                AttemptStatus::Held
-            }
-            AttemptStatus::Ready
-            | AttemptStatus::Held
-            | AttemptStatus::Parked
-            | AttemptStatus::Finished
-            | AttemptStatus::Removing
-            | AttemptStatus::Removed
-            | AttemptStatus::Failed => status,
-        };
-        self.attempt.claim = None;
-        turn.attempt_changed = true;
-        self.answer_waiting(turn, &Reply::Refused(refusal));
+    }
+}
+
+/// Says whether a reason is about the work, not about its workspace.
+fn is_about_work(reason: &Reason) -> bool {
+    match reason {
+        Reason::Stopped | Reason::EndedBadly { .. } | Reason::CommitFailed { .. } => true,
+        Reason::WorkspaceFailed { .. } | Reason::RemoveFailed { .. } => false,
     }
 }

@@ -12,7 +12,7 @@ use crate::log_store::{From, LogKey, ReadOptions};
 use crate::outcome::{NotStarted, Outcome};
 use crate::preview::preview;
 use crate::record::ExecutionRecord;
-use crate::vcs_worktree::{CommitPlan, Identity, VcsWorktreeError};
+use crate::vcs_worktree::{CommitPlan, Identity, Removal, VcsWorktreeError};
 use crate::workspace::{Workspace, Worktree};
 
 /// What an operation may need that only the driver can give.
@@ -44,10 +44,10 @@ pub(super) async fn perform(
     match operation {
         // The host's, never given to us.
         Operation::TakeSlot { .. } | Operation::ReleaseSlot(_) => None,
-        Operation::CreateWorktree(worktree) => {
-            Some(match ports.worktrees.create(attempt, &worktree).await {
+        Operation::CreateWorktree { worktree, origin } => {
+            Some(match ports.worktrees.create(attempt, &worktree, &origin).await {
                 Ok(verified) => Fact::WorktreeCreated { head: verified.head },
-                Err(error) => Fact::WorktreeFailed { message: describe(&error) },
+                Err(error) => Fact::WorktreeFailed { refusal: refusal(&error) },
             })
         }
         Operation::Prepare { execution, workspace } => {
@@ -63,7 +63,7 @@ pub(super) async fn perform(
             })
         }
         Operation::Finish { execution, place, worktree } => {
-            Some(finish(ports, attempt, execution, place, worktree.as_ref()).await)
+            Some(finish(ports, attempt, execution, place, worktree.as_deref()).await)
         }
         Operation::Adopt { execution, place } => {
             Some(match ports.containers.adopt(execution, &place, fresh.epoch).await {
@@ -85,10 +85,26 @@ pub(super) async fn perform(
         Operation::PlanCommit { worktree, message, identity } => {
             Some(plan_commit(ports, attempt, &worktree, &message, &identity, fresh.execution).await)
         }
-        Operation::RemoveWorktree(worktree) => {
-            Some(match ports.worktrees.remove(attempt, &worktree).await {
+        Operation::Save { worktree, request } => {
+            Some(match ports.worktrees.save(attempt, &worktree, &request).await {
+                Ok(saved) => Fact::Saved(Box::new(saved)),
+                Err(VcsWorktreeError::Gone { .. }) => Fact::NothingToSave,
+                Err(error) => Fact::SaveRefused { refusal: refusal(&error) },
+            })
+        }
+        Operation::RemoveWorktree { worktree, delete_branch } => {
+            let removal =
+                if delete_branch { Removal::WorktreeAndBranch } else { Removal::Worktree };
+            Some(match ports.worktrees.remove(attempt, &worktree, removal).await {
                 Ok(()) => Fact::WorktreeRemoved,
                 Err(error) => Fact::RemoveRefused { refusal: refusal(&error) },
+            })
+        }
+        Operation::RemoveSnapshot { worktree, number } => {
+            let removal = Removal::Snapshot(number);
+            Some(match ports.worktrees.remove(attempt, &worktree, removal).await {
+                Ok(()) => Fact::SnapshotRemoved { number },
+                Err(error) => Fact::SnapshotKept { number, refusal: refusal(&error) },
             })
         }
     }
@@ -215,18 +231,25 @@ async fn plan_commit(
 
 fn refusal(error: &VcsWorktreeError) -> Refusal {
     let code = match error {
-        VcsWorktreeError::Unsaved { .. } => RefusalCode::Unsaved,
+        VcsWorktreeError::Unsaved { .. } | VcsWorktreeError::Unsavable { .. } => {
+            RefusalCode::Unsaved
+        }
+        VcsWorktreeError::Unfinished { .. } => RefusalCode::Unfinished,
         VcsWorktreeError::Occupied { .. } => RefusalCode::Busy,
         VcsWorktreeError::Mismatch { .. } => RefusalCode::WorkspaceMismatch,
         VcsWorktreeError::Gone { .. } => RefusalCode::WorkspaceGone,
         VcsWorktreeError::Busy { .. } => RefusalCode::RepositoryBusy,
+        VcsWorktreeError::Full => RefusalCode::Full,
+        VcsWorktreeError::Quota { .. } => RefusalCode::SnapshotQuota,
+        VcsWorktreeError::NoSnapshot { .. } => RefusalCode::NoSnapshot,
+        VcsWorktreeError::DamagedSnapshot { .. } => RefusalCode::DamagedSnapshot,
         VcsWorktreeError::NotARepository { .. }
         | VcsWorktreeError::Empty { .. }
         | VcsWorktreeError::UnknownBase { .. }
         | VcsWorktreeError::BranchExists { .. }
         | VcsWorktreeError::InvalidBranch { .. }
+        | VcsWorktreeError::CannotCopy { .. }
         | VcsWorktreeError::NoGit { .. }
-        | VcsWorktreeError::Full
         | VcsWorktreeError::Git { .. }
         | VcsWorktreeError::Backend(_) => RefusalCode::Failed,
     };

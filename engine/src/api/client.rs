@@ -15,15 +15,20 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::process_store::CheckReport;
+use windlass_core::snapshot::SnapshotNumber;
 
 use super::resume::{EventLines, Lines, LogLines, WaitLines};
 use super::{
     API_VERSION, CommitBody, ExecBody, FROZEN_ROUTES, IdsView, InputBody, ItemsView, KEY_HEADER,
-    LogQuery, OWNER_HEADER, StopBody, Until, VERSION_HEADER, VersionView, socket, with_query,
+    KeepBody, LogQuery, OWNER_HEADER, RestoreBody, StopBody, Until, VERSION_HEADER, VersionView,
+    socket, with_query,
 };
-use crate::request::{Accepted, Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
+use crate::request::{
+    Accepted, Caller, ExecRequest, GcOptions, InputRequest, RemoveOptions, RunRequest, StopTarget,
+};
 use crate::view::{
-    AttemptView, CommitView, DiffView, ErrorBody, ErrorView, ExecutionView, HostView, SearchHitView,
+    AttemptView, CommitView, DiffView, ErrorBody, ErrorView, ExecutionView, GcItemView, HostView,
+    SearchHitView, SnapshotView,
 };
 
 /// How often a request is made before its loss is reported.
@@ -323,11 +328,59 @@ impl Client {
         self.json(Method::POST, &format!("/v1/attempts/{id}/commit"), &CommitBody { message }).await
     }
 
-    /// Removes an attempt's worktree.
-    pub async fn remove(&self, id: AttemptId, force: bool) -> Result<AttemptView, ClientError> {
-        let path = with_query(&format!("/v1/attempts/{id}"), &[("force", force.to_string())]);
+    /// Saves and removes an attempt's worktree.
+    pub async fn remove(
+        &self,
+        id: AttemptId,
+        options: RemoveOptions,
+    ) -> Result<AttemptView, ClientError> {
+        let RemoveOptions { force, discard_unsaved, delete_branch } = options;
+        let pairs = [
+            ("force", force.to_string()),
+            ("discard_unsaved", discard_unsaved.to_string()),
+            ("delete_branch", delete_branch.to_string()),
+        ];
+        let path = with_query(&format!("/v1/attempts/{id}"), &pairs);
         let bytes = self.fetch(Method::DELETE, &path, Bytes::new()).await?;
         serde_json::from_slice(&bytes).map_err(|error| ClientError::protocol(&error))
+    }
+
+    /// Makes an attempt's removed worktree again, as it was or as it was in one of its snapshots.
+    pub async fn restore(
+        &self,
+        id: AttemptId,
+        snapshot: Option<SnapshotNumber>,
+    ) -> Result<AttemptView, ClientError> {
+        let path = format!("/v1/attempts/{id}/restore");
+        self.json(Method::POST, &path, &RestoreBody { snapshot }).await
+    }
+
+    /// Says whether an attempt's worktree stays, however long nothing happens in it.
+    pub async fn keep(&self, id: AttemptId, keep: bool) -> Result<AttemptView, ClientError> {
+        self.json(Method::POST, &format!("/v1/attempts/{id}/keep"), &KeepBody { keep }).await
+    }
+
+    /// Lists an attempt's snapshots, newest first.
+    pub async fn snapshots(&self, id: AttemptId) -> Result<ItemsView<SnapshotView>, ClientError> {
+        self.get(&format!("/v1/attempts/{id}/snapshots")).await
+    }
+
+    /// Removes a snapshot; `force` also if the removed worktree cannot be made again without it.
+    pub async fn remove_snapshot(
+        &self,
+        id: AttemptId,
+        number: SnapshotNumber,
+        force: bool,
+    ) -> Result<AttemptView, ClientError> {
+        let path = format!("/v1/attempts/{id}/snapshots/{number}");
+        let path = with_query(&path, &[("force", force.to_string())]);
+        let bytes = self.fetch(Method::DELETE, &path, Bytes::new()).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::protocol(&error))
+    }
+
+    /// Cleans up now, or says what that would do.
+    pub async fn gc(&self, options: GcOptions) -> Result<ItemsView<GcItemView>, ClientError> {
+        self.json(Method::POST, "/v1/gc", &options).await
     }
 
     /// Lists what differs between an attempt's merge base and its worktree.

@@ -92,9 +92,12 @@ impl From<EngineError> for ApiError {
                 message,
                 Some("`windlass ps -a` and `windlass ls -a` list what there is"),
             ),
-            EngineError::Invalid { .. } => {
-                Self::new(StatusCode::BAD_REQUEST, "invalid", message, None)
-            }
+            EngineError::Invalid { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "invalid",
+                message,
+                Some("`windlass VERB --help` and docs/api.md say what is taken"),
+            ),
             EngineError::Refused { code, .. } => Self::new(
                 refusal_status(*code),
                 refusal_kind(*code),
@@ -139,6 +142,10 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::BranchExists => "branch_exists",
         RefusalCode::InvalidBranch => "invalid_branch",
         RefusalCode::Unsaved => "unsaved",
+        RefusalCode::Unfinished => "unfinished",
+        RefusalCode::SnapshotQuota => "snapshot_quota",
+        RefusalCode::NoSnapshot => "no_snapshot",
+        RefusalCode::DamagedSnapshot => "damaged_snapshot",
         RefusalCode::Busy => "busy",
         RefusalCode::WorkspaceGone => "workspace_gone",
         RefusalCode::WorkspaceMismatch => "workspace_mismatch",
@@ -158,7 +165,9 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
         RefusalCode::LimitExecutions | RefusalCode::QueueFull | RefusalCode::InputFull => {
             StatusCode::TOO_MANY_REQUESTS
         }
-        RefusalCode::DiskFloor | RefusalCode::Full => StatusCode::INSUFFICIENT_STORAGE,
+        RefusalCode::DiskFloor | RefusalCode::Full | RefusalCode::SnapshotQuota => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
         RefusalCode::KeyReused
         | RefusalCode::NotARepository
         | RefusalCode::EmptyRepository
@@ -168,6 +177,9 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
         | RefusalCode::NotAWorktree => StatusCode::UNPROCESSABLE_ENTITY,
         RefusalCode::BranchExists
         | RefusalCode::Unsaved
+        | RefusalCode::Unfinished
+        | RefusalCode::NoSnapshot
+        | RefusalCode::DamagedSnapshot
         | RefusalCode::Busy
         | RefusalCode::WorkspaceGone
         | RefusalCode::WorkspaceMismatch
@@ -203,12 +215,24 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "git takes no such name; `git check-ref-format --branch NAME` tells"
         }
         RefusalCode::Unsaved => {
-            "commit it first (`windlass commit ATTEMPT`) or take it out of the worktree"
+            "take what is named out of the worktree, or lose it with `windlass rm --discard-unsaved`"
+        }
+        RefusalCode::Unfinished => {
+            "finish or abort it in the worktree; `windlass rm --force` saves its state and removes it"
+        }
+        RefusalCode::SnapshotQuota => {
+            "remove snapshots that you do not need (`windlass snapshots ATTEMPT --rm N`) or raise `snapshots.quota`"
+        }
+        RefusalCode::NoSnapshot => "`windlass snapshots ATTEMPT` lists those that there are",
+        RefusalCode::DamagedSnapshot => {
+            "get back what can be read of it with tar, as docs/snapshots.md says"
         }
         RefusalCode::Busy => {
             "wait for it (`windlass wait`) or stop it (`windlass stop`, or --force); end what else works there yourself"
         }
-        RefusalCode::WorkspaceGone => "start a new attempt with `windlass run`",
+        RefusalCode::WorkspaceGone => {
+            "what was committed is on its branch (`windlass show`): `windlass run --base BRANCH` goes on from there"
+        }
         RefusalCode::WorkspaceMismatch => {
             "put the recorded worktree back in its place; nothing was touched"
         }
@@ -218,11 +242,15 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         RefusalCode::NoGit => {
             "install git 2.36 or newer and see that it is on the host's PATH; `windlass doctor` checks it"
         }
-        RefusalCode::NoInput => "only what was started with --stdin and still runs takes input",
+        RefusalCode::NoInput => {
+            "only what was started with --stdin and still runs takes input: `windlass show` tells how it stands"
+        }
         RefusalCode::InputFull => "the command does not read; send it again later",
         RefusalCode::NotAWorktree => "the directory is yours: use git in it yourself",
         RefusalCode::WrongState => "`windlass show ATTEMPT` tells its state and the reason",
-        RefusalCode::Git => "see what git said above; `git status` in the worktree tells more",
+        RefusalCode::Git => {
+            "git's own words are above; `git -C \"$(windlass path ATTEMPT)\" status` tells more"
+        }
     }
 }
 

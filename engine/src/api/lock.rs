@@ -23,7 +23,7 @@ pub struct HostLock {
 }
 
 impl HostLock {
-    /// Takes the lock without waiting; `None` if another process has it.
+    /// Takes the lock without waiting; `None` if another process has it. Nobody has signed it then.
     ///
     /// # Errors
     ///
@@ -31,13 +31,13 @@ impl HostLock {
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         let file = open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { file })),
+            Ok(()) => Self::unsigned(file).map(Some),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits for the lock. Blocks the thread.
+    /// Waits for the lock. Blocks the thread. Nobody has signed it then.
     ///
     /// # Errors
     ///
@@ -46,11 +46,17 @@ impl HostLock {
         let file = open(path)?;
         loop {
             match flock(&file, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(Self { file }),
+                Ok(()) => return Self::unsigned(file),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Takes away who signed it before: that process does not hold it any more.
+    fn unsigned(file: OwnedFd) -> io::Result<Self> {
+        rustix::fs::ftruncate(&file, 0)?;
+        Ok(Self { file })
     }
 
     /// Writes who holds it into the file, for people and error messages: at most 1 KiB.
@@ -102,5 +108,6 @@ mod tests {
         assert_eq!(signature(&path), "process 7");
         drop(held);
         assert!(HostLock::try_take(&path).unwrap().is_some());
+        assert_eq!(signature(&path), "", "the one before is named");
     }
 }

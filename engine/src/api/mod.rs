@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod client;
 pub mod error;
+mod kept;
 mod lines;
 pub mod lock;
 pub mod resume;
@@ -97,6 +98,21 @@ pub struct CommitBody {
     /// The commit message; null makes one.
     #[serde(default)]
     pub message: Option<String>,
+}
+
+/// The body of `POST /v1/attempts/{id}/restore`; it may be empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreBody {
+    /// From which snapshot; null is what the worktree was when it was removed.
+    #[serde(default)]
+    pub snapshot: Option<windlass_core::snapshot::SnapshotNumber>,
+}
+
+/// The body of `POST /v1/attempts/{id}/keep`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepBody {
+    /// Whether the worktree stays, however long nothing happens in it.
+    pub keep: bool,
 }
 
 /// The body of `POST /v1/executions/{id}/input`.

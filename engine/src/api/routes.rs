@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
@@ -22,6 +22,7 @@ use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::DiffDetail;
 
 use super::error::ApiError;
+use super::kept;
 use super::server::ApiState;
 use super::stream::{EventReader, LogReader, SearchReader, WaitReader, respond};
 use super::{
@@ -41,7 +42,7 @@ const MAX_PAGE: u32 = 1_000;
 /// How many worktrees are measured at a time.
 const MEASURES: usize = 8;
 
-type Answer = Result<Response, ApiError>;
+pub(super) type Answer = Result<Response, ApiError>;
 
 pub(super) fn router() -> Router<ApiState> {
     Router::new()
@@ -51,10 +52,15 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/v1/check", get(check))
         .route("/v1/ids/{suffix}", get(find_ids))
         .route("/v1/attempts", get(list_attempts).post(run))
-        .route("/v1/attempts/{id}", get(show_attempt).delete(remove))
+        .route("/v1/attempts/{id}", get(show_attempt).delete(kept::remove))
         .route("/v1/attempts/{id}/executions", get(list_of_attempt).post(exec))
         .route("/v1/attempts/{id}/commit", post(commit))
         .route("/v1/attempts/{id}/stop", post(stop_attempt))
+        .route("/v1/attempts/{id}/restore", post(kept::restore))
+        .route("/v1/attempts/{id}/keep", post(kept::keep))
+        .route("/v1/attempts/{id}/snapshots", get(kept::list_snapshots))
+        .route("/v1/attempts/{id}/snapshots/{number}", delete(kept::remove_snapshot))
+        .route("/v1/gc", post(kept::gc))
         .route("/v1/attempts/{id}/diff", get(diff))
         .route("/v1/attempts/{id}/diff.patch", get(patch))
         .route("/v1/executions", get(list_executions))
@@ -79,7 +85,7 @@ async fn not_allowed() -> ApiError {
 }
 
 /// Reads who asks from the headers.
-fn caller(headers: &HeaderMap) -> Result<Caller, ApiError> {
+pub(super) fn caller(headers: &HeaderMap) -> Result<Caller, ApiError> {
     let text = |name| {
         let Some(value) = headers.get(name) else {
             return Ok(None);
@@ -93,7 +99,7 @@ fn caller(headers: &HeaderMap) -> Result<Caller, ApiError> {
 }
 
 /// Reads an id from a path.
-fn id<T: FromStr>(text: &str) -> Result<T, ApiError> {
+pub(super) fn id<T: FromStr>(text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|_| {
         ApiError::new(
             StatusCode::NOT_FOUND,
@@ -105,14 +111,14 @@ fn id<T: FromStr>(text: &str) -> Result<T, ApiError> {
 }
 
 /// Reads a body; an empty one stands for `{}`.
-fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
+pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
     let bytes = if bytes.is_empty() { &b"{}"[..] } else { bytes };
     serde_json::from_slice(bytes)
         .map_err(|error| ApiError::invalid(format!("the body is not what it should be: {error}")))
 }
 
 /// Reads the query.
-fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
+pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
     query.map(|Query(query)| query).map_err(|error| ApiError::invalid(error.body_text()))
 }
 
@@ -236,12 +242,31 @@ async fn executions(state: &ApiState, caller: &Caller, filter: ListFilter) -> An
     let records = state.handle.executions(caller, filter.clone()).await?;
     let last = records.last().map(|record| (record.created_at, record.id.0));
     let next = next_page(&filter, records.len(), last);
-    let mut items = Vec::with_capacity(records.len());
-    for record in &records {
-        let waiting_for = waiting_for(state, caller, record).await?;
-        items.push(ExecutionView::new(record, ExecutionContext { log: None, waiting_for }));
-    }
+    let contexts = contexts(state, caller, &records).await?;
+    let items = records.iter().zip(contexts);
+    let items = items.map(|(record, context)| ExecutionView::new(record, context)).collect();
     Ok(Json(ItemsView { items, next }).into_response())
+}
+
+/// Says what those executions that are queued wait for, and behind how many.
+async fn contexts(
+    state: &ApiState,
+    caller: &Caller,
+    records: &[ExecutionRecord],
+) -> Result<Vec<ExecutionContext>, ApiError> {
+    let mut contexts = vec![ExecutionContext::default(); records.len()];
+    if records.iter().all(|record| record.phase != Phase::Queued) {
+        return Ok(contexts);
+    }
+    // A host that leaves does not know any more; the rest is not withheld for it.
+    let before = state.handle.waiting_before(records).await.unwrap_or_default();
+    for (n, (record, context)) in records.iter().zip(&mut contexts).enumerate() {
+        if record.phase == Phase::Queued {
+            context.queue = before.get(n).copied().flatten();
+            context.waiting_for = Some(waiting_for(state, caller, record, context.queue).await?);
+        }
+    }
+    Ok(contexts)
 }
 
 /// Says what a queued execution waits for.
@@ -249,18 +274,19 @@ async fn waiting_for(
     state: &ApiState,
     caller: &Caller,
     record: &ExecutionRecord,
-) -> Result<Option<WaitingFor>, ApiError> {
-    if record.phase != Phase::Queued {
-        return Ok(None);
-    }
+    queue: Option<u32>,
+) -> Result<WaitingFor, ApiError> {
     if record.missing_secret.is_some() {
-        return Ok(Some(WaitingFor::Secret));
+        return Ok(WaitingFor::Secret);
+    }
+    if queue.is_some() {
+        return Ok(WaitingFor::Slot);
     }
     let attempt = state.handle.attempt(caller, record.attempt).await?;
-    Ok(Some(match attempt.status {
+    Ok(match attempt.status {
         AttemptStatus::Creating => WaitingFor::Workspace,
         _ => WaitingFor::Slot,
-    }))
+    })
 }
 
 async fn show_execution(
@@ -275,9 +301,9 @@ async fn show_execution(
         // A log that cannot be measured is shown as unknown: the rest is not withheld for it.
         None => state.handle.log_status(&caller, record.id).await.ok().map(Into::into),
     };
-    let waiting_for = waiting_for(&state, &caller, &record).await?;
-    let view = ExecutionView::new(&record, ExecutionContext { log, waiting_for });
-    Ok(Json(view).into_response())
+    let mut contexts = contexts(&state, &caller, std::slice::from_ref(&record)).await?;
+    let context = ExecutionContext { log, ..contexts.pop().unwrap_or_default() };
+    Ok(Json(ExecutionView::new(&record, context)).into_response())
 }
 
 async fn list_attempts(
@@ -295,10 +321,15 @@ async fn list_attempts(
             record.workspace.worktree().is_some_and(|worktree| worktree.branch == *branch)
         });
     }
+    let snapshots = state.handle.snapshot_counts(&caller).await?;
     let items = stream::iter(records)
         .map(|record| {
             let (state, caller) = (&state, &caller);
-            async move { attempt_view(state, caller, &record, list.measure, None).await }
+            let snapshots = snapshots.get(&record.id).copied().unwrap_or(0);
+            async move {
+                let view = attempt_view(state, caller, &record, list.measure, None).await;
+                view.with_snapshots(snapshots)
+            }
         })
         .buffered(MEASURES)
         .collect()
@@ -307,7 +338,7 @@ async fn list_attempts(
 }
 
 /// Makes the view of an attempt, with a look at its worktree if that is wanted and there is one.
-async fn attempt_view(
+pub(super) async fn attempt_view(
     state: &ApiState,
     caller: &Caller,
     record: &AttemptRecord,
@@ -320,7 +351,7 @@ async fn attempt_view(
     );
     let measured = if measure && is_there && record.workspace.worktree().is_some() {
         // A worktree that cannot be measured is shown as unknown: the rest is not withheld for it.
-        state.handle.worktree_status(caller, record.id).await.ok()
+        state.handle.measure(caller, record.id).await.ok()
     } else {
         None
     };
@@ -342,26 +373,9 @@ async fn show_attempt(
     };
     let executions = state.handle.executions(&caller, filter).await?;
     let ids = executions.iter().map(|execution| execution.id).collect();
-    Ok(Json(attempt_view(&state, &caller, &record, true, Some(ids)).await).into_response())
-}
-
-#[derive(Debug, Deserialize)]
-struct RemoveQuery {
-    #[serde(default)]
-    force: bool,
-}
-
-async fn remove(
-    State(state): State<ApiState>,
-    headers: HeaderMap,
-    Path(attempt): Path<String>,
-    how: Result<Query<RemoveQuery>, QueryRejection>,
-) -> Answer {
-    let RemoveQuery { force } = query(how)?;
-    let (caller, attempt) = (caller(&headers)?, id(&attempt)?);
-    state.handle.remove(caller.clone(), attempt, force).await?;
-    let record = state.handle.attempt(&caller, attempt).await?;
-    Ok(Json(AttemptView::new(&record, None, None)).into_response())
+    let snapshots = state.handle.snapshots(&caller, record.id).await?;
+    let view = attempt_view(&state, &caller, &record, true, Some(ids)).await;
+    Ok(Json(view.with_snapshots(snapshots.len())).into_response())
 }
 
 async fn commit(

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::future::Future;
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::log_store::{From as LogFrom, LogItem, ReadOptions, Seq, Stream as LogStream};
 use windlass_core::process_store::{ChangeNumber, Cursor};
+use windlass_core::record::Phase;
 
 use super::error::{ApiError, json_line};
 use super::lines::{Line, Lines};
@@ -64,10 +66,20 @@ fn chunks<R: Reader>(
 
 /// Compiles a client's regular expression.
 pub(super) fn pattern(text: &str) -> Result<Regex, ApiError> {
-    regex::bytes::RegexBuilder::new(text)
-        .size_limit(1 << 20)
-        .build()
-        .map_err(|error| ApiError::invalid(format!("the regular expression is not valid: {error}")))
+    regex::bytes::RegexBuilder::new(text).size_limit(1 << 20).build().map_err(|error| {
+        let (message, hint) = match &error {
+            regex::Error::CompiledTooBig(_) => (
+                "the regular expression stands for too much".to_owned(),
+                "repeat less: every {n} counts as often as it says",
+            ),
+            // It shows the place.
+            _ => (
+                format!("the regular expression is not valid: {error}"),
+                r"mend it at the mark; a \ before a character takes it as it is, as in 'f\(x\)'",
+            ),
+        };
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid", message, Some(hint))
+    })
 }
 
 /// Reads a log from a cursor on.
@@ -123,8 +135,11 @@ impl Reader for LogReader {
         if self.filter.until.is_none() {
             // What is written from now on is for followers; else a quick writer would never let it end.
             let last = ReadOptions { from: LogFrom::Tail(1), max_items: 1, max_bytes: 1 };
+            let is_final =
+                self.handle.execution(&self.caller, self.id).await?.phase == Phase::Final;
             let page = self.handle.log_page(&self.caller, self.id, last).await?;
-            self.filter.until = Some(page.next);
+            // To one that is final nothing is added, and what its log lacks is behind its last entry.
+            self.filter.until = Some(if is_final { Seq(u64::MAX) } else { page.next });
         }
         while chunk.is_empty() && !self.done {
             let options =

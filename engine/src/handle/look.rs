@@ -2,19 +2,24 @@
 
 use std::sync::Arc;
 
+use windlass_core::attempt::Slot;
 use windlass_core::id::{AttemptId, ExecutionId};
-use windlass_core::log_store::{LogKey, LogPage, LogStatus, LogStoreError, ReadOptions, Seq};
+use windlass_core::log_store::{
+    GapCause, LogItem, LogKey, LogPage, LogStatus, LogStoreError, ReadOptions, Seq,
+};
 use windlass_core::record::{AttemptStatus, ExecutionRecord, Phase};
 use windlass_core::vcs_worktree::{Diff, DiffDetail, WorktreeStatus};
 use windlass_core::workspace::Worktree;
 
 use super::Handle;
 use crate::error::{EngineError, RefusalCode};
+use crate::host::command::Command;
 use crate::host::prelude::worktree_error;
 use crate::request::Caller;
 
 impl Handle {
-    /// Reads one page of a log. An execution that has no log yet gives an empty page.
+    /// Reads one page of a log. An execution that has no log yet gives an empty page. What a finished execution is known to
+    /// have written and its log does not have any more is a gap.
     ///
     /// # Errors
     ///
@@ -27,13 +32,40 @@ impl Handle {
     ) -> Result<LogPage, EngineError> {
         let record = self.execution(caller, id).await?;
         match log_key(&record) {
-            Some(log) => self.ports.logs.read(&log, options).await.map_err(|e| log_error(id, e)),
+            Some(log) => {
+                let page = self.ports.logs.read(&log, options).await;
+                let page = page.map_err(|error| log_error(id, error))?;
+                if page.end || !page.items.is_empty() || record.phase != Phase::Final {
+                    return Ok(page);
+                }
+                self.rest_of_log(&record, &log, page.next).await
+            }
             None => Ok(LogPage {
                 items: Arc::from([]),
                 next: Seq(0),
                 end: record.phase == Phase::Final,
             }),
         }
+    }
+
+    /// Ends a log that does not know itself that nothing follows any more, because its evidence is damaged.
+    async fn rest_of_log(
+        &self,
+        record: &ExecutionRecord,
+        log: &LogKey,
+        next: Seq,
+    ) -> Result<LogPage, EngineError> {
+        let Some(known) = record.log.filter(|known| known.last_seq > next.0) else {
+            return Ok(LogPage { items: Arc::from([]), next, end: true });
+        };
+        let there = self.ports.logs.status(log).await.map_err(|e| log_error(record.id, e))?;
+        let gap = LogItem::Gap {
+            first: Seq(next.0 + 1),
+            last: Some(Seq(known.last_seq)),
+            bytes: known.bytes.saturating_sub(there.bytes),
+            cause: GapCause::Power,
+        };
+        Ok(LogPage { items: Arc::from([gap]), next: Seq(known.last_seq), end: true })
     }
 
     /// Waits until a log has a number above `after` or will never have one.
@@ -51,8 +83,10 @@ impl Handle {
             |record: &ExecutionRecord| log_key(record).is_some() || record.phase == Phase::Final;
         let record = self.until(caller, id, has_log).await?;
         match log_key(&record) {
-            Some(log) => self.ports.logs.grown(&log, after).await.map_err(|e| log_error(id, e)),
-            None => Ok(()),
+            Some(log) if record.phase != Phase::Final => {
+                self.ports.logs.grown(&log, after).await.map_err(|e| log_error(id, e))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -73,22 +107,39 @@ impl Handle {
         }
     }
 
-    /// Compares an attempt's worktree with its merge base.
+    /// Says for each of these executions how many wait for a slot before it; `None` for one that does not wait for one.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Refused`] where there is no worktree (any more).
+    /// [`EngineError::Closing`].
+    pub async fn waiting_before(
+        &self,
+        records: &[ExecutionRecord],
+    ) -> Result<Vec<Option<u32>>, EngineError> {
+        let slot = |record: &ExecutionRecord| match record.action.run_reason.in_chain() {
+            true => Slot::Chain(record.attempt),
+            false => Slot::Execution(record.id),
+        };
+        let slots = records.iter().map(slot).collect();
+        self.ask(|answer| Command::Queue { slots, answer }).await
+    }
+
+    /// Compares an attempt's worktree with its merge base. One that was removed is made again first.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Refused`] where there is no worktree and none can be made again.
     pub async fn diff(
         &self,
         caller: &Caller,
         id: AttemptId,
         detail: DiffDetail,
     ) -> Result<Diff, EngineError> {
-        let worktree = self.worktree(caller, id).await?;
+        let worktree = self.worktree_again(caller, id).await?;
         self.ports.worktrees.diff(id, &worktree, detail).await.map_err(worktree_error)
     }
 
-    /// Measures an attempt's worktree.
+    /// Measures an attempt's worktree. One that was removed is made again first.
     ///
     /// # Errors
     ///
@@ -98,8 +149,35 @@ impl Handle {
         caller: &Caller,
         id: AttemptId,
     ) -> Result<WorktreeStatus, EngineError> {
+        let worktree = self.worktree_again(caller, id).await?;
+        self.ports.worktrees.status(id, &worktree).await.map_err(worktree_error)
+    }
+
+    /// Measures an attempt's worktree if there is one: looking at a list makes nothing again.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Refused`] where there is no worktree (any more).
+    pub async fn measure(
+        &self,
+        caller: &Caller,
+        id: AttemptId,
+    ) -> Result<WorktreeStatus, EngineError> {
         let worktree = self.worktree(caller, id).await?;
         self.ports.worktrees.status(id, &worktree).await.map_err(worktree_error)
+    }
+
+    async fn worktree_again(
+        &self,
+        caller: &Caller,
+        id: AttemptId,
+    ) -> Result<Worktree, EngineError> {
+        let attempt = self.attempt(caller, id).await?;
+        let restoring = attempt.status == AttemptStatus::Creating && attempt.restoring.is_some();
+        if attempt.status == AttemptStatus::Removed || restoring {
+            self.restore(caller.clone(), id, None).await?;
+        }
+        self.worktree(caller, id).await
     }
 
     async fn worktree(&self, caller: &Caller, id: AttemptId) -> Result<Worktree, EngineError> {

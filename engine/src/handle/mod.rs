@@ -1,8 +1,10 @@
 //! [`Handle`]: what a program does with a running engine. Dropping it detaches; nothing is stopped by that.
 
+mod keep;
 mod look;
 mod wait;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,10 +22,12 @@ use windlass_core::process_store::{ChangeNumber, ChangePage, CheckReport, Cursor
 use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded};
 use windlass_core::time::Timestamp;
 
-use crate::error::EngineError;
+use crate::error::{EngineError, RefusalCode};
 use crate::host::command::{Answer, Command};
 use crate::host::records::{read_attempt, read_execution, store_error, visible};
 use crate::request::{Accepted, Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
+
+pub use keep::GcItem;
 
 /// What became of a commit request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,21 +187,15 @@ impl Handle {
         attempt: AttemptId,
         message: Option<String>,
     ) -> Result<Commit, EngineError> {
-        self.ask(|answer| Command::Commit { caller, attempt, message, answer }).await
-    }
-
-    /// Removes an attempt's worktree; returns when it is gone. `force` stops what runs in it.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::Refused`] when something runs in it or exists nowhere else; it is as it was then.
-    pub async fn remove(
-        &self,
-        caller: Caller,
-        attempt: AttemptId,
-        force: bool,
-    ) -> Result<(), EngineError> {
-        self.ask(|answer| Command::Remove { caller, attempt, force, answer }).await
+        let who = caller.clone();
+        let answer = self.ask(|answer| Command::Commit { caller, attempt, message, answer }).await;
+        if let Err(EngineError::Refused { code: RefusalCode::Git, .. }) = &answer
+            && let Err(error) = self.worktree_status(&who, attempt).await
+        {
+            // Git cannot say it as plainly as the worktree itself: it is gone, or another one.
+            return Err(error);
+        }
+        answer
     }
 
     /// Reads what is known of the host.
@@ -419,14 +417,16 @@ fn check_launch(launch: &crate::request::LaunchRequest) -> Result<(), EngineErro
     if argv.first().is_none_or(|program| program.0.is_empty()) {
         return invalid("there is no command to run");
     }
-    let names = || launch.env.keys().chain(launch.secrets.keys());
+    let names =
+        || launch.env.keys().chain(launch.inherited_env.keys()).chain(launch.secrets.keys());
     if names().any(|name| name.is_empty() || name.contains(['=', '\0'])) {
         return invalid("a variable's name is empty or has an = or a zero byte");
     }
     if let Some(name) = names().find(|name| RESERVED.contains(&name.as_str())) {
         return Err(EngineError::Invalid { reason: format!("{name} is set by the engine") });
     }
-    let values = argv.iter().chain(launch.env.values()).chain(launch.secret_values.values());
+    let variables = [&launch.env, &launch.inherited_env, &launch.secret_values];
+    let values = argv.iter().chain(variables.into_iter().flat_map(BTreeMap::values));
     if values.into_iter().any(|value| value.0.contains(&0)) {
         return invalid("an argument or a variable's value has a zero byte");
     }

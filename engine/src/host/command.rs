@@ -4,13 +4,15 @@ use std::fmt;
 
 use futures::channel::{mpsc, oneshot};
 use uuid::Uuid;
+use windlass_core::attempt::Slot;
 use windlass_core::container_service::StopCause;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
 
+use super::changes::Change;
 use crate::error::EngineError;
-use crate::handle::{Commit, HostStatus};
-use crate::request::{Accepted, Caller, ExecRequest, RunRequest, StopTarget};
+use crate::handle::{Commit, GcItem, HostStatus};
+use crate::request::{Accepted, Caller, ExecRequest, GcOptions, RunRequest, StopTarget};
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
 
@@ -39,11 +41,15 @@ pub(crate) enum Command {
         message: Option<String>,
         answer: Answer<Commit>,
     },
-    Remove {
+    Change {
         caller: Caller,
         attempt: AttemptId,
-        force: bool,
+        change: Change,
         answer: Answer<()>,
+    },
+    Gc {
+        options: GcOptions,
+        answer: Answer<Vec<GcItem>>,
     },
     Watch {
         key: RecordKey,
@@ -57,6 +63,11 @@ pub(crate) enum Command {
     Status {
         answer: Answer<HostStatus>,
     },
+    /// Asks how many wait before each of these slots.
+    Queue {
+        slots: Vec<Slot>,
+        answer: Answer<Vec<Option<u32>>>,
+    },
     ShutDown {
         answer: oneshot::Sender<()>,
     },
@@ -69,10 +80,12 @@ impl fmt::Debug for Command {
             Self::Exec { .. } => "Exec",
             Self::Stop { .. } => "Stop",
             Self::Commit { .. } => "Commit",
-            Self::Remove { .. } => "Remove",
+            Self::Change { .. } => "Change",
+            Self::Gc { .. } => "Gc",
             Self::Watch { .. } => "Watch",
             Self::AwaitChange { .. } => "AwaitChange",
             Self::Status { .. } => "Status",
+            Self::Queue { .. } => "Queue",
             Self::ShutDown { .. } => "ShutDown",
         })
     }
@@ -83,11 +96,13 @@ impl Command {
     pub(crate) fn fail(self, error: EngineError) {
         match self {
             Self::Run { answer, .. } | Self::Exec { answer, .. } => drop(answer.send(Err(error))),
-            Self::Stop { answer, .. } | Self::Remove { answer, .. } => {
+            Self::Stop { answer, .. } | Self::Change { answer, .. } => {
                 drop(answer.send(Err(error)))
             }
+            Self::Gc { answer, .. } => drop(answer.send(Err(error))),
             Self::Commit { answer, .. } => drop(answer.send(Err(error))),
             Self::Status { answer } => drop(answer.send(Err(error))),
+            Self::Queue { answer, .. } => drop(answer.send(Err(error))),
             // Dropping the sender tells these.
             Self::Watch { .. } | Self::AwaitChange { .. } | Self::ShutDown { .. } => {}
         }

@@ -104,7 +104,10 @@ impl<R: Runtime> Host<R> {
             (Pending::Commit(answer), Reply::Committing(id)) => {
                 let _gone = answer.send(Ok(Commit::Started(id)));
             }
-            (Pending::Commit(answer), Reply::Clean | Reply::Accepted | Reply::Removed) => {
+            (
+                Pending::Commit(answer),
+                Reply::Clean | Reply::Accepted | Reply::Removed | Reply::Restored,
+            ) => {
                 let _gone = answer.send(Ok(Commit::Clean));
             }
         }
@@ -128,8 +131,14 @@ fn refused(refusal: attempt::Refusal, subject: Subject) -> EngineError {
         attempt::RefusalCode::WorkspaceGone => RefusalCode::WorkspaceGone,
         attempt::RefusalCode::WorkspaceMismatch => RefusalCode::WorkspaceMismatch,
         attempt::RefusalCode::Unsaved => RefusalCode::Unsaved,
+        attempt::RefusalCode::Unfinished => RefusalCode::Unfinished,
         attempt::RefusalCode::NotAWorktree => RefusalCode::NotAWorktree,
         attempt::RefusalCode::RepositoryBusy => RefusalCode::RepositoryBusy,
+        attempt::RefusalCode::WrongState => RefusalCode::WrongState,
+        attempt::RefusalCode::SnapshotQuota => RefusalCode::SnapshotQuota,
+        attempt::RefusalCode::NoSnapshot => RefusalCode::NoSnapshot,
+        attempt::RefusalCode::DamagedSnapshot => RefusalCode::DamagedSnapshot,
+        attempt::RefusalCode::Full => RefusalCode::Full,
         attempt::RefusalCode::Failed => RefusalCode::Git,
         attempt::RefusalCode::NoExecution => {
             return match subject {

@@ -3,6 +3,8 @@
 //! Nothing in it blocks or waits in line: what takes time is a future of the driver or a prelude of a request. It is
 //! generic over clock, spawner and random bits, so that the simulation runs the same code.
 
+pub(crate) mod changes;
+mod cleanup;
 pub(crate) mod command;
 mod events;
 pub(crate) mod prelude;
@@ -99,6 +101,7 @@ struct Host<R> {
     has_persisted: bool,
     change_waiters: Vec<(ChangeNumber, oneshot::Sender<()>)>,
     closing: Option<Vec<oneshot::Sender<()>>>,
+    cleanup: cleanup::Cleanup,
 }
 
 impl<R> fmt::Debug for Host<R> {
@@ -131,7 +134,10 @@ pub(crate) async fn start<R: Runtime>(
 async fn run<R: Runtime>(mut host: Host<R>, mut commands: mpsc::Receiver<Command>) {
     loop {
         match host.serve(&mut commands).await {
-            End::Closed => break,
+            End::Closed => {
+                host.count_what_was_watched().await;
+                break;
+            }
             End::Trouble(error) => match host.start_over(error, &mut commands).await {
                 Some(next) => host = next,
                 None => break,
@@ -167,6 +173,7 @@ impl<R: Runtime> Host<R> {
                     }
                 }
                 prelude = self.preludes.select_next_some() => self.on_prelude(prelude),
+                tidied = self.cleanup.steps.select_next_some() => self.on_tidied(tidied),
                 command = commands.next() => match command {
                     Some(command) => self.on_command(command),
                     None => {
@@ -240,6 +247,7 @@ impl<R: Runtime> Host<R> {
         for (_, waiting) in std::mem::take(&mut self.keys) {
             waiting.into_iter().for_each(|command| command.fail(EngineError::Closing));
         }
+        self.cleanup.fail(&EngineError::Closing);
         self.watchers.clear();
         self.change_waiters.clear();
         for reply in self.closing.take().unwrap_or_default() {

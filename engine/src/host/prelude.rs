@@ -9,10 +9,11 @@ use windlass_core::record::{RequestRecord, request_id};
 use windlass_core::vcs_worktree::{VcsWorktreeError, WorktreeRequest};
 use windlass_core::workspace::Workspace;
 
+use super::changes::Changed;
 use super::command::Answer;
 use super::records::{load_attempt, read, read_execution, visible};
 use crate::error::{EngineError, RefusalCode};
-use crate::handle::Commit;
+use crate::handle::{Commit, GcItem};
 use crate::request::{Accepted, Caller, ExecRequest, RunRequest, WorkspaceRequest};
 
 /// A request whose prelude has ended.
@@ -48,11 +49,15 @@ pub(super) enum Prelude {
         attempt: AttemptId,
         result: Result<Loaded, EngineError>,
     },
-    Remove {
-        force: bool,
+    Change {
         answer: Answer<()>,
         attempt: AttemptId,
-        result: Result<Loaded, EngineError>,
+        result: Result<Changed, EngineError>,
+    },
+    /// A pass of cleanup that only says what it would do.
+    Gc {
+        answer: Answer<Vec<GcItem>>,
+        result: Result<Vec<GcItem>, EngineError>,
     },
 }
 
@@ -71,7 +76,8 @@ impl Prelude {
             Self::Run { answer, .. } | Self::Exec { answer, .. } => drop(answer.send(Err(error))),
             Self::Locate { stop: Stop { answer, .. }, .. }
             | Self::Stop { stop: Stop { answer, .. }, .. }
-            | Self::Remove { answer, .. } => drop(answer.send(Err(error))),
+            | Self::Change { answer, .. } => drop(answer.send(Err(error))),
+            Self::Gc { answer, .. } => drop(answer.send(Err(error))),
             Self::Commit { answer, .. } => drop(answer.send(Err(error))),
         }
     }
@@ -158,13 +164,14 @@ pub(super) async fn run(
             workspace: Workspace::Directory { path: path.clone() },
             source_is_dirty: false,
         })),
-        WorkspaceRequest::Worktree { repo, base, branch } => {
+        WorkspaceRequest::Worktree { repo, base, branch, copy } => {
             let request = WorktreeRequest {
                 attempt: found.attempt,
                 repo: repo.clone(),
                 base: base.clone(),
                 branch: branch.clone(),
                 title,
+                copy: copy.clone(),
             };
             let planned = ports.worktrees.plan(request).await.map_err(worktree_error)?;
             Ok(Start::New(PlannedRun {
@@ -237,12 +244,16 @@ pub(crate) fn worktree_error(error: VcsWorktreeError) -> EngineError {
         E::InvalidBranch { .. } => RefusalCode::InvalidBranch,
         E::Gone { .. } => RefusalCode::WorkspaceGone,
         E::Mismatch { .. } => RefusalCode::WorkspaceMismatch,
-        E::Unsaved { .. } => RefusalCode::Unsaved,
+        E::Unsaved { .. } | E::Unsavable { .. } => RefusalCode::Unsaved,
+        E::Unfinished { .. } => RefusalCode::Unfinished,
+        E::Quota { .. } => RefusalCode::SnapshotQuota,
+        E::NoSnapshot { .. } => RefusalCode::NoSnapshot,
+        E::DamagedSnapshot { .. } => RefusalCode::DamagedSnapshot,
         E::Occupied { .. } => RefusalCode::Busy,
         E::Busy { .. } => RefusalCode::RepositoryBusy,
         E::NoGit { .. } => RefusalCode::NoGit,
         E::Full => RefusalCode::Full,
-        E::Git { .. } => RefusalCode::Git,
+        E::Git { .. } | E::CannotCopy { .. } => RefusalCode::Git,
         E::Backend(error) => return error.into(),
     };
     EngineError::refused(code, error.to_string())

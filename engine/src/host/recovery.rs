@@ -17,6 +17,7 @@ use windlass_core::process_store::{
 };
 use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded};
 
+use super::cleanup::Cleanup;
 use super::command::{Command, Pending};
 use super::records::store_error;
 use super::{Host, Parts};
@@ -63,6 +64,7 @@ impl<R: Runtime> Host<R> {
             has_persisted: false,
             change_waiters: Vec::new(),
             closing: None,
+            cleanup: Cleanup::new(config.cleanup_period_ms, parts.runtime.now()),
             parts,
         };
         host.recover().await?;
@@ -147,6 +149,7 @@ impl<R: Runtime> Host<R> {
             }
             pending.fail(told.clone());
         }
+        self.cleanup.fail(&told);
         for command in std::mem::take(&mut self.keys).into_values().flatten() {
             command.fail(told.clone());
         }

@@ -16,6 +16,7 @@ use windlass_core::record::{
 use windlass_core::time::Timestamp;
 
 use super::Host;
+use super::changes;
 use super::command::{Answer, Command, Pending, Subject};
 use super::prelude::{self, Found, Loaded, PlannedRun, Prelude, Start, Stop};
 use crate::error::{EngineError, RefusalCode};
@@ -41,6 +42,10 @@ impl<R: Runtime> Host<R> {
                 let _gone = answer.send(Ok(self.status()));
                 return;
             }
+            Command::Queue { slots, answer } => {
+                let _gone = answer.send(Ok(self.admission.waiting_before(&slots)));
+                return;
+            }
             Command::ShutDown { answer } => {
                 self.closing.get_or_insert_default().push(answer);
                 return;
@@ -53,7 +58,8 @@ impl<R: Runtime> Host<R> {
             | Command::Exec { .. }
             | Command::Stop { .. }
             | Command::Commit { .. }
-            | Command::Remove { .. } => {}
+            | Command::Change { .. }
+            | Command::Gc { .. } => {}
         }
         self.begin_prelude(command);
     }
@@ -88,15 +94,19 @@ impl<R: Runtime> Host<R> {
                     Prelude::Commit { message, answer, attempt, result: load.await }
                 }));
             }
-            Command::Remove { caller, attempt, force, answer } => {
-                let load = self.load(caller, attempt);
+            Command::Change { caller, attempt, change, answer } => {
+                self.hold(attempt);
+                let ports = self.parts.ports.clone();
                 self.preludes.push(Box::pin(async move {
-                    Prelude::Remove { force, answer, attempt, result: load.await }
+                    let result = changes::prepare(&ports, &caller, attempt, change).await;
+                    Prelude::Change { answer, attempt, result }
                 }));
             }
+            Command::Gc { options, answer } => self.on_gc(options, answer),
             Command::Watch { .. }
             | Command::AwaitChange { .. }
             | Command::Status { .. }
+            | Command::Queue { .. }
             | Command::ShutDown { .. } => {}
         }
     }
@@ -109,7 +119,7 @@ impl<R: Runtime> Host<R> {
     ) {
         let attempt = AttemptId::new(self.parts.runtime.now(), self.ids.ten());
         let mut canonical = request.clone();
-        canonical.launch.secret_values.clear();
+        canonical.launch.keep_what_is_asked();
         let found = self.name(&caller, attempt, &canonical);
         if let Some(waiting) = self.keys.get_mut(&found.key) {
             waiting.push(Command::Run { caller, request, answer });
@@ -131,7 +141,7 @@ impl<R: Runtime> Host<R> {
         answer: Answer<Accepted>,
     ) {
         let mut canonical = request.clone();
-        canonical.launch.secret_values.clear();
+        canonical.launch.keep_what_is_asked();
         let found = self.name(&caller, request.attempt, &canonical);
         if let Some(waiting) = self.keys.get_mut(&found.key) {
             waiting.push(Command::Exec { caller, request, answer });
@@ -225,17 +235,14 @@ impl<R: Runtime> Host<R> {
                 }
                 self.release_hold(attempt);
             }
-            Prelude::Remove { force, answer, attempt, result } => {
+            Prelude::Change { answer, attempt, result } => {
                 match result {
-                    Ok(loaded) => {
-                        self.insert(loaded);
-                        let pending = Pending::Done(answer, Subject::Attempt);
-                        self.ask(attempt, Request::Remove { force }, pending);
-                    }
+                    Ok(changed) => self.begin_change(attempt, changed, answer),
                     Err(error) => drop(answer.send(Err(error))),
                 }
                 self.release_hold(attempt);
             }
+            Prelude::Gc { answer, result } => drop(answer.send(result)),
         }
     }
 
@@ -383,7 +390,7 @@ impl<R: Runtime> Host<R> {
             | RunReason::Git => None,
         };
         let options = RunOptions {
-            env: launch.env,
+            env: launch.inherited_env.into_iter().chain(launch.env).collect(),
             secrets: launch.secrets,
             stdin: launch.stdin,
             output: launch.output,
@@ -409,14 +416,14 @@ impl<R: Runtime> Host<R> {
     }
 
     /// Feeds a request to a machine and remembers who waits for the reply.
-    fn ask(&mut self, attempt: AttemptId, request: Request, pending: Pending) {
+    pub(super) fn ask(&mut self, attempt: AttemptId, request: Request, pending: Pending) {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         self.pending.insert(id, pending);
         self.feed(attempt, Input::Request { id, request });
     }
 
-    fn insert(&mut self, loaded: Loaded) {
+    pub(super) fn insert(&mut self, loaded: Loaded) {
         if let (false, Some(state)) = (self.machines.contains_key(&loaded.attempt), loaded.state) {
             self.machines.insert(loaded.attempt, state);
         }

@@ -2,6 +2,7 @@
 //!
 //! Fields are always present and null where nothing is known. Nothing here reads a store or a clock.
 
+mod kept;
 mod log_entry;
 
 use std::time::{Duration, SystemTime};
@@ -23,6 +24,7 @@ use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{ChangeKind, FileDiff, WorktreeStatus};
 use windlass_core::workspace::{Oid, Workspace};
 
+pub use self::kept::{GcItemView, SnapshotView};
 pub use self::log_entry::{GapView, LogEntryView};
 use crate::handle::HostStatus;
 
@@ -184,7 +186,7 @@ pub struct ExecutionView {
     pub duration_ms: Option<u64>,
     /// Its total run time limit in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// How many executions are before it in the queue.
+    /// How many executions wait for a slot before it.
     pub queue: Option<u32>,
     /// What it waits for while it is queued.
     pub waiting_for: Option<WaitingFor>,
@@ -213,6 +215,8 @@ pub struct ExecutionContext {
     pub log: Option<LogView>,
     /// What it waits for.
     pub waiting_for: Option<WaitingFor>,
+    /// How many executions wait for a slot before it.
+    pub queue: Option<u32>,
 }
 
 /// Returns the status word of an execution (`design.md` §4).
@@ -228,7 +232,9 @@ impl ExecutionView {
     /// Makes the view of a record.
     #[must_use]
     pub fn new(record: &ExecutionRecord, context: ExecutionContext) -> Self {
-        let duration_ms = match (record.started_at, record.ended_at) {
+        // An end that the shim did not see has the host's time, and its clock may have been set back meanwhile.
+        let ended_at = record.ended_at.map(|at| at.max(record.started_at.unwrap_or(at)));
+        let duration_ms = match (record.started_at, ended_at) {
             (Some(started), Some(ended)) => Some(ended.ms_since(started)),
             _ => None,
         };
@@ -251,10 +257,10 @@ impl ExecutionView {
             pid: record.pid.filter(|_| record.outcome.is_none()),
             created_at: Time(record.created_at),
             started_at: record.started_at.map(Time),
-            ended_at: record.ended_at.map(Time),
+            ended_at: ended_at.map(Time),
             duration_ms,
             timeout_ms: record.options.limits.total_ms,
-            queue: None,
+            queue: context.queue.filter(|_| queued),
             waiting_for: context.waiting_for.filter(|_| queued),
             before_head: record.before_head.clone(),
             after_head: record.after_head.clone(),
@@ -311,8 +317,12 @@ pub struct AttemptView {
     pub dirty: Option<bool>,
     /// Messages that wait for it.
     pub queue: Vec<serde_json::Value>,
-    /// Saved work of its worktree.
-    pub snapshots: Vec<serde_json::Value>,
+    /// How many snapshots of its worktree there are.
+    pub snapshots: usize,
+    /// Somebody deleted its worktree.
+    pub missing: bool,
+    /// Its worktree stays, however long nothing happens in it.
+    pub keep: bool,
     /// Its executions, newest first; null in lists.
     pub executions: Option<Vec<ExecutionId>>,
     /// What its worktree takes on the disk.
@@ -354,12 +364,20 @@ impl AttemptView {
             behind: measured.map(|status| status.behind),
             dirty: measured.map(|status| status.dirty),
             queue: Vec::new(),
-            snapshots: Vec::new(),
+            snapshots: 0,
+            missing: record.missing,
+            keep: record.keep,
             executions,
             disk_bytes: None,
             created_at: Time(record.created_at),
             removed_at: record.removed_at.map(Time),
         }
+    }
+
+    /// The same with the number of its snapshots.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: usize) -> Self {
+        Self { snapshots, ..self }
     }
 }
 
@@ -372,20 +390,23 @@ pub struct DiffFileView {
     pub old_path: Option<Locator>,
     /// How it differs.
     pub change: ChangeKind,
-    /// Lines added; null for binary content.
+    /// Lines added; null for binary content, and for what is too large to be counted.
     pub added: Option<u64>,
-    /// Lines removed; null for binary content.
+    /// Lines removed; null for binary content, and for what is too large to be counted.
     pub removed: Option<u64>,
     /// The new mode in octal; null if deleted.
     pub mode: Option<String>,
     /// The file is not tracked.
     pub untracked: bool,
+    /// It is too large to be in a patch.
+    #[serde(default)]
+    pub too_large: bool,
 }
 
 impl From<FileDiff> for DiffFileView {
     fn from(file: FileDiff) -> Self {
-        let FileDiff { path, old_path, change, added, removed, mode, untracked } = file;
-        Self { path, old_path, change, added, removed, mode, untracked }
+        let FileDiff { path, old_path, change, added, removed, mode, untracked, too_large } = file;
+        Self { path, old_path, change, added, removed, mode, untracked, too_large }
     }
 }
 
@@ -572,6 +593,7 @@ mod tests {
                 base: "main".to_owned(),
                 base_oid: Oid("1".to_owned()),
                 target: None,
+                copy: None,
             }),
             commit: CommitPolicy::Commit,
             chain: None,
@@ -588,12 +610,19 @@ mod tests {
             epoch: Epoch(1),
             created_at: Timestamp(0),
             removed_at: None,
+            removal: None,
+            removed: None,
+            removed_from: None,
+            restoring: None,
+            last_snapshot: 0,
+            missing: false,
+            keep: false,
         }
     }
 
     /// Checks that a view has exactly the fields that its schema lists, and can be read back.
     #[track_caller]
-    fn check_fields<T>(view: &T, schema: &str)
+    pub(super) fn check_fields<T>(view: &T, schema: &str)
     where
         T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
     {
@@ -633,6 +662,7 @@ mod tests {
             removed: None,
             mode: None,
             untracked: true,
+            too_large: false,
         };
         check_fields(&file, include_str!("../../../docs/schema/diff-file.json"));
     }
@@ -640,11 +670,12 @@ mod tests {
     #[test]
     fn an_execution_is_shown_by_its_outcome_once_that_is_known() {
         let mut record = execution();
-        let context = ExecutionContext { log: None, waiting_for: Some(WaitingFor::Slot) };
+        let context =
+            ExecutionContext { log: None, waiting_for: Some(WaitingFor::Slot), queue: Some(3) };
         let queued = ExecutionView::new(&record, context);
         assert_eq!(
-            (queued.status.as_str(), queued.waiting_for),
-            ("queued", Some(WaitingFor::Slot))
+            (queued.status.as_str(), queued.waiting_for, queued.queue),
+            ("queued", Some(WaitingFor::Slot), Some(3))
         );
 
         record.phase = Phase::Ended;
@@ -659,10 +690,19 @@ mod tests {
         assert_eq!(json["status"], "failed");
         assert_eq!(json["exit_code"], 127);
         assert_eq!(json["pid"], Value::Null);
-        assert_eq!(json["waiting_for"], Value::Null);
+        assert_eq!((&json["waiting_for"], &json["queue"]), (&Value::Null, &Value::Null));
         assert_eq!(json["survivors"], serde_json::json!([{ "more": 3 }]));
         assert_eq!(json["cwd"], serde_json::json!({ "base64": "L/8=" }));
         assert_eq!(json["created_at"], "1970-01-01T00:00:01.500Z");
+    }
+
+    #[test]
+    fn nothing_ends_before_it_began() {
+        let mut record = execution();
+        record.started_at = Some(Timestamp(7_200_000));
+        record.ended_at = Some(Timestamp(3_600_000));
+        let view = ExecutionView::new(&record, ExecutionContext::default());
+        assert_eq!((view.ended_at, view.duration_ms), (view.started_at, Some(0)));
     }
 
     #[test]

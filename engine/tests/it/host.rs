@@ -6,12 +6,17 @@ use windlass::core::outcome::{NotStarted, Outcome, StoppedBy};
 use windlass::core::record::{AttemptStatus, Phase, Reason};
 use windlass::error::RefusalCode;
 use windlass::handle::Commit;
-use windlass::request::{ExecRequest, InputRequest, LaunchRequest, StopTarget, WhenFull};
+use windlass::request::{
+    ExecRequest, InputRequest, LaunchRequest, RemoveOptions, StopTarget, WhenFull,
+};
 
 use crate::place::{
     Place, in_directory, in_worktree, keyed, operator, owner, run, settled, until, with_secret,
 };
 use windlass::core::action::{RunReason, Stdin};
+
+const FORCED: RemoveOptions =
+    RemoveOptions { force: true, discard_unsaved: false, delete_branch: false };
 
 const WELL: Option<Outcome> = Some(Outcome::Exited { code: 0 });
 
@@ -95,7 +100,7 @@ async fn a_stop_ends_what_runs_and_holds_the_attempt() {
 }
 
 #[tokio::test]
-async fn a_clean_worktree_is_removed_and_takes_no_more_work() {
+async fn what_is_removed_in_a_directory_takes_no_more_work_and_holds_no_slot() {
     let place = Place::with_limits(1, 8);
     let (repo, handle) = (place.repository(), place.start().await);
     let accepted = run(&handle, in_worktree(&repo, &["exit", "0"])).await;
@@ -103,12 +108,15 @@ async fn a_clean_worktree_is_removed_and_takes_no_more_work() {
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
     let path = &attempt.workspace.worktree().unwrap().path;
     assert!(place.repositories.exists(path));
-    handle.remove(operator(), accepted.attempt, false).await.unwrap();
+    handle.remove(operator(), accepted.attempt, RemoveOptions::default()).await.unwrap();
     assert!(!place.repositories.exists(path));
-    handle.remove(operator(), accepted.attempt, false).await.unwrap();
+    handle.remove(operator(), accepted.attempt, RemoveOptions::default()).await.unwrap();
+    let plain = run(&handle, in_directory(&["exit", "0"])).await;
+    settled(&handle, plain).await;
+    handle.remove(operator(), plain.attempt, RemoveOptions::default()).await.unwrap();
     // The refused one had asked for a slot while all were taken; nobody holds it afterwards.
     let other = run(&handle, in_directory(&["wait", "0"])).await;
-    let request = exec(accepted.attempt, &["exit", "0"]);
+    let request = exec(plain.attempt, &["exit", "0"]);
     assert_eq!(refused(handle.exec(operator(), request).await), RefusalCode::WorkspaceGone);
     place.world.release(other.execution);
     settled(&handle, other).await;
@@ -122,9 +130,9 @@ async fn a_removal_is_refused_while_something_runs_unless_it_is_forced() {
     let (repo, handle) = (place.repository(), place.start().await);
     let accepted = run(&handle, in_worktree(&repo, &["forever"])).await;
     handle.started(&operator(), accepted.execution).await.unwrap();
-    let gentle = handle.remove(operator(), accepted.attempt, false).await;
+    let gentle = handle.remove(operator(), accepted.attempt, RemoveOptions::default()).await;
     assert_eq!(refused(gentle), RefusalCode::Busy);
-    handle.remove(operator(), accepted.attempt, true).await.unwrap();
+    handle.remove(operator(), accepted.attempt, FORCED).await.unwrap();
     assert_eq!(place.world.alive(accepted.execution), 0);
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
     assert_eq!((attempt.status, attempt.claim), (AttemptStatus::Removed, None));
@@ -179,7 +187,7 @@ async fn owners_do_not_see_each_other() {
     {
         missing(handle.stop(b.clone(), target, None).await.unwrap_err());
     }
-    missing(handle.remove(b.clone(), accepted.attempt, true).await.unwrap_err());
+    missing(handle.remove(b.clone(), accepted.attempt, FORCED).await.unwrap_err());
     let request = exec(accepted.attempt, &["exit", "0"]);
     missing(handle.exec(b.clone(), request).await.unwrap_err());
     let changes = handle.changes(&b, Default::default(), 1_000).await.unwrap();

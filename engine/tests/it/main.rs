@@ -6,6 +6,8 @@
     reason = "a test fails where something is not as it should be, in its helpers too"
 )]
 
+mod clock;
 mod host;
 mod place;
 mod trouble;
+mod worktrees;

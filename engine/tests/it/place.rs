@@ -1,7 +1,7 @@
 //! A machine in memory on which hosts come and go, with a store that can be made to fail.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,13 +39,16 @@ use windlass_fakes::world::{Time, World};
 #[derive(Debug, Default)]
 struct TestRuntime {
     ms: Arc<AtomicU64>,
+    /// By how much somebody has set the clock, in milliseconds. Sleeping does not feel it.
+    set_by: AtomicI64,
     numbers: AtomicU32,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Clock for TestRuntime {
     fn now(&self) -> Timestamp {
-        Timestamp(1_000_000 + self.ms.load(Ordering::Relaxed))
+        let passed = 1_000_000_000 + self.ms.load(Ordering::Relaxed);
+        Timestamp(passed.saturating_add_signed(self.set_by.load(Ordering::Relaxed)))
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -84,7 +87,7 @@ pub(crate) enum Fault {
 /// A store in memory that fails as it is told.
 #[derive(Debug, Default)]
 pub(crate) struct FaultyStore {
-    inner: MemoryStore,
+    inner: Mutex<Arc<MemoryStore>>,
     /// What happens to the next batch that puts a record in this state.
     faults: Mutex<BTreeMap<String, Fault>>,
     /// Nothing can be taken over.
@@ -102,6 +105,16 @@ impl FaultyStore {
     /// Says whether anybody can take over.
     pub(crate) fn set_down(&self, down: bool) {
         *self.down.lock().unwrap() = down;
+    }
+
+    /// Loses every record, as a user does who deletes the database.
+    pub(crate) fn lose_records(&self) {
+        *self.inner.lock().unwrap() = Arc::new(MemoryStore::default());
+    }
+
+    /// The store that keeps the records now.
+    fn inner(&self) -> Arc<MemoryStore> {
+        Arc::clone(&self.inner.lock().unwrap())
     }
 
     /// Damages one record beyond reading.
@@ -128,7 +141,7 @@ impl ProcessStore for FaultyStore {
         if *self.down.lock().unwrap() {
             return Err(in_doubt());
         }
-        self.inner.acquire(host, node).await
+        self.inner().acquire(host, node).await
     }
 
     async fn commit(
@@ -137,10 +150,10 @@ impl ProcessStore for FaultyStore {
         lease: Lease,
     ) -> Result<ChangeNumber, ProcessStoreError> {
         match self.fault_of(&batch) {
-            None => self.inner.commit(batch, lease).await,
+            None => self.inner().commit(batch, lease).await,
             Some(Fault::Before) => Err(in_doubt()),
             Some(Fault::After) => {
-                self.inner.commit(batch, lease).await?;
+                self.inner().commit(batch, lease).await?;
                 Err(in_doubt())
             }
         }
@@ -150,11 +163,11 @@ impl ProcessStore for FaultyStore {
         if *self.damaged.lock().unwrap() == Some(key) {
             return Err(ProcessStoreError::Damaged { key, reason: "as told".to_owned() });
         }
-        self.inner.get(key).await
+        self.inner().get(key).await
     }
 
     async fn list(&self, query: Query) -> Result<Page, ProcessStoreError> {
-        self.inner.list(query).await
+        self.inner().list(query).await
     }
 
     async fn changes(
@@ -162,11 +175,11 @@ impl ProcessStore for FaultyStore {
         after: ChangeNumber,
         limit: u32,
     ) -> Result<ChangePage, ProcessStoreError> {
-        self.inner.changes(after, limit).await
+        self.inner().changes(after, limit).await
     }
 
     async fn check(&self) -> Result<CheckReport, ProcessStoreError> {
-        self.inner.check().await
+        self.inner().check().await
     }
 }
 
@@ -274,13 +287,16 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
+        let mut config = Config::standard();
+        // Time passes only where a test says so.
+        config.cleanup_period_ms = None;
         Self {
             runtime: Arc::new(TestRuntime::default()),
-            world: World::new(Timestamp(1_000_000), Time::Flows),
+            world: World::new(Timestamp(1_000_000_000), Time::Flows),
             repositories: MemoryRepositories::default(),
             store: Arc::new(FaultyStore::default()),
             launches: Arc::new(AtomicU32::new(0)),
-            config: Config::standard(),
+            config,
             node: NodeId(uuid::Uuid::from_u128(7)),
         }
     }
@@ -290,6 +306,11 @@ impl Place {
         let mut place = Self::new();
         place.config.limits = Limits { per_owner: per_host, per_host, queue };
         place
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&self, ms: u64) {
+        self.runtime.ms.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// Starts a host.
@@ -309,6 +330,11 @@ impl Place {
         let builder = Builder::new(backends, self.config.clone(), self.node);
         let builder = builder.input(Arc::new(MemoryInput::new(self.world.clone())));
         builder.start(Arc::clone(&self.runtime)).await.unwrap()
+    }
+
+    /// Sets the clock by so many milliseconds.
+    pub(crate) fn set_clock(&self, by_ms: i64) {
+        self.runtime.set_by.fetch_add(by_ms, Ordering::Relaxed);
     }
 
     /// Kills the host, wherever it is.
@@ -361,7 +387,12 @@ pub(crate) fn in_directory(argv: &[&str]) -> RunRequest {
 
 /// Asks for a command in a new worktree.
 pub(crate) fn in_worktree(repo: &Locator, argv: &[&str]) -> RunRequest {
-    let workspace = WorkspaceRequest::Worktree { repo: repo.clone(), base: None, branch: None };
+    let workspace = WorkspaceRequest::Worktree {
+        repo: repo.clone(),
+        base: None,
+        branch: None,
+        copy: Vec::new(),
+    };
     RunRequest { workspace, ..in_directory(argv) }
 }
 

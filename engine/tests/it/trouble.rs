@@ -4,7 +4,7 @@ use windlass::EngineError;
 use windlass::core::outcome::Outcome;
 use windlass::core::process_store::{ChangeNumber, Kind, RecordKey};
 use windlass::core::record::AttemptStatus;
-use windlass::request::StopTarget;
+use windlass::request::{RemoveOptions, StopTarget};
 
 use crate::place::{
     Fault, Place, in_directory, in_worktree, keyed, operator, run, settled, with_secret,
@@ -75,8 +75,10 @@ async fn who_follows_changes_hears_of_a_batch_that_was_in_doubt() {
     let last = handle.changes(&operator(), ChangeNumber(0), 1).await.unwrap().last;
     // Nothing is written after it.
     place.store.fail("removed", Fault::After);
-    let (told, unsure) =
-        futures::join!(handle.changed(last), handle.remove(operator(), accepted.attempt, false),);
+    let (told, unsure) = futures::join!(
+        handle.changed(last),
+        handle.remove(operator(), accepted.attempt, RemoveOptions::default()),
+    );
     told.unwrap();
     assert!(matches!(unsure, Err(EngineError::Backend(_))), "{unsure:?}");
     let page = handle.changes(&operator(), last, 1_000).await.unwrap();

@@ -7,29 +7,29 @@ use windlass_core::vcs_worktree::{ChangeKind, FileDiff};
 
 use super::history::{File, Files};
 
-/// Says whether a file that is not committed is ignored: by a line of the top `.gitignore` that is its name.
-fn ignored(files: &Files, path: &str) -> bool {
+/// Says whether a file that is not tracked is ignored: by a line of the top `.gitignore` that is its name.
+pub(super) fn ignored(files: &Files, path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     files.get(".gitignore").is_some_and(|list| {
         list.content.split(|byte| *byte == b'\n').any(|line| line == name.as_bytes())
     })
 }
 
-/// The files that git sees: the committed ones, and the others unless they are ignored.
-fn seen(committed: &Files, files: &Files) -> Files {
-    let sees = |path: &str| committed.contains_key(path) || !ignored(files, path);
+/// The files that git sees: the tracked ones, and the others unless they are ignored.
+fn seen(index: &Files, files: &Files) -> Files {
+    let sees = |path: &str| index.contains_key(path) || !ignored(files, path);
     let visible = files.iter().filter(|(path, _)| sees(path));
     visible.map(|(path, file)| (path.clone(), file.clone())).collect()
 }
 
-/// Says whether nothing differs from what is committed, ignored files aside.
-pub(super) fn same(committed: &Files, files: &Files) -> bool {
-    seen(committed, files) == *committed
+/// Says whether nothing differs from what is committed, in the index or in the files, ignored ones aside.
+pub(super) fn same(committed: &Files, index: &Files, files: &Files) -> bool {
+    index == committed && seen(index, files) == *committed
 }
 
 /// The files that a commit of everything would hold.
-pub(super) fn all(committed: &Files, files: &Files) -> Files {
-    seen(committed, files)
+pub(super) fn all(index: &Files, files: &Files) -> Files {
+    seen(index, files)
 }
 
 /// Names everything that differs, ignored files included.
@@ -38,9 +38,29 @@ pub(super) fn differing(committed: &Files, files: &Files) -> Vec<String> {
     paths.into_iter().filter(|path| committed.get(*path) != files.get(*path)).cloned().collect()
 }
 
+/// Says whether a file is meant by one of these globs: by its name, or by its path where the glob has a slash.
+pub(super) fn globbed(globs: &[String], path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    globs.iter().any(|glob| match glob.contains('/') {
+        true => wild(glob.trim_start_matches('/'), path),
+        false => wild(glob, name),
+    })
+}
+
+/// Matches a text with a pattern in which `*` stands for anything.
+fn wild(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
+            let ends = tail.char_indices().map(|(at, _)| at).chain([tail.len()]);
+            ends.rev().any(|at| wild(rest, &tail[at..]))
+        }),
+    }
+}
+
 /// Lists the changes from `old` to what is there, in path order.
-pub(super) fn files(old: &Files, committed: &Files, files: &Files) -> Vec<FileDiff> {
-    let new = seen(committed, files);
+pub(super) fn files(old: &Files, index: &Files, files: &Files) -> Vec<FileDiff> {
+    let new = seen(index, files);
     let mut gone: Vec<_> = old.keys().filter(|path| !new.contains_key(*path)).collect();
     let mut changes = Vec::new();
     for (path, file) in &new {
@@ -51,7 +71,8 @@ pub(super) fn files(old: &Files, committed: &Files, files: &Files) -> Vec<FileDi
             added: Some(0),
             removed: Some(0),
             mode: Some(if file.executable { "100755" } else { "100644" }.to_owned()),
-            untracked: !committed.contains_key(path),
+            untracked: !index.contains_key(path),
+            too_large: false,
         };
         if let Some(before) = old.get(path) {
             if before == file {
@@ -77,6 +98,7 @@ pub(super) fn files(old: &Files, committed: &Files, files: &Files) -> Vec<FileDi
             removed,
             mode: None,
             untracked: false,
+            too_large: false,
         }
     }));
     changes.sort_by(|one, other| one.path.cmp(&other.path));
@@ -115,8 +137,8 @@ fn longest_common(old: &[&[u8]], new: &[&[u8]]) -> usize {
 }
 
 /// Writes the changes as a patch in which every changed file is one hunk, renamed ones a deletion and an addition.
-pub(super) fn patch(old: &Files, committed: &Files, files: &Files) -> Vec<u8> {
-    let new = seen(committed, files);
+pub(super) fn patch(old: &Files, index: &Files, files: &Files) -> Vec<u8> {
+    let new = seen(index, files);
     let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let mut patch = Vec::new();
     for path in paths {
@@ -173,6 +195,21 @@ mod tests {
             ("a\0", "b", (None, None)),
         ] {
             assert_eq!(counts(Some(&file(old)), Some(&file(new))), expected, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn globs_without_a_slash_are_about_names() {
+        let globs = |text: &str| vec![text.to_owned()];
+        for (glob, path, expected) in [
+            (".env*", ".env", true),
+            (".env*", "sub/.env.local", true),
+            (".env*", "env", false),
+            ("sub/*.key", "sub/a.key", true),
+            ("sub/*.key", "a.key", false),
+            ("*a*a", "baba", true),
+        ] {
+            assert_eq!(globbed(&globs(glob), path), expected, "{glob} {path}");
         }
     }
 }

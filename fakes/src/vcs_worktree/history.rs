@@ -20,7 +20,7 @@ pub(super) struct File {
 pub(super) type Files = BTreeMap<String, File>;
 
 /// A commit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Commit {
     pub(super) parent: Option<Oid>,
     pub(super) files: Files,
@@ -54,7 +54,7 @@ impl Head {
 }
 
 /// A repository.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Repository {
     pub(super) commits: BTreeMap<Oid, Commit>,
     pub(super) branches: BTreeMap<String, Oid>,
@@ -66,7 +66,7 @@ pub(super) struct Repository {
 impl Repository {
     /// The checkout that is no worktree.
     pub(super) fn main(&self) -> Option<&Registration> {
-        self.checkouts.values().find(|registration| registration.marker.is_none())
+        self.checkouts.values().find(|registration| registration.ours.is_none())
     }
 
     pub(super) fn oid(&self, head: &Head) -> Option<Oid> {
@@ -83,6 +83,23 @@ impl Repository {
     /// What the HEAD of a checkout holds.
     pub(super) fn checked_out(&self, dir: &Locator) -> Option<Files> {
         self.files(&self.checkouts.get(dir)?.head)
+    }
+
+    /// What the index of a checkout holds.
+    pub(super) fn index(&self, dir: &Locator) -> Option<Files> {
+        let mut files = self.checked_out(dir)?;
+        for (path, staged) in &self.checkouts.get(dir)?.staged {
+            match staged {
+                Some(file) => files.insert(path.clone(), file.clone()),
+                None => files.remove(path),
+            };
+        }
+        Some(files)
+    }
+
+    /// Says whether a branch is checked out somewhere.
+    pub(super) fn is_checked_out(&self, branch: &str) -> bool {
+        self.checkouts.values().any(|registration| registration.head.branch() == Some(branch))
     }
 
     /// Resolves a base to a commit and, if it is a branch, the branch.
@@ -140,12 +157,14 @@ impl Repository {
         self.line(other).into_iter().find(|oid| one.contains(oid))
     }
 
-    /// Names the commits that neither branch nor tag reaches.
-    pub(super) fn unreached(&self, been: &BTreeSet<Oid>) -> Vec<String> {
-        let tips = self.branches.values().chain(self.tags.values());
+    /// Lists the commits from `been` back that neither tag nor branch reaches, not counting the branch that goes.
+    pub(super) fn unreached(&self, been: &BTreeSet<Oid>, goes: Option<&str>) -> BTreeSet<Oid> {
+        let stay = self.branches.iter().filter(|(name, _)| goes != Some(name.as_str()));
+        let tips = stay.map(|(_, tip)| tip).chain(self.tags.values());
         let reached: BTreeSet<_> = tips.flat_map(|tip| self.line(tip)).collect();
-        let lost = been.iter().filter(|oid| !reached.contains(oid));
-        lost.map(|oid| format!("commit {oid}")).collect()
+        let going = goes.and_then(|name| self.branches.get(name));
+        let ours = been.iter().chain(going).flat_map(|oid| self.line(oid));
+        ours.filter(|oid| !reached.contains(oid)).collect()
     }
 }
 

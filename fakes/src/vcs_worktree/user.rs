@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use windlass_core::id::AttemptId;
 use windlass_core::locator::{Locator, OsBytes};
+use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{GitStep, Identity};
 use windlass_core::workspace::Oid;
 
@@ -33,11 +35,11 @@ impl MemoryRepositories {
         let dir = Locator::new(format!("/home/repository-{}", world.made));
         let common = Locator::new(format!("{dir}/.git"));
         let head = Head::Branch("main".to_owned());
-        let registration = Registration { head, been: BTreeSet::new(), marker: None };
+        let registration = Registration::new(head, BTreeSet::new());
         let mut repository = Repository::default();
         repository.checkouts.insert(dir.clone(), registration);
         world.repositories.insert(common.clone(), repository);
-        world.checkouts.insert(dir.clone(), Checkout { repository: common, files: Files::new() });
+        world.checkouts.insert(dir.clone(), Checkout::new(common, Files::new()));
         dir
     }
 
@@ -51,9 +53,12 @@ impl MemoryRepositories {
         dir
     }
 
-    /// Writes a file; one that is there keeps its mode.
+    /// Writes a file, with the directory if there is none; a file that is there keeps its mode.
     pub fn write(&self, dir: &Locator, path: &str, content: &[u8]) {
         let mut world = self.world();
+        if !world.checkouts.contains_key(dir) {
+            world.plain.entry(dir.clone()).or_default();
+        }
         let file: &mut File = world.files(dir).entry(path.to_owned()).or_default();
         file.content = content.to_vec();
     }
@@ -72,6 +77,98 @@ impl MemoryRepositories {
     pub fn delete(&self, dir: &Locator, path: &str) {
         let gone = self.world().files(dir).remove(path);
         assert!(gone.is_some(), "there is no {path:?} in {dir}");
+    }
+
+    /// Makes an entry that is neither file nor link nor directory, for example a socket.
+    pub fn make_special(&self, dir: &Locator, path: &str) {
+        let mut world = self.world();
+        let checkout = world.checkouts.get_mut(dir).expect("a checkout");
+        checkout.special.insert(path.to_owned());
+    }
+
+    /// Puts a file as it is, or its deletion, into the index.
+    pub fn stage(&self, dir: &Locator, path: &str) {
+        let mut world = self.world();
+        let file = world.files(dir).get(path).cloned();
+        world.registration(dir).staged.insert(path.to_owned(), file);
+    }
+
+    /// Reads a file of the index; `None` if there is none.
+    #[must_use]
+    pub fn indexed(&self, dir: &Locator, path: &str) -> Option<Vec<u8>> {
+        let mut world = self.world();
+        let index = world.repository(dir).index(dir).unwrap_or_default();
+        index.get(path).map(|file| file.content.clone())
+    }
+
+    /// Begins a merge that changes no file and does not end it.
+    pub fn begin_merge(&self, dir: &Locator, branch: &str) {
+        let mut world = self.world();
+        assert!(world.repository(dir).branches.contains_key(branch), "there is no {branch:?}");
+        world.registration(dir).merging = Some(branch.to_owned());
+    }
+
+    /// Says whether a merge has begun and not ended.
+    #[must_use]
+    pub fn is_merging(&self, dir: &Locator) -> bool {
+        self.world().registration(dir).merging.is_some()
+    }
+
+    /// Locks a worktree against removal, or gives it free.
+    pub fn lock(&self, dir: &Locator, locked: bool) {
+        self.world().registration(dir).locked = locked;
+    }
+
+    /// Lets a process work in a directory, or leave it.
+    pub fn occupy(&self, dir: &Locator, occupied: bool) {
+        let mut world = self.world();
+        if occupied {
+            world.occupied.insert(dir.clone());
+        } else {
+            world.occupied.remove(dir);
+        }
+    }
+
+    /// Writes to a worktree that was taken aside, as a process does that has a file of it open.
+    pub fn write_aside(&self, dir: &Locator, path: &str, content: &[u8]) {
+        let mut world = self.world();
+        let aside = world.asides.get_mut(dir).and_then(|aside| aside.checkout.as_mut());
+        let file = aside.expect("a worktree aside").files.entry(path.to_owned()).or_default();
+        file.content = content.to_vec();
+    }
+
+    /// Leaves a worktree as a crash does in the middle of a save: out of the way and not saved.
+    pub fn crash_while_saving(&self, dir: &Locator) {
+        self.world().take_aside(dir);
+    }
+
+    /// Makes a snapshot unreadable.
+    pub fn damage_snapshot(
+        &self,
+        data_directory: &str,
+        attempt: AttemptId,
+        number: SnapshotNumber,
+    ) {
+        let key = (data_directory.to_owned(), attempt, number);
+        let mut world = self.world();
+        world.snapshots.get_mut(&key).expect("a snapshot").damaged = true;
+    }
+
+    /// Counts the snapshots that there are.
+    #[must_use]
+    pub fn snapshots(&self) -> usize {
+        self.world().snapshots.len()
+    }
+
+    /// Says how many bytes the snapshots of one data directory may take.
+    pub fn set_snapshot_quota(&self, bytes: u64) {
+        self.world().snapshot_quota_bytes = bytes;
+    }
+
+    /// Copies everything as it is: what becomes of the copy does not touch this.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { world: Arc::new(Mutex::new(self.world().clone())) }
     }
 
     /// Makes a file executable.
@@ -130,6 +227,12 @@ impl MemoryRepositories {
         let mut world = self.world();
         let oid = world.head(dir);
         world.registration(dir).head = Head::Detached(oid);
+    }
+
+    /// Deletes a branch, wherever it is checked out.
+    pub fn delete_branch(&self, dir: &Locator, name: &str) {
+        let gone = self.world().repository(dir).branches.remove(name);
+        assert!(gone.is_some(), "there is no branch {name:?}");
     }
 
     /// Lists the branches of the repository, sorted.
@@ -232,8 +335,8 @@ impl World {
 
     /// What a commit of everything would hold.
     fn all_files(&mut self, dir: &Locator) -> Files {
-        let committed = self.head_files(dir);
-        compare::all(&committed, self.files(dir))
+        let index = self.repository(dir).index(dir).unwrap_or_default();
+        compare::all(&index, self.files(dir))
     }
 
     fn commit(&mut self, dir: &Locator, message: &str, author: &Identity) -> Oid {
@@ -247,6 +350,8 @@ impl World {
         repository.commits.insert(oid.clone(), commit);
         let registration = self.registration(dir);
         registration.been.insert(oid.clone());
+        registration.staged.clear();
+        registration.merging = None;
         match head {
             Head::Detached(_) => registration.head = Head::Detached(oid.clone()),
             Head::Branch(name) => {

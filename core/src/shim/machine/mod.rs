@@ -91,6 +91,15 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
+impl Now {
+    /// Returns this time as the wall clock would say it if nobody had set it since `began`: what lies between is measured
+    /// by the clock that is never set.
+    #[must_use]
+    pub fn by_the_clock_of(self, began: Self) -> Timestamp {
+        began.wall.plus_ms(self.boot_ms.saturating_sub(began.boot_ms))
+    }
+}
+
 /// A control connection, as its owner names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conn(pub u64);

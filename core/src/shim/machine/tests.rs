@@ -363,6 +363,31 @@ fn an_interrupt_comes_first_if_it_is_asked_for() {
 }
 
 #[test]
+fn a_wall_clock_that_is_set_moves_no_deadline_and_makes_nothing_longer() {
+    const HOUR_MS: u64 = 3_600_000;
+    let limits = Config { total_ms: Some(60_000), idle_ms: None, ..config() };
+    let mut state = drive(limits, running()).0;
+    // Back by an hour, then forward by a day: only the clock since the boot counts.
+    for (boot_ms, wall) in [(59_000, 1), (59_998, 1 + 24 * HOUR_MS), (59_999, 0)] {
+        let now = Now { boot_ms, wall: Timestamp(1_000_000 + HOUR_MS * wall) };
+        let Step { state: next, effects } = step(state, now, Input::Woke);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Persist(_))), "{effects:?}");
+        state = next;
+    }
+    let late = Now { boot_ms: 60_000, wall: Timestamp(0) };
+    let effects = step(state, late, Input::Woke).effects;
+    let cause = EndCause::TimedOut { limit: Deadline::Total };
+    let expected = Stopping { cause, epoch: Epoch(3), at: Timestamp(0) };
+    assert!(effects.contains(&Effect::Persist(vec![Record::Stopping(expected)])), "{effects:?}");
+
+    let began = Now { boot_ms: 500, wall: Timestamp(10 * HOUR_MS) };
+    for wall in [0, 9 * HOUR_MS, 34 * HOUR_MS] {
+        let ended = Now { boot_ms: 1_700, wall: Timestamp(wall) };
+        assert_eq!(ended.by_the_clock_of(began), Timestamp(10 * HOUR_MS + 1_200));
+    }
+}
+
+#[test]
 fn deadlines_end_it_and_say_which() {
     let total = EndCause::TimedOut { limit: Deadline::Total };
     let idle = EndCause::TimedOut { limit: Deadline::Idle };

@@ -1,0 +1,268 @@
+//! Removal: a claim, the end of all processes, a save, and only then the removal. Each step is resumed by the next host.
+
+use super::{Operation, Refusal, RefusalCode, Reply, RequestId, State, Turn, WorkspaceStep, put};
+use crate::process_store::Revision;
+use crate::record::{AttemptStatus, Claim, Reason, Removing};
+use crate::snapshot::{SnapshotNumber, SnapshotRecord};
+use crate::vcs_worktree::{BranchFate, Origin, Removed, SaveRequest, Saved, Unfinished, Unsavable};
+use crate::workspace::Workspace;
+
+impl State {
+    /// Says what still goes on in the workspace, if anything does.
+    pub(super) fn is_busy(&self) -> Option<String> {
+        if let Some(record) = self.executions().next() {
+            return Some(format!("execution {} has not ended", record.id.short()));
+        }
+        if self.attempt.status == AttemptStatus::Creating {
+            return Some("its worktree is being made".to_owned());
+        }
+        let planning = self.workspace_step == WorkspaceStep::Planning;
+        (self.chain_is_active() || planning).then(|| "its work is being committed".to_owned())
+    }
+
+    pub(super) fn on_remove(&mut self, turn: &mut Turn<'_>, request: RequestId, how: Removing) {
+        match self.attempt.status {
+            AttemptStatus::Removed if how.delete_branch => {
+                let message = "its worktree was removed and its branch kept: make it again \
+                               (restore) and remove it with its branch, which saves the branch";
+                turn.refuse(request, RefusalCode::WrongState, message);
+            }
+            AttemptStatus::Removed => turn.reply(request, Reply::Removed),
+            AttemptStatus::Removing => self.waiting.push(request),
+            AttemptStatus::Creating
+            | AttemptStatus::Ready
+            | AttemptStatus::Running
+            | AttemptStatus::Committing
+            | AttemptStatus::Held
+            | AttemptStatus::Parked
+            | AttemptStatus::Finished
+            | AttemptStatus::Failed => {
+                if let Some(what) = self.is_busy().filter(|_| !how.force) {
+                    turn.refuse(request, RefusalCode::Busy, what);
+                    return;
+                }
+                if self.workspace_step == WorkspaceStep::Planning && !self.waiting.is_empty() {
+                    turn.refuse(request, RefusalCode::Busy, "its work is being committed");
+                    return;
+                }
+                self.waiting.push(request);
+                self.claim(turn, how);
+            }
+        }
+    }
+
+    /// Claims the workspace and begins to remove it.
+    pub(super) fn claim(&mut self, turn: &mut Turn<'_>, how: Removing) {
+        self.attempt.claim = Some(Claim::Remove);
+        self.attempt.claimed_from = Some(self.attempt.status);
+        self.attempt.removal = Some(how);
+        self.attempt.chain_stopped = self.chain_is_active();
+        self.attempt.status = AttemptStatus::Removing;
+        turn.attempt_changed = true;
+        self.stop_all(turn);
+        self.go_on_removing(turn);
+    }
+
+    /// Saves the worktree once every process of the attempt is known dead, and removes it once it is saved.
+    pub(super) fn go_on_removing(&mut self, turn: &mut Turn<'_>) {
+        let dead = self.executions.keys().all(|id| !self.is_active(*id));
+        if self.attempt.status != AttemptStatus::Removing
+            || self.workspace_step != WorkspaceStep::Idle
+            || !dead
+        {
+            return;
+        }
+        // One that an older version claimed says nothing of how: by the safe rules.
+        let how = self.attempt.removal.clone().unwrap_or(Removing::SAFE);
+        match &self.attempt.workspace {
+            Workspace::Worktree(worktree) if how.saved.is_none() => {
+                self.workspace_step = WorkspaceStep::Saving;
+                let number = SnapshotNumber(self.attempt.last_snapshot).next();
+                let unsavable =
+                    if how.discard_unsaved { Unsavable::Discard } else { Unsavable::Refuse };
+                let unfinished = if how.force { Unfinished::Save } else { Unfinished::Refuse };
+                let branch = if how.delete_branch { BranchFate::Goes } else { BranchFate::Stays };
+                let request = SaveRequest {
+                    unsavable,
+                    unfinished,
+                    branch,
+                    ..SaveRequest::before_removal(number)
+                };
+                let worktree = Box::new(worktree.clone());
+                turn.begin(Operation::Save { worktree, request });
+            }
+            Workspace::Worktree(worktree) => {
+                self.workspace_step = WorkspaceStep::Removing;
+                let worktree = Box::new(worktree.clone());
+                let delete_branch = how.delete_branch;
+                turn.begin(Operation::RemoveWorktree { worktree, delete_branch });
+            }
+            // The directory is the user's: only our record of it goes.
+            Workspace::Directory { .. } => self.removed(turn),
+        }
+    }
+
+    /// Records what was saved; the removal begins after that is durable.
+    pub(super) fn on_saved(&mut self, turn: &mut Turn<'_>, saved: Saved) {
+        if self.workspace_step != WorkspaceStep::Saving {
+            return;
+        }
+        let Saved { head, branch, snapshot } = saved;
+        let number = snapshot.as_ref().map(|snapshot| snapshot.number);
+        if let Some(snapshot) = snapshot {
+            let cause = self.attempt.removal.as_ref().unwrap_or(&Removing::SAFE).cause;
+            self.attempt.last_snapshot = snapshot.number.0;
+            let record = SnapshotRecord {
+                attempt: self.attempt.id,
+                owner: self.attempt.owner.clone(),
+                cause,
+                snapshot,
+                created_at: turn.at,
+            };
+            turn.writes.push(put(&record, &mut Revision(0)));
+        }
+        self.attempt.head = Some(head.clone());
+        self.save_is_over(turn, Removed { head, branch, snapshot: number });
+    }
+
+    /// Nothing of it is left but what the repository has; that is tidied up all the same.
+    pub(super) fn on_nothing_to_save(&mut self, turn: &mut Turn<'_>) {
+        if self.workspace_step != WorkspaceStep::Saving {
+            return;
+        }
+        if let Some(worktree) = self.attempt.workspace.worktree() {
+            let head = self.attempt.head.clone().unwrap_or_else(|| worktree.base_oid.clone());
+            let branch = Some(worktree.branch.clone());
+            self.save_is_over(turn, Removed { head, branch, snapshot: None });
+        }
+    }
+
+    fn save_is_over(&mut self, turn: &mut Turn<'_>, saved: Removed) {
+        self.workspace_step = WorkspaceStep::Idle;
+        self.attempt.removal.get_or_insert(Removing::SAFE).saved = Some(saved);
+        turn.attempt_changed = true;
+        self.go_on_removing(turn);
+    }
+
+    pub(super) fn on_save_refused(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
+        if self.workspace_step == WorkspaceStep::Saving {
+            self.workspace_step = WorkspaceStep::Idle;
+            self.give_up_removal(turn, refusal);
+        }
+    }
+
+    pub(super) fn on_worktree_removed(&mut self, turn: &mut Turn<'_>) {
+        if self.workspace_step == WorkspaceStep::Removing {
+            self.workspace_step = WorkspaceStep::Idle;
+            self.removed(turn);
+        }
+    }
+
+    /// Notes that the workspace is gone, and what it was.
+    pub(super) fn removed(&mut self, turn: &mut Turn<'_>) {
+        let removal = self.attempt.removal.take();
+        let restore = removal.as_ref().is_some_and(|how| how.restore);
+        // One whose worktree was never made has nothing to come back to.
+        let never_made = self.attempt.claimed_from == Some(AttemptStatus::Failed);
+        if let Some(saved) = removal.and_then(|how| how.saved).filter(|_| !never_made) {
+            self.attempt.removed = Some(saved);
+        }
+        let before = self.attempt.claimed_from.take();
+        // A removal that came while it was being made again: what it was before that still holds.
+        if self.attempt.removed_from.is_none() {
+            self.attempt.removed_from = before.map(at_rest);
+        }
+        self.attempt.status = AttemptStatus::Removed;
+        self.attempt.claim = None;
+        self.attempt.missing = false;
+        self.attempt.removed_at = Some(turn.at);
+        if matches!(self.attempt.reason, Some(Reason::RemoveFailed { .. })) {
+            self.attempt.reason = None;
+        }
+        turn.attempt_changed = true;
+        self.answer_waiting(turn, &Reply::Removed);
+        if restore {
+            self.begin_restore(turn, None);
+        }
+    }
+
+    /// The worktree is saved and aside and cannot be removed: it is put back.
+    pub(super) fn on_remove_refused(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
+        if self.workspace_step != WorkspaceStep::Removing {
+            return;
+        }
+        self.workspace_step = WorkspaceStep::Idle;
+        let saved = self.attempt.removal.as_ref().and_then(|how| how.saved.clone());
+        match (self.attempt.workspace.worktree(), saved) {
+            (Some(worktree), Some(saved)) => {
+                self.workspace_step = WorkspaceStep::PuttingBack;
+                self.given_up = Some(refusal);
+                let (worktree, origin) = (Box::new(worktree.clone()), Origin::Removed(saved));
+                turn.begin(Operation::CreateWorktree { worktree, origin });
+            }
+            (Some(_) | None, _) => self.give_up_removal(turn, refusal),
+        }
+    }
+
+    pub(super) fn was_put_back(&mut self, turn: &mut Turn<'_>) {
+        if let Some(refusal) = self.given_up.take() {
+            self.give_up_removal(turn, refusal);
+        }
+    }
+
+    /// It is neither removed nor where it was, and all of it is saved: it counts as removed, so that it can be made again.
+    pub(super) fn was_not_put_back(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
+        let first = self.given_up.take().map_or_else(String::new, |first| first.message);
+        let message = format!("{first}; nor could it be put back: {}", refusal.message);
+        let told = Reply::Refused(Refusal { message: message.clone(), ..refusal });
+        self.answer_waiting(turn, &told);
+        self.answer_wanting(turn, &told);
+        if let Some(how) = &mut self.attempt.removal {
+            how.restore = false;
+        }
+        self.removed(turn);
+        self.attempt.reason = Some(Reason::RemoveFailed { message });
+    }
+
+    /// Withdraws the claim: the attempt is as it was, but for what was stopped.
+    pub(super) fn give_up_removal(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
+        if self.attempt.status != AttemptStatus::Removing {
+            return;
+        }
+        let before = self.attempt.claimed_from.take().unwrap_or(AttemptStatus::Held);
+        self.attempt.status = match self.workspace_step {
+            // What is still being made is looked after to its end, by the next host too.
+            WorkspaceStep::Creating => AttemptStatus::Creating,
+            WorkspaceStep::Idle
+            | WorkspaceStep::Planning
+            | WorkspaceStep::Saving
+            | WorkspaceStep::Removing
+            | WorkspaceStep::PuttingBack => at_rest(before),
+        };
+        self.attempt.claim = None;
+        self.attempt.removal = None;
+        // Git's words on a failed commit are nowhere else in the record.
+        if !matches!(self.attempt.reason, Some(Reason::CommitFailed { .. })) {
+            self.attempt.reason = Some(Reason::RemoveFailed { message: refusal.message.clone() });
+        }
+        turn.attempt_changed = true;
+        self.answer_waiting(turn, &Reply::Refused(refusal.clone()));
+        self.answer_wanting(turn, &Reply::Refused(refusal));
+    }
+}
+
+/// What a status is once everything was stopped.
+fn at_rest(status: AttemptStatus) -> AttemptStatus {
+    match status {
+        AttemptStatus::Creating | AttemptStatus::Running | AttemptStatus::Committing => {
+            AttemptStatus::Held
+        }
+        AttemptStatus::Ready
+        | AttemptStatus::Held
+        | AttemptStatus::Parked
+        | AttemptStatus::Finished
+        | AttemptStatus::Removing
+        | AttemptStatus::Removed
+        | AttemptStatus::Failed => status,
+    }
+}
