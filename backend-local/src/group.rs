@@ -10,6 +10,8 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use command_group::{CommandGroup as _, GroupChild};
@@ -62,14 +64,19 @@ pub(crate) struct Ended {
 pub(crate) enum HelperError {
     #[error("could not be started")]
     Spawn(#[source] io::Error),
-    #[error("did not end within {0:?} and was killed")]
-    Deadline(Duration),
+    #[error("did not end within {0:?} and was killed{said}", said = said(.1))]
+    Deadline(Duration, String),
     #[error("was killed because nobody waits for it any more")]
     Cancelled,
     #[error("wrote more than {0} bytes and was killed")]
     TooMuch(usize),
     #[error("could not be watched")]
     Watch(#[source] io::Error),
+}
+
+/// What it had written to standard error by then.
+fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!("; it had said: {stderr}") }
 }
 
 /// Held by whoever wants the helpers to end well; dropping it kills the one that runs and all that would follow.
@@ -82,39 +89,123 @@ pub(crate) struct Interest {
 #[derive(Debug)]
 pub(crate) struct Cancel {
     interest: Option<OwnedFd>,
-    lock: Option<OwnedFd>,
+    lock: Mutex<Option<OwnedFd>>,
 }
 
 impl Cancel {
     /// For what must be done even if nobody waits: bounded by the deadline only.
-    pub(crate) const NEVER: Self = Self { interest: None, lock: None };
+    pub(crate) const fn never() -> Self {
+        Self { interest: None, lock: Mutex::new(None) }
+    }
 
     /// Makes a pair that is connected by a pipe: the kernel tells the end of interest, whoever dies.
     pub(crate) fn new() -> io::Result<(Interest, Self)> {
         let (reader, writer) = io::pipe()?;
-        let cancel = Self { interest: Some(reader.into()), lock: None };
+        let cancel = Self { interest: Some(reader.into()), lock: Mutex::new(None) };
         Ok((Interest { _open_end: writer.into() }, cancel))
     }
 
     /// Puts what follows under a lock: helpers inherit its descriptor, so that it lasts as long as they work, also when
     /// we are killed meanwhile.
     pub(crate) fn under(self, lock: OwnedFd) -> Self {
-        Self { lock: Some(lock), ..self }
+        self.change_lock(lock);
+        self
     }
 
-    /// As [`NEVER`](Self::NEVER), under the same lock.
+    /// Puts what follows under another lock, and lets go of the one before.
+    pub(crate) fn change_lock(&self, lock: OwnedFd) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+    }
+
+    /// Another descriptor of the lock, if there is one to spare.
+    fn lock(&self) -> io::Result<Option<OwnedFd>> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    /// As [`never`](Self::never), under the same lock.
     pub(crate) fn regardless(&self) -> Self {
         // Without a descriptor to spare, what must be done is done without it.
-        let lock = self.lock.as_ref().and_then(|lock| lock.try_clone().ok());
-        Self { interest: None, lock }
+        Self { interest: None, lock: Mutex::new(self.lock().ok().flatten()) }
+    }
+
+    /// Does work in this process that looks at a flag: it is set when nobody is interested any more, or at the deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`HelperError::Cancelled`] and [`HelperError::Deadline`] if the flag was set, whatever the work answered.
+    pub(crate) fn interruptible<T>(
+        &self,
+        deadline: Duration,
+        work: impl FnOnce(&AtomicBool) -> T,
+    ) -> Result<T, HelperError> {
+        let (done, working) = io::pipe().map_err(HelperError::Watch)?;
+        let stop = AtomicBool::new(false);
+        let (answer, watched) = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| self.watch(&done, deadline, &stop));
+            let answer = work(&stop);
+            drop(working);
+            (answer, watch.join())
+        });
+        match watched {
+            Ok(Ok(None)) => Ok(answer),
+            Ok(Ok(Some(error))) => Err(error),
+            Ok(Err(error)) => Err(HelperError::Watch(error)),
+            Err(_) => Err(HelperError::Watch(io::Error::other("the watch over it failed"))),
+        }
+    }
+
+    /// Waits for the end of the work, of the interest or of the time, whichever is first.
+    fn watch(
+        &self,
+        done: &io::PipeReader,
+        deadline: Duration,
+        stop: &AtomicBool,
+    ) -> io::Result<Option<HelperError>> {
+        let until = Instant::now() + deadline;
+        let waited = loop {
+            let Some(left) = until.checked_duration_since(Instant::now()) else {
+                break Ok(Some(HelperError::Deadline(deadline, String::new())));
+            };
+            let mut ends = vec![PollFd::new(done, PollFlags::IN)];
+            ends.extend(self.interest.as_ref().map(|end| PollFd::new(end, PollFlags::IN)));
+            let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+            match poll(&mut ends, Some(&left)) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => break Err(error.into()),
+            }
+            let closed =
+                |index: usize| ends.get(index).is_some_and(|end| !end.revents().is_empty());
+            if closed(0) {
+                return Ok(None);
+            }
+            if closed(1) {
+                break Ok(Some(HelperError::Cancelled));
+            }
+        };
+        stop.store(true, Ordering::Relaxed);
+        waited
+    }
+
+    /// Waits for so long, or until nobody is interested any more; says whether that is so.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        let Some(interest) = &self.interest else {
+            std::thread::sleep(time);
+            return false;
+        };
+        let time = Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        let mut ends = [PollFd::new(interest, PollFlags::IN)];
+        // The other end is never written to: it can only be closed.
+        matches!(poll(&mut ends, Some(&time)), Ok(1..))
     }
 
     /// Returns what a helper has as its standard input: the lock, whose file is empty, or null.
     fn stdin(&self) -> io::Result<Stdio> {
-        match &self.lock {
-            Some(lock) => Ok(Stdio::from(lock.try_clone()?)),
-            None => Ok(Stdio::null()),
-        }
+        Ok(self.lock()?.map_or_else(Stdio::null, Stdio::from))
     }
 }
 
@@ -148,7 +239,10 @@ pub(crate) fn run(helper: Helper<'_>, cancel: &Cancel) -> Result<Ended, HelperEr
     let (reading, end) = read.map_err(HelperError::Watch)?;
     match end {
         End::Ended | End::Enough => {}
-        End::Deadline => return Err(HelperError::Deadline(helper.deadline)),
+        End::Deadline => {
+            let said = String::from_utf8_lossy(&reading.err).trim().to_owned();
+            return Err(HelperError::Deadline(helper.deadline, said));
+        }
         End::Cancelled => return Err(HelperError::Cancelled),
         End::TooMuch(max) => return Err(HelperError::TooMuch(max)),
     }
@@ -311,7 +405,7 @@ mod tests {
             stdout,
             deadline,
         };
-        run(helper, &Cancel::NEVER)
+        run(helper, &Cancel::never())
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -332,7 +426,7 @@ mod tests {
         let script = format!("(sleep 600; touch {late:?}) & sleep 600");
         let begun = Instant::now();
         let error = sh(&script, ALL, Duration::from_millis(100)).unwrap_err();
-        assert!(matches!(error, HelperError::Deadline(_)), "{error}");
+        assert!(matches!(error, HelperError::Deadline(..)), "{error}");
         assert!(begun.elapsed() < LONG);
     }
 
@@ -381,7 +475,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let lock = File::open(&path).unwrap();
         flock(&lock, FlockOperation::LockExclusive).unwrap();
-        let cancel = Cancel::NEVER.under(lock.into());
+        let cancel = Cancel::never().under(lock.into());
         // It says that it runs, and ends when this test's end of the pipe is closed.
         let (hold, held) = io::pipe().unwrap();
         let mut child = std::process::Command::new("/bin/sh")

@@ -1,8 +1,8 @@
-//! What needs unsafe code: reading the exit of a process that is not our child, asking for a group by its leader, and
-//! waiting for a descriptor. The first two are probed by trying; kernels without them say so.
+//! What needs unsafe code: reading the exit of a process that is not our child, asking for a group by its leader,
+//! waiting for a descriptor, and a thread's I/O priority. The first two are probed by trying; kernels without them say so.
 #![expect(
     unsafe_code,
-    reason = "rustix has neither the ioctl nor the flag, tokio no safe way to register a descriptor"
+    reason = "rustix has neither the ioctl nor the flag nor the priority, tokio no safe way to register a descriptor"
 )]
 
 use std::io;
@@ -94,6 +94,24 @@ pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     Ok(registered?)
 }
+
+/// Lets the calling thread do its work when nobody else has any: files and processor come last. A system that knows no
+/// such thing treats it as any other.
+#[cfg(target_os = "linux")]
+pub(crate) fn work_idly() {
+    /// A thread, and of those the calling one.
+    const WHO_THREAD: libc::c_int = 1;
+    /// The class in the upper bits.
+    const CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: The call takes three numbers and no pointer.
+    let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_THREAD, 0, CLASS_IDLE) };
+    // The kernel's threads each have a nice value of their own.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
+}
+
+/// As above.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn work_idly() {}
 
 #[cfg(test)]
 mod tests {

@@ -254,13 +254,22 @@ impl Log {
             }
         };
         let Some(ending) = ending.filter(|_| !page.full) else { return Ok((page, false)) };
-        if let Ending::At(end) = ending
-            && end.last_seq > page.next
-        {
+        match ending {
             // The journal knows of more than the segments have.
-            page.items.push(self.missing_tail(end, page.next)?);
-            page.next = end.last_seq;
-            page.position = None;
+            Ending::At(end) if end.last_seq > page.next => {
+                page.items.push(self.missing_tail(end, page.next)?);
+                page.next = end.last_seq;
+                page.position = None;
+            }
+            // It cannot say how much there was. Who has read the gap has read behind the last number.
+            Ending::AsItIs if reader.ends_in_damage()? && page.next <= reader.last_seq()? => {
+                let first = Seq(page.next + 1);
+                let gap = LogItem::Gap { first, last: None, bytes: 0, cause: GapCause::Power };
+                page.items.push(gap);
+                page.next = first.0;
+                page.position = None;
+            }
+            Ending::At(_) | Ending::AsItIs => {}
         }
         Ok((page, true))
     }

@@ -73,6 +73,16 @@ fn wait_in_thread(
     Ok(receiver)
 }
 
+/// Takes the lock of the repository with this common git directory if nobody has it.
+pub(crate) fn try_take(common: &Path) -> io::Result<Option<OwnedFd>> {
+    let file = open(common)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Opens the lock file, and makes it if it is not there.
 fn open(common: &Path) -> io::Result<OwnedFd> {
     let path = common.join(LOCK_FILE);

@@ -3,6 +3,8 @@
 //! Blocking. Nothing is kept between pages but a [`Position`]; one page takes one buffer, which its items share. What is
 //! unreadable in the midst becomes a gap; what a crash left at the end is passed over.
 
+mod page;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -10,12 +12,13 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use bytes::Bytes;
 use rustix::fs::OFlags;
 use windlass_core::id::{ExecutionId, Nonce};
-use windlass_core::log_store::{GapCause, LogItem, Seq};
+use windlass_core::log_store::{GapCause, LogItem};
 use windlass_core::shim::frame::{
     self, Decoded, Frame, Gap, MAX_ENTRY_BYTES, SEGMENT_HEADER_BYTES, Seal, SegmentError,
     SegmentHeader, missing_between, segment_file, segment_index,
 };
 
+use self::page::{Page, item};
 use crate::place::PlaceDir;
 
 /// Read at once at most, beyond what one frame needs.
@@ -88,6 +91,15 @@ enum Opened {
     Unreadable,
     /// The cap took it meanwhile.
     Gone,
+}
+
+/// How the frames of a segment end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With the last one, or in the midst of one that may still be written.
+    Open,
+    /// At bytes that are no frame and never will be.
+    Damage,
 }
 
 /// Bytes of a segment from some offset on.
@@ -179,6 +191,27 @@ impl<'a> SegmentReader<'a> {
             }
         }
         Ok(0)
+    }
+
+    /// Says whether something was written behind the last number that cannot be read any more. Bytes that a crash cut off
+    /// in the midst of a frame are not that: nobody was promised them.
+    pub(crate) fn ends_in_damage(&self) -> io::Result<bool> {
+        for index in self.indices()?.into_iter().rev() {
+            match self.open(index)? {
+                Opened::Segment(segment) => {
+                    return Ok(segment.seal()?.is_none() && segment.scan(|_, _| {})? == End::Damage);
+                }
+                Opened::Unreadable => {
+                    let file = self.place.open(&segment_file(index), OFlags::RDONLY)?;
+                    // One whose making was cut off has nothing behind its header.
+                    if File::from(file).metadata()?.len() > SEGMENT_HEADER_BYTES as u64 {
+                        return Ok(true);
+                    }
+                }
+                Opened::Gone => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Reads a segment without a seal, as if to seal it.
@@ -425,8 +458,8 @@ impl Segment {
         }
     }
 
-    /// Shows every frame with its offset.
-    fn scan(&self, mut see: impl FnMut(Frame<'_>, u64)) -> io::Result<()> {
+    /// Shows every frame with its offset; says how the segment ends.
+    fn scan(&self, mut see: impl FnMut(Frame<'_>, u64)) -> io::Result<End> {
         let mut buffer = Buffer::at(SEGMENT_HEADER_BYTES as u64);
         let mut seq = self.header.first_seq.saturating_sub(1);
         loop {
@@ -442,12 +475,12 @@ impl Segment {
                 }
                 Decoded::Incomplete { need } => {
                     if !buffer.refill(self, need as u64, CHUNK_BYTES)? {
-                        return Ok(());
+                        return Ok(End::Open);
                     }
                 }
                 Decoded::Corrupt => {
                     if !buffer.resync(self, seq)? {
-                        return Ok(());
+                        return Ok(End::Damage);
                     }
                 }
             }
@@ -498,86 +531,5 @@ impl Buffer {
             }
         }
         Ok(false)
-    }
-}
-
-/// Makes an item of a frame; its bytes stay in the buffer. `None` for a seal.
-fn item(frame: &Frame<'_>, buffer: &Bytes) -> Option<LogItem> {
-    match *frame {
-        Frame::Entry { seq, time, stream, partial, bytes, len } => Some(LogItem::Entry {
-            seq: Seq(seq),
-            at: time.wall,
-            stream,
-            partial,
-            bytes: if bytes.is_empty() { Bytes::new() } else { buffer.slice_ref(bytes) },
-            len,
-        }),
-        Frame::Gap { gap, .. } => Some(gap_item(&gap)),
-        Frame::Seal(_) => None,
-    }
-}
-
-fn gap_item(gap: &Gap) -> LogItem {
-    LogItem::Gap {
-        first: Seq(gap.first_seq),
-        last: Some(Seq(gap.last_seq)),
-        bytes: gap.bytes,
-        cause: gap.cause,
-    }
-}
-
-/// A page being filled.
-struct Page {
-    items: Vec<LogItem>,
-    bytes: u64,
-    seq: u64,
-    position: Option<Position>,
-    limits: Limits,
-    full: bool,
-    buffered: u64,
-}
-
-impl Page {
-    fn new(seq: u64, limits: Limits) -> Self {
-        Self { items: Vec::new(), bytes: 0, seq, position: None, limits, full: false, buffered: 0 }
-    }
-
-    /// Says whether there is room for an item; one always fits.
-    fn take(&mut self, item: &Option<LogItem>) -> bool {
-        let more = match item {
-            Some(LogItem::Entry { seq, bytes, .. }) if seq.0 > self.seq => bytes.len() as u64,
-            Some(LogItem::Entry { .. } | LogItem::Gap { .. }) | None => 0,
-        };
-        let over = self.items.len() >= self.limits.items
-            || self.bytes.saturating_add(more) > self.limits.bytes;
-        self.full = over && !self.items.is_empty();
-        !self.full
-    }
-
-    /// Adds an item, and what is missing before it; passes over what is behind.
-    fn push(&mut self, item: LogItem) {
-        let (first, last) = (item.first_seq().0, item.last_seq().0);
-        if last <= self.seq {
-            return;
-        }
-        if first > self.seq + 1 {
-            let (first_seq, last_seq) = (self.seq + 1, first - 1);
-            self.gap(Gap { first_seq, last_seq, bytes: 0, cause: GapCause::Power });
-        }
-        if let LogItem::Entry { bytes, .. } = &item {
-            self.bytes += bytes.len() as u64;
-        }
-        self.items.push(item);
-        self.seq = last;
-    }
-
-    fn gap(&mut self, gap: Gap) {
-        self.items.push(gap_item(&gap));
-        self.seq = gap.last_seq;
-    }
-
-    fn done(self) -> PageRead {
-        let Self { items, seq, position, full, buffered, .. } = self;
-        PageRead { items, next: seq, position, full, buffered }
     }
 }

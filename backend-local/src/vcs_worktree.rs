@@ -8,21 +8,38 @@
 //! it says so ([`create`]); one that is being removed is first renamed aside ([`remove`]). Each is enough to go on after
 //! a crash at any point.
 
+mod aside;
+mod cache_tree;
+mod checkout;
 mod commit;
+mod copied;
+mod copy;
 mod create;
 mod diff;
 mod git;
+mod git_locks;
 mod lock;
 mod marker;
+mod mend;
 mod name;
 mod occupants;
 mod plan;
+mod provenance;
+mod record;
 mod refs;
 mod remove;
+mod repository;
+mod save;
+mod scan;
 mod scratch;
+mod settle;
+mod snapshot;
 mod status;
+mod survey;
+mod trash;
 mod tree;
-mod unsaved;
+mod underway;
+mod unfinished;
 mod verify;
 
 use std::ffi::OsString;
@@ -40,19 +57,25 @@ use windlass_core::error::BackendError;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    CommitPlan, Diff, DiffDetail, Identity, Planned, VcsWorktree, VcsWorktreeError, Verified,
-    WorktreeRequest, WorktreeStatus,
+    BranchFate, CommitPlan, Diff, DiffDetail, Found, Identity, Origin, Planned, Removal,
+    SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
 };
 use windlass_core::workspace::Worktree;
 
 use crate::group::Cancel;
+use crate::node::Provenance;
 use crate::repository_lock::RepositoryLocks;
 use git::Git;
 use marker::Marker;
 use scratch::Scratch;
+use settle::Settler;
+use trash::Trash;
 
 /// The backend's name in errors.
 const BACKEND: &str = "git";
+
+/// How many bytes snapshots may take unless told otherwise.
+const SNAPSHOT_QUOTA_BYTES: u64 = 10 << 30;
 
 /// How to work with git.
 #[derive(Clone, Debug)]
@@ -61,6 +84,10 @@ pub struct GitOptions {
     pub data_directory: String,
     /// The directory that worktrees are made in; made if it is missing. It belongs to this data directory alone.
     pub worktrees_root: PathBuf,
+    /// The directory that snapshots are kept in; made if it is missing. It belongs to this data directory alone.
+    pub snapshots_root: PathBuf,
+    /// How many bytes snapshots may take. Beyond, nothing is removed that needs one.
+    pub snapshot_quota_bytes: u64,
     /// What the names of new branches begin with, for example `windlass/`.
     pub branch_prefix: String,
     /// The git program: absolute, or to be found by `PATH` in `env`.
@@ -71,24 +98,31 @@ pub struct GitOptions {
     pub command_deadline: Duration,
     /// How long a repository's lock is waited for.
     pub lock_wait: Duration,
+    /// Whether the root is where it was. In one that was copied or restored nothing is touched until that is meant.
+    pub provenance: Provenance,
 }
 
 impl GitOptions {
-    /// Makes options with the usual prefix `windlass/`, program `git`, 10 minutes for a command and 1 for a lock.
+    /// Makes options with the usual prefix `windlass/`, program `git`, 10 minutes for a command and 1 for a lock; snapshots
+    /// lie in `snapshots` beside the worktrees and may take 10 GiB.
     #[must_use]
     pub fn new(
         data_directory: impl Into<String>,
         worktrees_root: impl Into<PathBuf>,
         env: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
+        let worktrees_root = worktrees_root.into();
         Self {
             data_directory: data_directory.into(),
-            worktrees_root: worktrees_root.into(),
+            snapshots_root: worktrees_root.with_file_name("snapshots"),
+            snapshot_quota_bytes: SNAPSHOT_QUOTA_BYTES,
+            worktrees_root,
             branch_prefix: "windlass/".to_owned(),
             program: PathBuf::from("git"),
             env: env.into_iter().collect(),
             command_deadline: Duration::from_secs(600),
             lock_wait: Duration::from_secs(60),
+            provenance: Provenance::InPlace,
         }
     }
 }
@@ -129,8 +163,17 @@ struct Inner {
     git: Git,
     data_directory: String,
     root: PathBuf,
+    snapshots_root: PathBuf,
+    snapshot_quota_bytes: u64,
     branch_prefix: String,
+    lock_wait: Duration,
     scratch: Scratch,
+    /// What looks found in directories.
+    memory: scan::Memory,
+    trash: Trash,
+    settler: Settler,
+    /// Why nothing below the root may be touched, if so.
+    copied: Option<String>,
 }
 
 impl GitWorktrees {
@@ -184,6 +227,53 @@ impl GitWorktrees {
         done.map_err(|error| BackendError::permanent(BACKEND, op, error))?
     }
 
+    /// As [`blocking`](Self::blocking), on a worktree; one that a crash left aside is put back first.
+    async fn at_place<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        work: impl Fn(&Inner, &Cancel, &Worktree) -> Result<T, VcsWorktreeError>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<T, VcsWorktreeError> {
+        let (owned, first) = (worktree.clone(), work.clone());
+        let first = self.blocking(op, move |inner, cancel| {
+            let done = first(inner, cancel, &owned);
+            let aside = matches!(done, Err(VcsWorktreeError::Gone { .. }))
+                && inner.may_be_aside(attempt, &owned);
+            Ok((done, aside))
+        });
+        let (done, aside) = first.await?;
+        if !aside || !path_of(&worktree.repo).is_dir() {
+            return done;
+        }
+        let owned = worktree.clone();
+        let again = move |inner: &Inner, cancel: &Cancel| {
+            inner.bring_home(attempt, &owned)?;
+            work(inner, cancel, &owned)
+        };
+        self.locked(op, worktree, again).await
+    }
+
+    /// Waits until all that was removed is deleted, or had to stay. Removals need not wait for that.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub async fn settle(&self) -> Result<(), VcsWorktreeError> {
+        self.blocking("settle", |inner, _| {
+            inner.trash.settle();
+            Ok(())
+        })
+        .await
+    }
+
     /// As [`blocking`](Self::blocking), with the lock of the worktree's repository held until it and every git of it is
     /// done.
     async fn locked<T: Send + 'static>(
@@ -194,6 +284,19 @@ impl GitWorktrees {
     ) -> Result<T, VcsWorktreeError> {
         let held = lock::acquire(&self.locks, &path_of(&worktree.repo), self.lock_wait).await?;
         self.blocking_under(op, Some(held), work).await
+    }
+
+    /// Waits until a creation that nobody waits for any more, or a git of a dead host, is done with this worktree. Its
+    /// files are written without the repository's lock.
+    async fn wait_for_creation(&self, worktree: &Worktree) -> Result<(), VcsWorktreeError> {
+        let owned = worktree.clone();
+        let inside = move |inner: &Inner, _: &Cancel| inner.inside(&owned);
+        let note = underway::note_of(&self.blocking("create", inside).await?);
+        let free = underway::wait_until_free(note.clone(), self.lock_wait).await;
+        match free.map_err(|error| failed("create", &note, error))? {
+            true => Ok(()),
+            false => Err(VcsWorktreeError::Busy { repo: worktree.repo.clone(), holder: None }),
+        }
     }
 }
 
@@ -208,13 +311,21 @@ impl VcsWorktree for GitWorktrees {
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
+        origin: &Origin,
     ) -> Result<Verified, VcsWorktreeError> {
         let repo = path_of(&worktree.repo);
         if !repo.is_dir() {
             return Err(VcsWorktreeError::NotARepository { path: worktree.repo.clone() });
         }
-        let owned = worktree.clone();
-        let work = move |inner: &Inner, cancel: &Cancel| inner.create(cancel, attempt, &owned);
+        self.wait_for_creation(worktree).await?;
+        let (owned, origin) = (worktree.clone(), origin.clone());
+        let work = move |inner: &Inner, cancel: &Cancel| {
+            inner.clear_for_creation(cancel, attempt, &owned)?;
+            match &origin {
+                Origin::Base => inner.create(cancel, attempt, &owned),
+                Origin::Removed(removed) => inner.restore(cancel, attempt, &owned, removed),
+            }
+        };
         self.locked("create", worktree, work).await
     }
 
@@ -223,11 +334,10 @@ impl VcsWorktree for GitWorktrees {
         attempt: AttemptId,
         worktree: &Worktree,
     ) -> Result<Verified, VcsWorktreeError> {
-        let worktree = worktree.clone();
-        let verify = move |inner: &Inner, cancel: &Cancel| {
-            inner.verify(cancel, attempt, &worktree).map(|found| found.verified)
+        let verify = move |inner: &Inner, cancel: &Cancel, worktree: &Worktree| {
+            inner.verify(cancel, attempt, worktree).map(|found| found.verified)
         };
-        self.blocking("verify", verify).await
+        self.at_place("verify", attempt, worktree, verify).await
     }
 
     async fn status(
@@ -235,8 +345,10 @@ impl VcsWorktree for GitWorktrees {
         attempt: AttemptId,
         worktree: &Worktree,
     ) -> Result<WorktreeStatus, VcsWorktreeError> {
-        let worktree = worktree.clone();
-        self.blocking("status", move |inner, cancel| inner.status(cancel, attempt, &worktree)).await
+        let status = move |inner: &Inner, cancel: &Cancel, worktree: &Worktree| {
+            inner.status(cancel, attempt, worktree)
+        };
+        self.at_place("status", attempt, worktree, status).await
     }
 
     async fn diff(
@@ -245,10 +357,10 @@ impl VcsWorktree for GitWorktrees {
         worktree: &Worktree,
         detail: DiffDetail,
     ) -> Result<Diff, VcsWorktreeError> {
-        let worktree = worktree.clone();
-        let diff =
-            move |inner: &Inner, cancel: &Cancel| inner.diff(cancel, attempt, &worktree, detail);
-        self.blocking("diff", diff).await
+        let diff = move |inner: &Inner, cancel: &Cancel, worktree: &Worktree| {
+            inner.diff(cancel, attempt, worktree, detail)
+        };
+        self.at_place("diff", attempt, worktree, diff).await
     }
 
     async fn plan_commit(
@@ -258,26 +370,57 @@ impl VcsWorktree for GitWorktrees {
         message: &str,
         fallback: &Identity,
     ) -> Result<CommitPlan, VcsWorktreeError> {
-        let (worktree, message) = (worktree.clone(), message.to_owned());
-        let fallback = fallback.clone();
-        let plan = move |inner: &Inner, cancel: &Cancel| {
-            inner.plan_commit(cancel, attempt, &worktree, &message, &fallback)
+        let (message, fallback) = (message.to_owned(), fallback.clone());
+        let plan = move |inner: &Inner, cancel: &Cancel, worktree: &Worktree| {
+            inner.plan_commit(cancel, attempt, worktree, &message, &fallback)
         };
-        self.blocking("plan commit", plan).await
+        self.at_place("plan commit", attempt, worktree, plan).await
+    }
+
+    async fn save(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+    ) -> Result<Saved, VcsWorktreeError> {
+        let (owned, request) = (worktree.clone(), request.clone());
+        if !path_of(&worktree.repo).is_dir() {
+            let detail = remove::without_repository(worktree);
+            return Err(mismatch(&path_of(&worktree.path), detail));
+        }
+        let work =
+            move |inner: &Inner, cancel: &Cancel| inner.save(cancel, attempt, &owned, &request);
+        self.locked("save", worktree, work).await
     }
 
     async fn remove(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
+        removal: Removal,
     ) -> Result<(), VcsWorktreeError> {
         let owned = worktree.clone();
+        let fate = match removal {
+            Removal::Worktree => BranchFate::Stays,
+            Removal::WorktreeAndBranch => BranchFate::Goes,
+            Removal::Snapshot(number) => {
+                let work = move |inner: &Inner, _: &Cancel| inner.remove_snapshot(attempt, number);
+                return self.blocking("remove snapshot", work).await;
+            }
+        };
         if !path_of(&worktree.repo).is_dir() {
-            let check = move |inner: &Inner, _: &Cancel| inner.remove_without_repository(&owned);
-            return self.blocking("remove", check).await;
+            let work =
+                move |inner: &Inner, _: &Cancel| inner.remove_without_repository(attempt, &owned);
+            return self.blocking("remove", work).await;
         }
-        let work = move |inner: &Inner, cancel: &Cancel| inner.remove(cancel, attempt, &owned);
+        let work =
+            move |inner: &Inner, cancel: &Cancel| inner.remove(cancel, attempt, &owned, fate);
         self.locked("remove", worktree, work).await
+    }
+
+    async fn survey(&self, repos: &[Locator]) -> Result<Vec<Found>, VcsWorktreeError> {
+        let repos = repos.to_vec();
+        self.blocking("survey", move |inner, _| inner.survey(&repos)).await
     }
 }
 
@@ -293,9 +436,38 @@ impl Inner {
         let root = made
             .and_then(|()| fs::canonicalize(&root))
             .map_err(|error| failed("open", &root, error))?;
+        let snapshots_root = options.snapshots_root;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&snapshots_root);
+        let snapshots_root = made
+            .and_then(|()| fs::canonicalize(&snapshots_root))
+            .map_err(|error| failed("open", &snapshots_root, error))?;
         let scratch = Scratch::open(&root).map_err(|error| failed("open", &root, error))?;
         let (data_directory, branch_prefix) = (options.data_directory, options.branch_prefix);
-        Ok(Self { git, data_directory, root, branch_prefix, scratch })
+        let lock_wait = options.lock_wait;
+        let copied = provenance::check(&root, options.provenance)
+            .map_err(|error| failed("open", &root, error))?;
+        let trash = Trash::open(&root).map_err(|error| failed("open", &root, error))?;
+        if copied.is_some() {
+            trash.leave_alone();
+        } else {
+            trash.empty();
+            snapshot::sweep(&snapshots_root)
+                .map_err(|error| failed("open", &snapshots_root, error))?;
+        }
+        Ok(Self {
+            git,
+            data_directory,
+            root,
+            snapshots_root,
+            snapshot_quota_bytes: options.snapshot_quota_bytes,
+            branch_prefix,
+            lock_wait,
+            scratch,
+            memory: scan::Memory::default(),
+            trash,
+            settler: Settler::default(),
+            copied,
+        })
     }
 
     /// The marker of an attempt's worktree.
@@ -311,7 +483,10 @@ impl Inner {
                 && below.components().all(|part| matches!(part, Component::Normal(_)))
         };
         match path.strip_prefix(&self.root) {
-            Ok(below) if plain(below) => Ok(path),
+            Ok(below) if plain(below) => match &self.copied {
+                None => Ok(path),
+                Some(why) => Err(mismatch(&path, why)),
+            },
             _ => Err(mismatch(&path, format!("it is not inside {}", self.root.display()))),
         }
     }

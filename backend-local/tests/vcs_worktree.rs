@@ -7,14 +7,40 @@
 
 #[path = "vcs_worktree/changes.rs"]
 mod changes;
+#[path = "vcs_worktree/comebacks.rs"]
+mod comebacks;
+#[path = "vcs_worktree/commits.rs"]
+mod commits;
+#[path = "vcs_worktree/copying.rs"]
+mod copying;
+#[path = "vcs_worktree/crashes.rs"]
+mod crashes;
 #[path = "vcs_worktree/creation.rs"]
 mod creation;
+#[path = "vcs_worktree/damage.rs"]
+mod damage;
+#[path = "vcs_worktree/dirt.rs"]
+mod dirt;
+#[path = "vcs_worktree/identity.rs"]
+mod identity;
+#[path = "vcs_worktree/kills.rs"]
+mod kills;
+#[path = "vcs_worktree/likeness.rs"]
+mod likeness;
 #[path = "vcs_worktree/place.rs"]
 mod place;
+#[path = "vcs_worktree/portrait.rs"]
+mod portrait;
 #[path = "vcs_worktree/removal.rs"]
 mod removal;
+#[path = "vcs_worktree/snapshots.rs"]
+mod snapshots;
 #[path = "vcs_worktree/sources.rs"]
 mod sources;
+#[path = "vcs_worktree/strangers.rs"]
+mod strangers;
+#[path = "vcs_worktree/survey.rs"]
+mod survey;
 
 windlass_conformance::vcs_worktree_suite! {
     git => crate::place::GitPlace,

@@ -18,6 +18,15 @@
 //!
 //! If the connection ends before the launch message is whole, nothing runs and nothing is written. The shim answers with
 //! `Started`, or `ExecFailed` and `Final`; if it closes the connection without a word, the place's lock and journal tell.
+//!
+//! # Signals that others send to it
+//!
+//! - SIGTERM ends the execution as stopped by the host, by TERM, grace and KILL as any stop: a service manager or a
+//!   shutdown that ends all processes gets an outcome on record.
+//! - SIGHUP, SIGINT and the like are ignored: a terminal that is closed is no reason to end anything.
+//! - SIGKILL cannot be answered: the execution is lost, and the next host ends what is left of it.
+//! - While it is stopped (SIGSTOP), it keeps no deadline, takes no output and records no end; the command runs on until
+//!   its pipes are full. Once it is continued it makes up for all of that. A stop by the host continues it first.
 
 /// Says something in the place's file for it. A disk without room for that must not end the shim, as `eprintln` would.
 macro_rules! say {

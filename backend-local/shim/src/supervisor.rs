@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use windlass_core::execution::{ExecFailure, ExecStep};
 use windlass_core::shim::journal::Started;
-use windlass_core::shim::machine::{Config, Conn, Effect, Input, LeaderExit, Signal, State};
+use windlass_core::shim::machine::{Config, Conn, Effect, Input, LeaderExit, Now, Signal, State};
 use windlass_core::shim::message::{Launch, PROTOCOL_VERSION};
 
 use crate::VERSION;
@@ -26,6 +26,8 @@ use crate::tree::{Here, Stat, Tree};
 struct Command {
     tree: Tree,
     child: Child,
+    /// When it was made.
+    began: Now,
     /// Whether the child's error pipe has said its word.
     settled: bool,
     exit: Option<LeaderExit>,
@@ -257,7 +259,8 @@ impl Supervisor {
                 usage: seen.usage,
                 // Only a cgroup of its own would tell; a guess is worth less than nothing.
                 out_of_memory: false,
-                at: sys::now().wall,
+                // Between the start and the end lies what it took, though somebody set the clock meanwhile.
+                at: sys::now().by_the_clock_of(command.began),
             });
         }
         let others = command.tree.reap_strangers();
@@ -374,7 +377,8 @@ impl Supervisor {
         self.outputs.take(streams.stdout, streams.stderr);
         self.stdin.open(streams.stdin);
         let tree = Tree::new(pid);
-        self.command = Some(Command { tree, child, settled: false, exit: None });
+        let began = sys::now();
+        self.command = Some(Command { tree, child, began, settled: false, exit: None });
         // Without a start time nobody could ever verify it.
         let gone = || prepare(io::Error::from_raw_os_error(libc::ESRCH));
         Ok(Started {
@@ -390,7 +394,7 @@ impl Supervisor {
             cgroup: None,
             shim_pid: std::process::id(),
             shim_start_ticks: shim_start_ticks.ok_or_else(gone)?,
-            at: sys::now().wall,
+            at: began.wall,
         })
     }
 

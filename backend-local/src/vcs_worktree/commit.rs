@@ -1,7 +1,10 @@
 //! Describes the git step that commits what is dirty. It runs as an execution, never here: hooks are the user's code.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use windlass_core::id::AttemptId;
 use windlass_core::locator::OsBytes;
@@ -12,30 +15,80 @@ use super::Inner;
 use super::verify::Found;
 use crate::group::Cancel;
 
-/// What the step runs. Its arguments are git, the message, and what `git add` is told; nothing is put into the text.
+/// What the step runs. Nothing is put into the text: git, the way, what is added, what is synced before the flush, the
+/// common git directory, the message, and what `git add` is told are its arguments.
 ///
-/// A second run finds nothing staged and ends well. Unmerged files are not committed with their conflict marks in them.
+/// Everything that the commit needs is synced at once before anything names it: one flush of the file system costs less
+/// than one of each object. The plain way makes the commit without looking at every file once more, which `git commit`
+/// does; it is for repositories where that has nothing else to do. A second run finds the tree committed and ends well.
 /// Git's automatic maintenance is off: objects are never collected by us.
-const SCRIPT: &str = r#"git=$1 message=$2
-shift 2
+const SCRIPT: &str = r#"git=$1 way=$2 add=$3 synced=$4 common=$5 message=$6
+shift 6
 unset $("$git" rev-parse --local-env-vars)
 run() {
-    "$git" -c core.fsync=all -c core.fsyncMethod=fsync -c gc.auto=0 -c maintenance.auto=false "$@"
+    "$git" -c core.fsync="$fsync" -c core.fsyncMethod=fsync -c gc.auto=0 -c maintenance.auto=false "$@"
 }
-if [ -n "$(run ls-files --unmerged)" ]; then
-    echo 'some files are unmerged:' >&2
-    run diff --name-only --diff-filter=U >&2
-    exit 1
+flush() {
+    sync -f "$common/objects" "$common" 2>/dev/null || sync
+}
+fsync=$synced
+run add "$add" -- "$@" || exit
+tree=$(run write-tree) || exit
+parent=$(run rev-parse --verify HEAD) || exit
+if [ "$tree" = "$(run rev-parse --verify "$parent^{tree}")" ] && [ "$way" != merge ]; then
+    flush
+    exit 0
 fi
-run add --all -- "$@" || exit
-run diff --cached --quiet --no-ext-diff --ignore-submodules=none
-case $? in
-0) [ -e "$(run rev-parse --git-path MERGE_HEAD)" ] || exit 0 ;;
-1) ;;
-*) exit 1 ;;
-esac
-run commit --quiet --cleanup=whitespace --message="$message"
+[ "$synced" = all ] || flush
+fsync=all
+if [ "$way" != plain ]; then
+    run commit --quiet --allow-empty-message --cleanup=whitespace --message="$message" || exit
+    flush
+    exit
+fi
+commit=$(printf '%s' "$message" | run commit-tree -p "$parent" -F - "$tree") || exit
+subject=${message%%"
+"*}
+run update-ref -m "commit: $subject" HEAD "$commit" "$parent" || exit
+flush
 "#;
+
+/// What git syncs before the flush: the index alone where one flush does the rest, as it replaces one that was whole;
+/// everything elsewhere.
+const SYNCED: &str = if cfg!(target_os = "linux") { "index" } else { "all" };
+
+/// Files of the private git directory that `git commit` looks at or ends; the plain way does not.
+const CONCLUDED: [&str; 8] = [
+    "MERGE_HEAD",
+    "MERGE_MSG",
+    "SQUASH_MSG",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "rebase-merge",
+    "rebase-apply",
+    "sequencer",
+];
+
+/// How a commit is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By plumbing alone.
+    Plain,
+    /// By `git commit`: hooks run, signatures are made.
+    Full,
+    /// By `git commit`, even if the tree is the one of HEAD.
+    Merge,
+}
+
+impl Way {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Full => "full",
+            Self::Merge => "merge",
+        }
+    }
+}
 
 impl Inner {
     pub(super) fn plan_commit(
@@ -47,19 +100,35 @@ impl Inner {
         fallback: &Identity,
     ) -> Result<CommitPlan, VcsWorktreeError> {
         let found = self.verify(cancel, attempt, worktree)?;
-        let Dirt { any, nested } = self.dirt(cancel, &found)?;
+        self.clear_locks(cancel, &found)?;
+        let dirt = self.dirt(cancel, &found)?;
+        if !dirt.unmerged.is_empty() {
+            // They would be committed with their conflict marks in them.
+            let detail = format!("unmerged files: {}", named(&dirt.unmerged));
+            return Err(VcsWorktreeError::Unfinished { path: worktree.path.clone(), detail });
+        }
+        let merging = found.admin.join("MERGE_HEAD").exists();
         // A merge whose result equals HEAD still has to be concluded.
-        if !any && !found.admin.join("MERGE_HEAD").exists() {
+        if !dirt.any() && !merging {
             return Ok(CommitPlan::Clean { head: found.verified.head });
         }
+        let settings = self.settings(cancel, &found)?;
+        let concludes = CONCLUDED.iter().any(|file| found.admin.join(file).exists());
+        let way = match () {
+            () if merging => Way::Merge,
+            () if concludes || settings.wants_porcelain(&found.common) => Way::Full,
+            () => Way::Plain,
+        };
+        let add = if dirt.untracked { "--all" } else { "--update" };
         let mut argv: Vec<OsBytes> =
             vec!["/bin/sh".into(), "-c".into(), SCRIPT.into(), "windlass-commit".into()];
         argv.push(OsBytes(self.git.program().as_os_str().as_bytes().to_vec()));
-        // An argument cannot hold a zero byte.
-        argv.push(message.replace('\0', "\u{fffd}").into());
-        if !nested.is_empty() {
+        argv.extend([way.word().into(), add.into(), SYNCED.into()]);
+        argv.push(OsBytes(found.common.as_os_str().as_bytes().to_vec()));
+        argv.push(cleaned(message).into());
+        if !dirt.nested.is_empty() {
             argv.push(":/".into());
-            argv.extend(nested.into_iter().map(|path| {
+            argv.extend(dirt.nested.into_iter().map(|path| {
                 let mut pattern = b":(top,exclude,literal)".to_vec();
                 pattern.extend(path);
                 OsBytes(pattern)
@@ -69,7 +138,7 @@ impl Inner {
             [("GIT_TERMINAL_PROMPT", "0"), ("GIT_EDITOR", ":"), ("GIT_PAGER", "cat")]
                 .map(|(name, value)| (name.to_owned(), value.into()))
                 .into();
-        env.extend(self.identity(cancel, &found, fallback)?);
+        env.extend(settings.identity(fallback));
         Ok(CommitPlan::Run(GitStep {
             argv,
             env,
@@ -85,36 +154,54 @@ impl Inner {
         let status = status.args(["--porcelain", "-z", "--no-renames", "--untracked-files=all"]);
         let output = status.arg("--ignore-submodules=dirty").output(cancel)?;
         let mut dirt = Dirt::default();
-        for entry in output.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
-            match entry.strip_prefix(b"?? ").and_then(|path| path.strip_suffix(b"/")) {
-                Some(nested) => dirt.nested.push(nested.to_vec()),
-                None => dirt.any = true,
+        for entry in output.split(|byte| *byte == 0) {
+            match entry {
+                [b'?', b'?', b' ', path @ .., b'/'] => dirt.nested.push(path.to_vec()),
+                [b'?', b'?', b' ', ..] => dirt.untracked = true,
+                [b'U', _, b' ', path @ ..]
+                | [_, b'U', b' ', path @ ..]
+                | [b'A', b'A', b' ', path @ ..]
+                | [b'D', b'D', b' ', path @ ..] => {
+                    dirt.unmerged.push(String::from_utf8_lossy(path).into_owned());
+                }
+                [_, _, b' ', ..] => dirt.tracked = true,
+                _ => {}
             }
         }
         Ok(dirt)
     }
 
-    /// Names author and committer: as configured, else the fallback; git's own guess from user and host is none. What is
-    /// configured is named too, as the commit runs in the environment of the command, which may hide the configuration.
-    fn identity(
-        &self,
-        cancel: &Cancel,
-        found: &Found,
-        fallback: &Identity,
-    ) -> Result<Vec<(String, OsBytes)>, VcsWorktreeError> {
+    /// Reads what a commit has to know of the configuration. What is configured is handed on explicitly, as the commit
+    /// runs in the environment of the command, which may hide the configuration.
+    fn settings(&self, cancel: &Cancel, found: &Found) -> Result<Settings, VcsWorktreeError> {
         let asked = self.git.on_worktree(&found.admin, &found.path, "config");
         let asked = asked.args(["--null", "--get-regexp"]);
-        let asked = asked.arg(r"^(user|author|committer)\.(name|email)$");
+        let asked = asked.arg(
+            r"^((user|author|committer)\.(name|email)|core\.hookspath|commit\.gpgsign|hook\..*)$",
+        );
         let answer = asked.answer(cancel)?.unwrap_or_default();
         let mut known = BTreeMap::new();
-        for entry in answer.split(|byte| *byte == 0) {
+        for entry in answer.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
             let text = String::from_utf8_lossy(entry);
-            if let Some((key, value)) = text.split_once('\n') {
-                known.insert(key.to_owned(), value.trim().to_owned());
-            }
+            // A key alone means "true".
+            let (key, value) = text.split_once('\n').unwrap_or((&text, "true"));
+            known.insert(key.to_owned(), value.trim().to_owned());
         }
+        Ok(Settings { known })
+    }
+}
+
+/// What is configured about commits.
+#[derive(Debug)]
+struct Settings {
+    known: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Names author and committer: as configured, else the fallback; git's own guess from user and host is none.
+    fn identity(&self, fallback: &Identity) -> Vec<(String, OsBytes)> {
         let configured = |role: &str, part: &str| {
-            let set = |section: &str| known.get(&format!("{section}.{part}"));
+            let set = |section: &str| self.known.get(&format!("{section}.{part}"));
             set(role).or_else(|| set("user")).filter(|value| !value.is_empty())
         };
         let mut env = Vec::new();
@@ -126,15 +213,100 @@ impl Inner {
             env.push((format!("{prefix}_NAME"), name.as_str().into()));
             env.push((format!("{prefix}_EMAIL"), email.as_str().into()));
         }
-        Ok(env)
+        env
     }
+
+    /// Says whether `git commit` has more to do than to make a commit: hooks to run, or a signature to make.
+    fn wants_porcelain(&self, common: &Path) -> bool {
+        let signs = self.known.get("commit.gpgsign").is_some_and(|value| {
+            !matches!(value.to_ascii_lowercase().as_str(), "false" | "no" | "off" | "0" | "")
+        });
+        let hooked =
+            self.known.keys().any(|key| key.starts_with("hook.") || key == "core.hookspath");
+        signs || hooked || has_hooks(&common.join("hooks"))
+    }
+}
+
+/// Says whether there is a hook that git would run. What cannot be looked at may be one.
+fn has_hooks(folder: &Path) -> bool {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return error.kind() != io::ErrorKind::NotFound,
+    };
+    entries.into_iter().any(|entry| {
+        entry.is_ok_and(|entry| {
+            !entry.file_name().as_encoded_bytes().ends_with(b".sample")
+                && rustix::fs::access(entry.path(), rustix::fs::Access::EXEC_OK).is_ok()
+        })
+    })
+}
+
+/// Names the first few.
+fn named(names: &[String]) -> String {
+    const NAMED: usize = 8;
+    let first: Vec<_> =
+        names.iter().take(NAMED).map(|name| name.escape_debug().to_string()).collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+/// Makes a message as `git commit --cleanup=whitespace` would: no spaces at the ends of lines, no blank lines at both
+/// ends, no more than one in a row. An argument cannot hold a zero byte.
+fn cleaned(message: &str) -> String {
+    let message = message.replace('\0', "\u{fffd}");
+    let mut cleaned = String::with_capacity(message.len() + 1);
+    let mut blank = false;
+    for line in message.lines().map(str::trim_end) {
+        if line.is_empty() {
+            blank = !cleaned.is_empty();
+            continue;
+        }
+        if blank {
+            cleaned.push('\n');
+        }
+        blank = false;
+        cleaned.push_str(line);
+        cleaned.push('\n');
+    }
+    cleaned
 }
 
 /// What a commit finds.
 #[derive(Debug, Default)]
 struct Dirt {
-    /// Something that it takes.
-    any: bool,
+    /// Tracked files changed, or something is staged.
+    tracked: bool,
+    /// There are untracked files.
+    untracked: bool,
     /// Untracked repositories, which it leaves.
     nested: Vec<Vec<u8>>,
+    /// Files with conflicts.
+    unmerged: Vec<String>,
+}
+
+impl Dirt {
+    /// Something that a commit takes.
+    fn any(&self) -> bool {
+        self.tracked || self.untracked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_cleaned_as_git_does() {
+        for (message, expected) in [
+            ("a", "a\n"),
+            ("\n\n a  \n\n\n\nb\t\n\n", " a\n\nb\n"),
+            ("", ""),
+            (" \n\t\n", ""),
+            ("a\0b\r\nc", "a\u{fffd}b\nc\n"),
+        ] {
+            assert_eq!(cleaned(message), expected, "{message:?}");
+        }
+    }
 }

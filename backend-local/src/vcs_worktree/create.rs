@@ -1,27 +1,77 @@
 //! Makes a worktree so that a crash at any point can be told and undone.
 //!
-//! Under the repository's lock: a note is written beside the future worktree, git makes branch, registration and
-//! directory, the marker is written, the note is removed. A note that is found says that whatever stands there is a
-//! half-made worktree of ours, whose branch did not exist before.
+//! A note is written beside the future worktree ([`underway`](super::underway)); git makes branch, registration and
+//! directory under the repository's lock, which is let go then; files and index are written, what is to be copied or
+//! restored follows; the marker is written, the note is removed. A note that is found says that whatever stands there is a
+//! half-made worktree of ours.
 
+mod undo;
+
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use windlass_core::id::AttemptId;
 use windlass_core::vcs_worktree::{VcsWorktreeError, Verified};
-use windlass_core::workspace::Worktree;
+use windlass_core::workspace::{Oid, Worktree};
 
-use super::git::failure;
+use self::undo::Lock;
+use super::checkout::Site;
+use super::git::{failure, without_newline};
 use super::marker::{self, Intent, Marker, Read, sync_parent};
 use super::refs::HEADS;
-use super::verify::{read_link, registrations};
-use super::{Inner, failed, mismatch, path_of, tree};
+use super::underway::{self, note_of};
+use super::verify::{Found, read_link};
+use super::{Inner, failed, mismatch, path_of, settle};
 use crate::group::Cancel;
 
+/// Where a new worktree starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// On the worktree's own branch, which does not exist yet, at this commit.
+    NewBranch {
+        /// The commit.
+        oid: Oid,
+    },
+    /// On a branch that exists, is at this commit, and is checked out nowhere.
+    Branch {
+        /// Its name, without `refs/heads/`.
+        name: String,
+        /// The commit.
+        oid: Oid,
+    },
+    /// At this commit, on no branch.
+    Detached {
+        /// The commit.
+        oid: Oid,
+    },
+}
+
+impl Start {
+    const fn oid(&self) -> &Oid {
+        match self {
+            Self::NewBranch { oid } | Self::Branch { oid, .. } | Self::Detached { oid } => oid,
+        }
+    }
+}
+
+/// What is done once the files are there and before the creation counts.
+pub(super) type Fill<'a> = &'a mut dyn FnMut(&Found) -> Result<(), VcsWorktreeError>;
+
+/// A creation under way.
+struct Making<'a> {
+    common: &'a Path,
+    path: &'a Path,
+    intent: &'a Intent,
+    start: &'a Start,
+    worktree: &'a Worktree,
+}
+
 impl Inner {
-    /// Makes the worktree, or verifies the one that is there. The caller holds the repository's lock.
+    /// Makes the worktree from its base, or verifies the one that is there. The caller holds the repository's lock.
     pub(super) fn create(
         &self,
         cancel: &Cancel,
@@ -30,207 +80,268 @@ impl Inner {
     ) -> Result<Verified, VcsWorktreeError> {
         let path = self.inside(worktree)?;
         let common = path_of(&worktree.repo);
+        self.mend(cancel, attempt, worktree)?;
+        if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            && note_of(&path).symlink_metadata().is_err()
+            && let Some(admin) = self.registered(&common, attempt)?
+        {
+            self.fill_again(cancel, &admin, &path)?;
+            return self.verify(cancel, attempt, worktree).map(|found| found.verified);
+        }
+        let start = Start::NewBranch { oid: worktree.base_oid.clone() };
+        let mut fill = |found: &Found| self.copy_in(cancel, worktree, found);
+        self.create_at(cancel, attempt, worktree, &start, &mut fill).map(|found| found.verified)
+    }
+
+    /// Makes a worktree at `start`, or verifies the one that is there.
+    ///
+    /// `fill` runs after the files of the commit are checked out and before the creation counts as whole: a crash inside
+    /// it is undone as half-made, and its failure undoes all. The caller holds the repository's lock through `cancel`; it
+    /// is let go before the files are written.
+    pub(super) fn create_at(
+        &self,
+        cancel: &Cancel,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        start: &Start,
+        fill: Fill<'_>,
+    ) -> Result<Found, VcsWorktreeError> {
+        let path = self.inside(worktree)?;
+        let common = path_of(&worktree.repo);
         let note = note_of(&path);
-        let intent = Intent {
-            marker: self.marker(attempt),
-            branch: worktree.branch.clone(),
-            oid: worktree.base_oid.0.clone(),
-        };
-        let half = self.half_made(&path, &note, &intent)?;
+        let half = self.half_made(attempt, worktree, &path, &note)?;
         match self.verify(cancel, attempt, worktree) {
             Ok(found) => {
                 remove_note(&note)?;
-                return Ok(found.verified);
+                return Ok(found);
             }
-            Err(VcsWorktreeError::Gone { .. } | VcsWorktreeError::Mismatch { .. }) if half => {
-                self.undo(cancel, &common, &path, &intent)?;
-            }
-            Err(VcsWorktreeError::Gone { .. }) => {
-                if let Some(admin) = self.registered(&common, attempt)? {
-                    self.fill_again(cancel, &admin, &path)?;
-                    return self.verify(cancel, attempt, worktree).map(|found| found.verified);
+            Err(VcsWorktreeError::Gone { .. } | VcsWorktreeError::Mismatch { .. })
+                if half.is_some() =>
+            {
+                if let Some(found) = &half {
+                    self.undo(cancel, &common, &path, found, Lock::Held)?;
                 }
             }
+            Err(VcsWorktreeError::Gone { .. }) => {}
             Err(error) => return Err(error),
         }
-        if self.branch_oid(cancel, &common, &worktree.branch)?.is_some() {
+        if let Some(error) = self.cannot_start(cancel, &common, worktree, start)? {
             remove_note(&note)?;
-            return Err(VcsWorktreeError::BranchExists { branch: worktree.branch.clone() });
+            return Err(error);
         }
-        let made = self.make(cancel, &common, &path, &note, &intent);
-        match made.and_then(|()| self.verify(cancel, attempt, worktree)) {
-            Ok(found) => {
+        let intent = self.intent(attempt, worktree, start);
+        let held = self.begin(&path, &note, &intent)?;
+        let making = Making { common: &common, path: &path, intent: &intent, start, worktree };
+        if let Err(error) = self.register(cancel, &making) {
+            self.take_back(cancel, &making, Lock::Held);
+            return Err(error);
+        }
+        // What follows touches nothing that others share. Whoever outlives us keeps the note instead of the lock.
+        cancel.change_lock(held);
+        match self.make(cancel, &making, fill) {
+            Ok(admin) => {
                 remove_note(&note)?;
-                Ok(found.verified)
+                // It is whole; what is not on the disk yet is said by its note.
+                drop(self.settler.settle(&admin, &path));
+                self.verify(cancel, attempt, worktree)
             }
             Err(error) => {
-                // The first error is the one to act on. If this fails too, the note stays and the next try goes on.
-                if self.undo(cancel, &common, &path, &intent).is_ok() {
-                    drop(remove_note(&note));
-                    self.leave_folder(&path);
-                }
+                self.take_back(cancel, &making, Lock::Maybe);
                 Err(error)
             }
         }
     }
 
-    /// Says whether a half-made worktree of ours may stand at `path`.
+    fn intent(&self, attempt: AttemptId, worktree: &Worktree, start: &Start) -> Intent {
+        let branch = match start {
+            Start::NewBranch { .. } | Start::Detached { .. } => worktree.branch.clone(),
+            Start::Branch { name, .. } => name.clone(),
+        };
+        Intent {
+            marker: self.marker(attempt),
+            branch,
+            oid: start.oid().0.clone(),
+            new_branch: matches!(start, Start::NewBranch { .. }),
+            worktree: Some(worktree.clone()),
+        }
+    }
+
+    /// Reads the note of a half-made worktree of this attempt at `path`, if there is one that nobody is at any more.
     fn half_made(
         &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
         path: &Path,
         note: &Path,
-        intent: &Intent,
-    ) -> Result<bool, VcsWorktreeError> {
-        match Intent::read(note).map_err(|error| failed("create", note, error))? {
-            Read::Missing => Ok(false),
-            Read::Says(found) if found == *intent => Ok(true),
-            Read::Says(_) => Err(mismatch(path, "another worktree is being made there")),
+    ) -> Result<Option<Intent>, VcsWorktreeError> {
+        let at_note = |error| failed("create", note, error);
+        match Intent::read(note).map_err(at_note)? {
+            Read::Missing => Ok(None),
+            Read::Says(found) if found.marker != self.marker(attempt) => {
+                Err(mismatch(path, "another worktree is being made there"))
+            }
+            Read::Says(found) => {
+                if underway::is_free(note).map_err(at_note)? {
+                    return Ok(Some(found));
+                }
+                Err(VcsWorktreeError::Busy { repo: worktree.repo.clone(), holder: None })
+            }
             Read::Unclear(why) => Err(mismatch(path, why)),
         }
     }
 
-    fn make(
+    /// Why a worktree cannot start there.
+    fn cannot_start(
         &self,
         cancel: &Cancel,
         common: &Path,
+        worktree: &Worktree,
+        start: &Start,
+    ) -> Result<Option<VcsWorktreeError>, VcsWorktreeError> {
+        Ok(match start {
+            Start::NewBranch { .. } => {
+                let taken = self.branch_oid(cancel, common, &worktree.branch)?.is_some();
+                taken.then(|| VcsWorktreeError::BranchExists { branch: worktree.branch.clone() })
+            }
+            Start::Branch { name, oid } => {
+                let found = self.branch_oid(cancel, common, name)?;
+                let same = found.as_ref() == Some(oid);
+                let gone = || VcsWorktreeError::UnknownBase { base: name.clone() };
+                (!same).then(gone)
+            }
+            Start::Detached { .. } => None,
+        })
+    }
+
+    fn begin(
+        &self,
         path: &Path,
         note: &Path,
         intent: &Intent,
-    ) -> Result<(), VcsWorktreeError> {
+    ) -> Result<OwnedFd, VcsWorktreeError> {
         let folder = path.parent().unwrap_or(&self.root);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .and_then(|()| sync_parent(folder))
-            .and_then(|()| intent.write(note))
-            .map_err(|error| failed("create", note, error))?;
-        self.add(cancel, common, path, intent)?;
-        seal(path, &intent.marker).map_err(|error| failed("create", path, error))
+        let made = || {
+            if !folder.is_dir() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                sync_parent(folder)?;
+            }
+            underway::begin(note, intent)
+        };
+        made().map_err(|error| failed("create", note, error))
     }
 
-    fn add(
+    /// Makes it, and answers its private git directory.
+    fn make(
         &self,
         cancel: &Cancel,
-        common: &Path,
-        path: &Path,
-        intent: &Intent,
-    ) -> Result<(), VcsWorktreeError> {
+        making: &Making<'_>,
+        fill: Fill<'_>,
+    ) -> Result<PathBuf, VcsWorktreeError> {
+        let Making { common, path, start, worktree, .. } = *making;
+        let at = |error| failed("create", path, error);
+        let admin = read_link(&path.join(".git"), "gitdir: ", path).map_err(at)?;
+        let admin = admin.ok_or_else(|| mismatch(path, "git left its file .git empty"))?;
+        settle::note(&admin).map_err(at)?;
+        self.check_out(cancel, Site { path, admin: &admin, common, oid: start.oid() })?;
+        if let Start::NewBranch { oid } = start {
+            self.run_hook(cancel, &admin, path, oid)?;
+        }
+        let verified = self.head(cancel, &admin, common, path)?;
+        let found = Found {
+            path: path.to_owned(),
+            admin: admin.clone(),
+            common: common.to_owned(),
+            verified,
+        };
+        fill(&found)?;
+        if !making.intent.new_branch {
+            // A checkout is completed from the objects; what was restored is nowhere else in the repository.
+            settle::settle_now(&admin, path).map_err(at)?;
+        }
+        self.seal(&found, &making.intent.marker, worktree).map_err(at)?;
+        Ok(admin)
+    }
+
+    /// Lets git make branch, registration and directory.
+    fn register(&self, cancel: &Cancel, making: &Making<'_>) -> Result<(), VcsWorktreeError> {
+        let Making { common, path, intent, start, .. } = *making;
         let add = self.git.on_repository(common, "worktree add");
         let add = add
             .set("core.fsync=all")
             .set("core.fsyncMethod=fsync")
-            // One worker for each processor; git itself uses one unless told.
-            .set("checkout.workers=0")
             // Relative links would change the repository's format.
             .set("worktree.useRelativePaths=false")
-            .args(["--quiet", "--no-track", "-b", &intent.branch])
-            .arg(path)
-            .arg(&intent.oid);
+            .args(["--quiet", "--no-checkout"]);
+        let add = match start {
+            Start::NewBranch { oid } => {
+                add.args(["--no-track", "-b", &intent.branch]).arg(path).arg(&oid.0)
+            }
+            Start::Branch { name, .. } => add.arg("--").arg(path).arg(name),
+            Start::Detached { oid } => add.arg("--detach").arg(path).arg(&oid.0),
+        };
         let ended = add.run(cancel)?;
         if ended.status.success() {
             return Ok(());
         }
         let error = failure("worktree add", &ended);
-        match &error {
-            VcsWorktreeError::Git { stderr, .. } if stderr.contains("unable to write") => {
-                let full = self.lacks_room(cancel, common, path, &intent.oid)?;
-                Err(if full { VcsWorktreeError::Full } else { error })
+        if let VcsWorktreeError::Git { stderr, .. } = &error
+            && stderr.contains("already exists")
+            && intent.new_branch
+        {
+            // Somebody who does not use the lock was quicker: the branch is his, and must survive our undoing.
+            let branch = intent.branch.clone();
+            let taken = self.branch_oid(cancel, common, &branch)?.is_some();
+            if taken && path.symlink_metadata().is_err() {
+                remove_note(&note_of(path))?;
+                return Err(VcsWorktreeError::BranchExists { branch });
             }
-            VcsWorktreeError::Git { stderr, .. } if stderr.contains("already exists") => {
-                // Somebody who does not use the lock was quicker: the branch is his, and must survive our undoing.
-                let branch = intent.branch.clone();
-                let taken = self.branch_oid(cancel, common, &branch)?.is_some();
-                let nothing_made = path.symlink_metadata().is_err();
-                if taken && nothing_made {
-                    remove_note(&note_of(path))?;
-                    return Err(VcsWorktreeError::BranchExists { branch });
-                }
-                Err(error)
-            }
-            _ => Err(error),
         }
+        Err(error)
     }
 
-    /// Says whether the files of a commit do not fit. Git says that it could not write one, but not why, and has
-    /// given the room back by then.
-    fn lacks_room(
+    /// Runs the user's hook as git does after a checkout that made a worktree.
+    fn run_hook(
         &self,
         cancel: &Cancel,
-        common: &Path,
+        admin: &Path,
         path: &Path,
-        oid: &str,
-    ) -> Result<bool, VcsWorktreeError> {
-        let existing = path.ancestors().find(|path| path.exists()).unwrap_or(&self.root);
-        let room = rustix::fs::statvfs(existing)
-            .map_err(|error| failed("create", existing, error.into()))?;
-        let listed = self.git.on_repository(common, "ls-tree");
-        let listed = listed.args(["-r", "-z", "--format=%(objectsize)", oid]).output(cancel)?;
-        let mut blocks = 0;
-        let mut files = 0;
-        for size in listed.split(|byte| *byte == 0) {
-            let size = std::str::from_utf8(size).ok().and_then(|size| size.trim().parse().ok());
-            blocks += size.unwrap_or(0_u64).div_ceil(room.f_frsize.max(1));
-            files += 1;
-        }
-        Ok(room.f_bavail < blocks || (room.f_files > 0 && room.f_favail < files))
-    }
-
-    /// Removes what a creation that did not end left: registration, directory and the branch if nothing was added to it.
-    fn undo(
-        &self,
-        cancel: &Cancel,
-        common: &Path,
-        path: &Path,
-        intent: &Intent,
+        oid: &Oid,
     ) -> Result<(), VcsWorktreeError> {
-        if matches!(Intent::read(&note_of(path)), Ok(Read::Missing)) {
+        const HOOK: &str = "post-checkout hook";
+        let asked = self.git.on_worktree(admin, path, "rev-parse");
+        let asked = asked.args(["--path-format=absolute", "--git-path", "hooks/post-checkout"]);
+        let named = asked.output(cancel)?;
+        let hook = path_of(&windlass_core::locator::Locator::new(without_newline(&named)));
+        let runs = hook
+            .metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+        if !runs {
             return Ok(());
         }
-        for admin in registrations(common)? {
-            if self.is_half(&admin, path, intent) {
-                tree::delete_all(&admin).map_err(|error| failed("undo", &admin, error))?;
-            }
-        }
-        // Git, too, leaves no empty folder; one that is not empty stays.
-        drop(fs::remove_dir(common.join("worktrees")));
-        tree::delete_all(path).map_err(|error| failed("undo", path, error))?;
-        self.undo_branch(&cancel.regardless(), common, intent)
+        // A hook's output goes to standard error, and it sees no repository but by where it is.
+        let script = r#"cd "$0" && exec "$@" >&2"#;
+        let none = "0".repeat(oid.0.len());
+        let mut args: Vec<OsString> = vec!["-c".into(), script.into(), path.into(), hook.into()];
+        args.extend([none.into(), oid.0.clone().into(), "1".into()]);
+        let ended = self.git.run_program(HOOK, Path::new("/bin/sh"), &args, cancel)?;
+        if ended.status.success() { Ok(()) } else { Err(failure(HOOK, &ended)) }
     }
 
-    fn is_half(&self, admin: &Path, path: &Path, intent: &Intent) -> bool {
-        let ours = match Marker::read(admin) {
-            Ok(Read::Says(marker)) => marker == intent.marker,
-            Ok(Read::Missing) => true,
-            Ok(Read::Unclear(_)) | Err(_) => false,
-        };
-        let named = match read_link(&admin.join("gitdir"), "", admin) {
-            Ok(Some(link)) => link == path.join(".git"),
-            // Git had not come to write it; only our unique name is in the folder's.
-            Ok(None) => match (admin.file_name(), path.file_name()) {
-                (Some(admin), Some(path)) => {
-                    admin.as_encoded_bytes().starts_with(path.as_encoded_bytes())
-                }
-                _ => false,
-            },
-            Err(_) => false,
-        };
-        ours && named
-    }
-
-    fn undo_branch(
-        &self,
-        never: &Cancel,
-        common: &Path,
-        intent: &Intent,
-    ) -> Result<(), VcsWorktreeError> {
-        let found = self.branch_oid(never, common, &intent.branch)?;
-        let name = format!("{HEADS}{}", intent.branch);
-        if found.is_none_or(|oid| oid.0 != intent.oid) || checked_out(common, &name)? {
-            return Ok(());
+    /// Makes what says whose it is survive a power cut, and says it last.
+    fn seal(&self, found: &Found, marker: &Marker, worktree: &Worktree) -> io::Result<()> {
+        let (path, admin) = (&found.path, &found.admin);
+        for file in ["gitdir", "commondir", "HEAD"] {
+            File::open(admin.join(file))?.sync_all()?;
         }
-        let delete = self.git.on_repository(common, "update-ref").set("core.fsync=all");
-        delete.args(["-d", &name, &intent.oid]).output(never).map(drop)
+        File::open(path.join(".git"))?.sync_all()?;
+        for dir in [path, admin] {
+            sync_parent(dir)?;
+        }
+        if let Some(branch) = &found.verified.branch {
+            sync_ref(&found.common, branch)?;
+        }
+        File::open(path)?.sync_all()?;
+        marker.write(admin, worktree)
     }
 
     /// Gives a registered worktree of ours whose directory is gone a directory again, from its own index.
@@ -244,7 +355,9 @@ impl Inner {
             .map_err(|error| failed("create", admin, error))?
             .filter(|link| *link != path.join(".git") && link.exists());
         if let Some(link) = moved {
-            return Err(mismatch(path, format!("it was moved to {}", link.display())));
+            let to = link.parent().unwrap_or(&link).display();
+            let detail = format!("it was moved to {to}; `git worktree move` brings it back");
+            return Err(mismatch(path, detail));
         }
         let mut link = b"gitdir: ".to_vec();
         link.extend_from_slice(admin.as_os_str().as_encoded_bytes());
@@ -256,7 +369,9 @@ impl Inner {
             .and_then(|()| marker::write_durably(&path.join(".git"), &link))
             .map_err(|error| failed("create", path, error))?;
         let fill = self.git.on_worktree(admin, path, "checkout-index");
-        fill.args(["--all", "--force"]).output(cancel).map(drop)
+        fill.args(["--all", "--force"]).output(cancel)?;
+        // What came back is no younger than the rest of it: it is synced at once.
+        settle::settle_now(admin, path).map_err(|error| failed("create", path, error))
     }
 
     /// Removes the folder of a repository's worktrees if it is empty.
@@ -268,33 +383,17 @@ impl Inner {
     }
 }
 
-/// Makes what git wrote survive a power cut, then says whose it is.
-fn seal(path: &Path, marker: &Marker) -> io::Result<()> {
-    let link = path.join(".git");
-    let admin = read_link(&link, "gitdir: ", path)?.ok_or(io::ErrorKind::NotFound)?;
-    for file in [&link, &admin.join("gitdir"), &admin.join("commondir"), &admin.join("HEAD")] {
-        File::open(file)?.sync_all()?;
+/// Makes the name of a loose ref, which git has synced, survive a power cut; one that is packed already does.
+fn sync_ref(common: &Path, branch: &str) -> io::Result<()> {
+    let heads = common.join(HEADS);
+    let mut at = heads.join(branch);
+    if !at.is_file() {
+        return Ok(());
     }
-    for dir in [path, &admin] {
-        sync_parent(dir)?;
+    while at.pop() && at.starts_with(&heads) {
+        File::open(&at)?.sync_all()?;
     }
-    marker.write(&admin)?;
-    File::open(path)?.sync_all()
-}
-
-/// Some checkout of the repository has this branch.
-fn checked_out(common: &Path, name: &str) -> Result<bool, VcsWorktreeError> {
-    let head = format!("ref: {name}\n");
-    let has = |admin: &Path| fs::read(admin.join("HEAD")).is_ok_and(|read| read == head.as_bytes());
-    Ok(has(common) || registrations(common)?.iter().any(|admin| has(admin)))
-}
-
-/// Where the note of a worktree's creation lies: beside it.
-fn note_of(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".creating");
-    path.with_file_name(name)
+    Ok(())
 }
 
 fn remove_note(note: &Path) -> Result<(), VcsWorktreeError> {

@@ -1,7 +1,14 @@
 //! Compares the merge base with the worktree, untracked files included.
 //!
-//! Untracked files are entered in a copy of the index, as empty files that git then finds changed. So git compares
-//! everything itself, and neither the index nor the objects of the user's repository are written.
+//! A look at the worktree tells which paths may differ; git compares these ([`narrow`]), or everything where a look cannot
+//! tell ([`whole`]). Either way on an index of our own: neither the index nor the objects of the user's repository are
+//! written.
+
+mod narrow;
+mod parse;
+#[cfg(test)]
+mod tests;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -9,22 +16,52 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use windlass_core::id::AttemptId;
-use windlass_core::locator::Locator;
-use windlass_core::vcs_worktree::{ChangeKind, Diff, DiffDetail, FileDiff, VcsWorktreeError};
+use windlass_core::vcs_worktree::{
+    DIFF_BYTES, DIFF_FILE_BYTES, Diff, DiffDetail, FileDiff, VcsWorktreeError,
+};
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::git::first_line;
+use super::scan::{HeadItem, Looked, apart};
 use super::scratch::ScratchDir;
 use super::verify::Found;
 use super::{Inner, failed, refs};
-use crate::group::Cancel;
+use crate::group::{Cancel, Capture};
+use narrow::Narrowed;
+use parse::Parsed;
 
 const GITLINK: &str = "160000";
-/// The empty file, by SHA-1 and by SHA-256.
-const EMPTY: [&str; 2] = [
-    "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
-    "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
-];
+/// Lines of larger files are not counted: the memory that it takes is a multiple.
+const COUNTED: &str = "core.bigFileThreshold=16m";
+/// Most bytes that git may print: every line of [`DIFF_BYTES`] with its sign, and room for names.
+const OUTPUT_MAX: usize = 768 << 20;
+
+/// What git does not track and does not ignore.
+#[derive(Debug, Default)]
+struct Untracked {
+    files: BTreeSet<Vec<u8>>,
+    /// Nested repositories.
+    repositories: BTreeSet<Vec<u8>>,
+    /// Nested repositories without a commit, which git cannot compare.
+    unborn: BTreeSet<Vec<u8>>,
+}
+
+/// One comparison.
+#[derive(Debug)]
+struct Side {
+    index: PathBuf,
+    /// Compare with this commit, else with the index.
+    tree: Option<Oid>,
+    /// What is compared, else the worktree.
+    work_tree: Option<PathBuf>,
+}
+
+/// What may differ, and how to compare it.
+#[derive(Debug)]
+enum Comparison {
+    Narrow(Box<(Narrowed, Looked)>),
+    Whole(Vec<Side>, Untracked),
+}
 
 impl Inner {
     pub(super) fn diff(
@@ -37,32 +74,145 @@ impl Inner {
         let found = self.verify(cancel, attempt, worktree)?;
         let base = self.merge_base(cancel, &found, worktree)?;
         let scratch = self.scratch.dir().map_err(|error| failed("diff", &found.path, error))?;
-        let index =
-            scratch.index(&found.admin).map_err(|error| failed("diff", &found.path, error))?;
-        let untracked = self.untracked(cancel, &found)?;
-        self.enter(cancel, &found, &untracked, &scratch, &index)?;
-        let command = self.git.on_worktree(&found.admin, &found.path, "diff");
-        let command = command
-            .env("GIT_INDEX_FILE", &index)
+        let comparison = match self.narrow(cancel, &found, &base)? {
+            Some(narrow) => Comparison::Narrow(Box::new(narrow)),
+            None => {
+                let (sides, untracked) = self.whole(cancel, &found, &base, &scratch)?;
+                Comparison::Whole(sides, untracked)
+            }
+        };
+        let patch = detail == DiffDetail::Patch;
+        let (mut files, printed) = self.compare(cancel, &found, &scratch, &comparison, patch)?;
+        let sizes = self.sizes(cancel, &found, &base, &comparison, &files)?;
+        mark_too_large(&mut files, &sizes);
+        let head = found.verified.head.clone();
+        let left_out: Vec<_> = files.iter().filter(|file| file.too_large).collect();
+        let patch = match printed {
+            Some(printed) if patch && left_out.is_empty() => Some(printed),
+            _ if patch => {
+                Some(self.patch_without(cancel, &found, &scratch, &comparison, &left_out)?)
+            }
+            _ => None,
+        };
+        Ok(Diff { base, head, files, patch })
+    }
+
+    /// Finds the files with their counts; also the patch, if it is wanted and small enough to be tried at once.
+    fn compare(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+        scratch: &ScratchDir,
+        comparison: &Comparison,
+        patch: bool,
+    ) -> Result<(Vec<FileDiff>, Option<Vec<u8>>), VcsWorktreeError> {
+        let nothing_left_out = BTreeSet::new();
+        let made;
+        let (sides, untracked, small) = match comparison {
+            Comparison::Narrow(narrow) => {
+                let (narrowed, looked) = &**narrow;
+                made = self.sides(narrowed, looked.hash, scratch, &nothing_left_out)?;
+                (&made, &narrowed.untracked, is_small(found, narrowed, looked))
+            }
+            Comparison::Whole(sides, untracked) => (sides, untracked, false),
+        };
+        let with_patch = patch && small;
+        let (mut files, mut patches) = (Vec::new(), Vec::new());
+        for side in sides {
+            let print = |options: &[&str]| {
+                let command = self.diff_command(found, side);
+                let command = options.iter().fold(command, |command, option| command.arg(option));
+                self.finish(command, side).capture(Capture::UpTo(OUTPUT_MAX)).output(cancel)
+            };
+            // The lines of a patch can be counted; git would compare everything once more.
+            let output = match with_patch {
+                true => print(&["--raw", "-z", "--patch", "--binary"])?,
+                false => print(&["--raw", "-z", "--numstat"])?,
+            };
+            let mut parsed = Parsed::read(&output);
+            patches.extend_from_slice(parsed.patch);
+            let counted;
+            if parsed.uncounted {
+                counted = print(&["--raw", "-z", "--numstat"])?;
+                parsed = Parsed::read(&counted);
+            }
+            files.extend(parsed.files);
+        }
+        let files = Parsed::name_untracked(files, untracked);
+        Ok((files, with_patch.then_some(patches)))
+    }
+
+    /// Makes the patch of all that is not too large, and says in it what is.
+    fn patch_without(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+        scratch: &ScratchDir,
+        comparison: &Comparison,
+        left_out: &[&FileDiff],
+    ) -> Result<Vec<u8>, VcsWorktreeError> {
+        let mut patch = Vec::new();
+        let mut paths = BTreeSet::new();
+        for file in left_out {
+            let name = file.path.as_bytes().escape_ascii();
+            patch.extend_from_slice(
+                format!("{name} is too large and not in this patch\n").as_bytes(),
+            );
+            let both = [Some(&file.path), file.old_path.as_ref()];
+            paths.extend(both.into_iter().flatten().map(|path| path.as_bytes().to_vec()));
+        }
+        let made;
+        let sides = match comparison {
+            Comparison::Narrow(narrow) => {
+                made = self.sides(&narrow.0, narrow.1.hash, scratch, &paths)?;
+                &made
+            }
+            Comparison::Whole(sides, _) => sides,
+        };
+        for side in sides {
+            let command = self.diff_command(found, side).args(["--patch", "--binary"]);
+            let mut command = self.finish(command, side).capture(Capture::UpTo(OUTPUT_MAX));
+            if matches!(comparison, Comparison::Whole(..)) && !paths.is_empty() {
+                command = command.arg(":/");
+                for path in &paths {
+                    let mut pattern = b":(top,exclude,literal)".to_vec();
+                    pattern.extend_from_slice(path);
+                    command = command.arg(OsStr::from_bytes(&pattern));
+                }
+            }
+            patch.extend(command.output(cancel)?);
+        }
+        Ok(patch)
+    }
+
+    fn diff_command(&self, found: &Found, side: &Side) -> super::git::GitCommand<'_> {
+        let work_tree: &Path = side.work_tree.as_deref().unwrap_or(&found.path);
+        let command = self.git.on_worktree(&found.admin, work_tree, "diff");
+        command
+            .env("GIT_INDEX_FILE", &side.index)
             .env("GIT_NO_LAZY_FETCH", "1")
             .set("diff.suppressBlankEmpty=false")
             .set("diff.renameLimit=1000")
-            .args(["--raw", "--numstat", "-z", "-M", "--full-index", "--no-color", "--no-ext-diff"])
+            .set("diff.autoRefreshIndex=true")
+            // The index that was made up for this has no more entries than are needed.
+            .set("core.sparseCheckout=false")
+            .set(COUNTED)
+            .args(["-M", "--full-index", "--no-color", "--no-ext-diff", "--ita-invisible-in-index"])
             .args(["--no-textconv", "--no-relative", "--src-prefix=a/", "--dst-prefix=b/", "-U3"])
             .args(["--inter-hunk-context=0", "--submodule=short", "--ignore-submodules=dirty"])
-            .args(["-O/dev/null", "--diff-algorithm=default"]);
-        let command = match detail {
-            DiffDetail::Files => command,
-            DiffDetail::Patch => command.args(["--patch", "--binary"]),
-        };
-        let output = command.arg(&base.0).arg("--").output(cancel)?;
-        let mut parsed = Parsed::read(&output);
-        parsed.name_untracked(&untracked);
-        let patch = match detail {
-            DiffDetail::Files => None,
-            DiffDetail::Patch => Some(parsed.patch.to_vec()),
-        };
-        Ok(Diff { base, head: found.verified.head, files: parsed.files, patch })
+            .args(["-O/dev/null", "--diff-algorithm=default"])
+    }
+
+    #[expect(clippy::unused_self, reason = "it is one step of a command of this git")]
+    fn finish<'a>(
+        &self,
+        command: super::git::GitCommand<'a>,
+        side: &Side,
+    ) -> super::git::GitCommand<'a> {
+        match &side.tree {
+            Some(tree) => command.arg(&tree.0).arg("--"),
+            None => command.arg("--"),
+        }
     }
 
     fn merge_base(
@@ -77,6 +227,9 @@ impl Inner {
             return Ok(goal);
         }
         for other in [&goal, &worktree.base_oid] {
+            if let Some(apart) = apart(&found.common, &head.0, &other.0) {
+                return Ok(Oid(apart.base.to_string()));
+            }
             let asked = self.git.on_worktree(&found.admin, &found.path, "merge-base");
             let asked = asked.env("GIT_NO_LAZY_FETCH", "1").arg(&other.0).arg(&head.0);
             if let Some(output) = asked.answer(cancel)?
@@ -89,219 +242,76 @@ impl Inner {
         Ok(worktree.base_oid.clone())
     }
 
-    fn untracked(&self, cancel: &Cancel, found: &Found) -> Result<Untracked, VcsWorktreeError> {
-        let asked = self.git.on_worktree(&found.admin, &found.path, "ls-files");
-        let listed = asked.args(["-z", "--others", "--exclude-standard"]).output(cancel)?;
-        let mut untracked = Untracked::default();
-        for path in listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
-            let Some(nested) = path.strip_suffix(b"/") else {
-                untracked.files.insert(path.to_vec());
-                continue;
-            };
-            let dir = found.path.join(OsStr::from_bytes(nested));
-            let head = self.git.within(&dir, "rev-parse");
-            let head = head.args(["--verify", "--quiet", "HEAD"]).run(cancel)?;
-            let known = if head.status.success() {
-                &mut untracked.repositories
-            } else {
-                &mut untracked.unborn
-            };
-            known.insert(nested.to_vec());
-        }
-        Ok(untracked)
-    }
-
-    /// Enters untracked files in the copied index.
-    fn enter(
+    /// How many bytes each file has, before and after.
+    fn sizes(
         &self,
         cancel: &Cancel,
         found: &Found,
-        untracked: &Untracked,
-        scratch: &ScratchDir,
-        index: &Path,
-    ) -> Result<(), VcsWorktreeError> {
-        let empty = EMPTY[usize::from(found.verified.head.0.len() == 64)];
-        let mut list = Vec::new();
-        let mut enter = |mode: &str, path: &[u8]| {
-            list.extend_from_slice(format!("{mode} {empty} 0\t").as_bytes());
-            list.extend_from_slice(path);
-            list.push(0);
-        };
-        for path in &untracked.files {
-            let file = found.path.join(OsStr::from_bytes(path));
-            // Gone since it was listed: nothing to compare.
-            let Ok(meta) = file.symlink_metadata() else { continue };
-            enter(if meta.is_symlink() { "120000" } else { "100644" }, path);
-        }
-        for path in &untracked.repositories {
-            enter(GITLINK, path);
-        }
-        if list.is_empty() {
-            return Ok(());
-        }
-        let input = scratch
-            .input("untracked", &list)
-            .map_err(|error| failed("diff", scratch.path(), error))?;
-        let update = self.git.on_worktree(&found.admin, &found.path, "update-index");
-        let update = update.env("GIT_INDEX_FILE", index).stdin(input);
-        // What became a directory, or a file, is replaced by what is there now.
-        update.args(["--add", "--replace", "-z", "--index-info"]).output(cancel).map(drop)
-    }
-}
-
-/// What git does not track and does not ignore.
-#[derive(Debug, Default)]
-struct Untracked {
-    files: BTreeSet<Vec<u8>>,
-    /// Nested repositories.
-    repositories: BTreeSet<Vec<u8>>,
-    /// Nested repositories without a commit, which git cannot compare.
-    unborn: BTreeSet<Vec<u8>>,
-}
-
-/// What git printed, understood.
-#[derive(Debug)]
-struct Parsed<'a> {
-    files: Vec<FileDiff>,
-    patch: &'a [u8],
-}
-
-impl<'a> Parsed<'a> {
-    /// Reads raw lines, then counts, then the patch, the latter two after an empty record.
-    fn read(output: &'a [u8]) -> Self {
-        let mut records = Records { rest: output };
-        let mut files = BTreeMap::new();
-        let mut counts = BTreeMap::new();
-        while let Some(record) = records.next() {
-            if let Some(raw) = record.strip_prefix(b":") {
-                if let Some(file) = raw_line(raw, &mut records) {
-                    // An unmerged file comes twice; the second says what the worktree holds.
-                    files.insert(file.path.as_bytes().to_vec(), file);
-                }
-            } else if record.is_empty() {
-                break;
-            } else if let Some((path, count)) = count_line(record, &mut records) {
-                counts.insert(path, count);
+        base: &Oid,
+        comparison: &Comparison,
+        files: &[FileDiff],
+    ) -> Result<Vec<(u64, u64)>, VcsWorktreeError> {
+        let before: BTreeMap<Vec<u8>, u64> = match comparison {
+            Comparison::Narrow(narrow) => {
+                let (narrowed, looked) = &**narrow;
+                let sized = |(path, item): (&Vec<u8>, &Option<HeadItem>)| {
+                    (path.clone(), item.map_or(0, |item| looked.objects.size_of(&item.oid)))
+                };
+                narrowed.present.iter().chain(&narrowed.absent).map(sized).collect()
             }
-        }
-        let with_counts = |(path, file): (Vec<u8>, FileDiff)| {
-            let (added, removed) = counts.get(path.as_slice()).copied().unwrap_or_default();
-            FileDiff { added, removed, ..file }
+            Comparison::Whole(..) => self.tree_sizes(cancel, found, base)?,
         };
-        Self { files: files.into_iter().map(with_counts).collect(), patch: records.rest }
+        let sizes = files.iter().map(|file| {
+            let old = file.old_path.as_ref().unwrap_or(&file.path).as_bytes();
+            let after = on_disk(found, file.path.as_bytes());
+            (before.get(old).copied().unwrap_or_default(), after)
+        });
+        Ok(sizes.collect())
     }
 
-    fn name_untracked(&mut self, untracked: &Untracked) {
-        for file in &mut self.files {
-            let path = file.path.as_bytes();
-            file.untracked =
-                untracked.files.contains(path) || untracked.repositories.contains(path);
-        }
-        self.files.extend(untracked.unborn.iter().map(|path| FileDiff {
-            path: Locator::new(path.clone()),
-            old_path: None,
-            change: ChangeKind::Added,
-            added: None,
-            removed: None,
-            mode: Some(GITLINK.to_owned()),
-            untracked: true,
-        }));
-        self.files.sort_by(|one, other| one.path.cmp(&other.path));
-    }
-}
-
-/// Records that end with a zero byte.
-struct Records<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Records<'a> {
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let end = self.rest.iter().position(|byte| *byte == 0)?;
-        let (record, rest) = (&self.rest[..end], &self.rest[end + 1..]);
-        self.rest = rest;
-        Some(record)
+    fn tree_sizes(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+        base: &Oid,
+    ) -> Result<BTreeMap<Vec<u8>, u64>, VcsWorktreeError> {
+        let listed = self.git.on_repository(&found.common, "ls-tree");
+        let listed = listed.env("GIT_NO_LAZY_FETCH", "1");
+        let output = listed.args(["-r", "-l", "-z", "--full-tree", &base.0]).output(cancel)?;
+        let size = |line: &[u8]| {
+            let tab = line.iter().position(|byte| *byte == b'\t')?;
+            let size = line[..tab].rsplit(|byte| *byte == b' ').next()?;
+            let size = std::str::from_utf8(size).ok()?.parse().ok()?;
+            Some((line[tab + 1..].to_vec(), size))
+        };
+        Ok(output.split(|byte| *byte == 0).filter_map(size).collect())
     }
 }
 
-/// Reads `old-mode new-mode old-oid new-oid status`, followed by one or two paths.
-fn raw_line(line: &[u8], records: &mut Records<'_>) -> Option<FileDiff> {
-    let line = std::str::from_utf8(line).ok()?;
-    let mut words = line.split(' ');
-    let (_, mode, _, _) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let status = words.next()?;
-    let first = records.next()?;
-    let (change, moved) = match status.as_bytes().first()? {
-        b'A' => (ChangeKind::Added, false),
-        b'D' => (ChangeKind::Deleted, false),
-        b'R' => (ChangeKind::Renamed, true),
-        b'C' => (ChangeKind::Copied, true),
-        b'T' => (ChangeKind::TypeChanged, false),
-        _ => (ChangeKind::Modified, false),
-    };
-    let (old, path) = if moved { (Some(first), records.next()?) } else { (None, first) };
-    Some(FileDiff {
-        path: Locator::new(path),
-        old_path: old.map(Locator::new),
-        change,
-        added: None,
-        removed: None,
-        mode: (change != ChangeKind::Deleted).then(|| mode.to_owned()),
-        untracked: false,
+fn on_disk(found: &Found, path: &[u8]) -> u64 {
+    let meta = found.path.join(OsStr::from_bytes(path)).symlink_metadata();
+    meta.ok().filter(std::fs::Metadata::is_file).map_or(0, |meta| meta.len())
+}
+
+/// Says whether nothing of it can be too large.
+fn is_small(found: &Found, narrowed: &Narrowed, looked: &Looked) -> bool {
+    let mut sum = 0_u64;
+    narrowed.present.iter().chain(&narrowed.absent).all(|(path, item)| {
+        let before = item.map_or(0, |item| looked.objects.size_of(&item.oid));
+        let after = on_disk(found, path);
+        sum = sum.saturating_add(before).saturating_add(after);
+        before <= DIFF_FILE_BYTES && after <= DIFF_FILE_BYTES && sum <= DIFF_BYTES
     })
 }
 
-type Count = (Option<u64>, Option<u64>);
-
-/// Reads `added TAB removed TAB path`, or without a path but followed by the old and the new one.
-fn count_line<'a>(line: &'a [u8], records: &mut Records<'a>) -> Option<(&'a [u8], Count)> {
-    let mut words = line.splitn(3, |byte| *byte == b'\t');
-    let mut number = || -> Option<Option<u64>> {
-        let text = std::str::from_utf8(words.next()?).ok()?;
-        Some(text.parse().ok())
-    };
-    let count = (number()?, number()?);
-    match words.next()? {
-        b"" => {
-            records.next()?;
-            Some((records.next()?, count))
+fn mark_too_large(files: &mut [FileDiff], sizes: &[(u64, u64)]) {
+    let mut sum = 0_u64;
+    for (file, (before, after)) in files.iter_mut().zip(sizes) {
+        let both = before.saturating_add(*after);
+        let alone = *before > DIFF_FILE_BYTES || *after > DIFF_FILE_BYTES;
+        file.too_large = alone || sum.saturating_add(both) > DIFF_BYTES;
+        if !file.too_large {
+            sum = sum.saturating_add(both);
         }
-        path => Some((path, count)),
-    }
-}
-
-/// A path that git printed, below a directory.
-pub(super) fn below(dir: &Path, path: &[u8]) -> PathBuf {
-    dir.join(OsStr::from_bytes(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_with_anything_in_them_are_read() {
-        let output = b":100644 100755 11 22 M\0a\nb\0:100644 100644 11 11 R100\0old\0\xff\0\
-            :100644 000000 11 00 D\0gone\0\
-            1\t2\ta\nb\0-\t-\t\0old\0\xff\x000\t1\tgone\0\0diff --git a/x\0b\n";
-        let parsed = Parsed::read(output);
-        assert_eq!(parsed.patch, b"diff --git a/x\0b\n");
-        let seen: Vec<_> = parsed
-            .files
-            .iter()
-            .map(|file| {
-                (file.path.as_bytes(), file.change, file.added, file.removed, file.mode.as_deref())
-            })
-            .collect();
-        assert_eq!(
-            seen,
-            [
-                (&b"a\nb"[..], ChangeKind::Modified, Some(1), Some(2), Some("100755")),
-                (b"gone", ChangeKind::Deleted, Some(0), Some(1), None),
-                (b"\xff", ChangeKind::Renamed, None, None, Some("100644")),
-            ]
-        );
-        assert_eq!(parsed.files[2].old_path, Some(Locator::new(*b"old")));
-        assert!(Parsed::read(b"").files.is_empty());
     }
 }

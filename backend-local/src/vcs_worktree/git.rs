@@ -2,7 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use windlass_core::error::BackendError;
@@ -33,6 +35,8 @@ pub(super) struct Git {
     program: PathBuf,
     env: Vec<(OsString, OsString)>,
     deadline: Duration,
+    /// Where attributes for the whole system would be; `None` if git does not say.
+    system_attributes: OnceLock<Option<PathBuf>>,
 }
 
 impl Git {
@@ -45,8 +49,9 @@ impl Git {
         let program = locate(program, &env).ok_or_else(|| VcsWorktreeError::NoGit {
             detail: format!("{} was not found", program.display()),
         })?;
-        let git = Self { program, env: environment(env), deadline };
-        let version = git.command("version").run(&Cancel::NEVER).map_err(|error| {
+        let env = environment(env);
+        let git = Self { program, env, deadline, system_attributes: OnceLock::new() };
+        let version = git.command("version").run(&Cancel::never()).map_err(|error| {
             VcsWorktreeError::NoGit {
                 detail: format!("{} does not run: {error}", git.program.display()),
             }
@@ -71,6 +76,12 @@ impl Git {
         &self.program
     }
 
+    /// What a variable is in git's environment.
+    pub(super) fn var(&self, name: &str) -> Option<&OsStr> {
+        let mut set = self.env.iter().filter(|(known, _)| known == name);
+        set.next_back().map(|(_, value)| value.as_os_str())
+    }
+
     /// Begins a command that knows no repository yet; `name` may be several words and is what errors call it.
     pub(super) fn command(&self, name: &'static str) -> GitCommand<'_> {
         GitCommand {
@@ -82,6 +93,42 @@ impl Git {
             stdin: None,
             capture: Capture::UpTo(LIST_MAX),
         }
+    }
+
+    /// Runs another program as a git command would run: in the same environment, under the same deadline.
+    pub(super) fn run_program(
+        &self,
+        name: &'static str,
+        program: &Path,
+        args: &[OsString],
+        cancel: &Cancel,
+    ) -> Result<Ended, VcsWorktreeError> {
+        let stdout = Capture::UpTo(LIST_MAX);
+        let (env, deadline) = (&self.env, self.deadline);
+        let helper = Helper { program, args, env, stdin: None, stdout, deadline };
+        group::run(helper, cancel).map_err(|error| helper_failed(name, error))
+    }
+
+    /// Where attributes for the whole system would be; git is asked once. `None` if it does not say (before 2.41).
+    pub(super) fn system_attributes(&self) -> Option<&Path> {
+        let asked = || {
+            let asked = self.command("var").arg("GIT_ATTR_SYSTEM").run(&Cancel::never()).ok()?;
+            let named = without_newline(&asked.stdout);
+            let named = Path::new(OsStr::from_bytes(named)).to_owned();
+            (asked.status.success() && named.is_absolute()).then_some(named)
+        };
+        self.system_attributes.get_or_init(asked).as_deref()
+    }
+
+    /// How long a command may take.
+    pub(super) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The value of a variable that every git sees.
+    pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
+        let found = self.env.iter().find(|(given, _)| given == name);
+        found.map(|(_, value)| value.as_os_str())
     }
 
     /// Begins a command in whatever repository `dir` is in.
@@ -173,14 +220,7 @@ impl GitCommand<'_> {
             stdout: self.capture,
             deadline: self.git.deadline,
         };
-        group::run(helper, cancel).map_err(|error| match error {
-            HelperError::Deadline(_) | HelperError::Cancelled => {
-                BackendError::transient(BACKEND, self.name, error).into()
-            }
-            HelperError::Spawn(_) | HelperError::TooMuch(_) | HelperError::Watch(_) => {
-                BackendError::permanent(BACKEND, self.name, error).into()
-            }
-        })
+        group::run(helper, cancel).map_err(|error| helper_failed(self.name, error))
     }
 
     /// Runs it and takes any exit code but 0 as its failure.
@@ -203,6 +243,18 @@ impl GitCommand<'_> {
             Some(0) => Ok(Some(ended.stdout)),
             Some(1) => Ok(None),
             _ => Err(failure(name, &ended)),
+        }
+    }
+}
+
+/// Makes an error of a command, or of work in its place, that did not come to its end.
+pub(super) fn helper_failed(name: &'static str, error: HelperError) -> VcsWorktreeError {
+    match error {
+        HelperError::Deadline(..) | HelperError::Cancelled => {
+            BackendError::transient(BACKEND, name, error).into()
+        }
+        HelperError::Spawn(_) | HelperError::TooMuch(_) | HelperError::Watch(_) => {
+            BackendError::permanent(BACKEND, name, error).into()
         }
     }
 }

@@ -4,15 +4,18 @@
 //! windlass-worktree 1
 //! data_directory=<identity>
 //! attempt=<uuid>
+//! worktree=<the record as it was when it was made, as JSON; older markers have none>
 //! ```
 //!
-//! The same lines, with `branch` and `oid` more, stand in the intent: a file beside a worktree that is being made.
+//! The same lines, with `branch`, `oid` and `start` more, stand in the intent: a file beside a worktree that is being
+//! made.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use windlass_core::id::AttemptId;
+use windlass_core::workspace::Worktree;
 
 /// The marker's file in the private git directory.
 pub(super) const FILE: &str = "windlass-worktree";
@@ -34,10 +37,14 @@ pub(super) struct Marker {
 pub(super) struct Intent {
     /// Whose it will be.
     pub(super) marker: Marker,
-    /// The branch that did not exist before.
+    /// The branch that it will be on; without meaning if it will be detached.
     pub(super) branch: String,
     /// Where it starts.
     pub(super) oid: String,
+    /// The branch did not exist before, so that undoing takes it away again.
+    pub(super) new_branch: bool,
+    /// The record as it was then; intents of older versions have none.
+    pub(super) worktree: Option<Worktree>,
 }
 
 /// What a marker's file says.
@@ -52,12 +59,15 @@ pub(super) enum Read<T> {
 }
 
 impl Marker {
-    fn lines(&self) -> String {
-        format!("{FIRST_LINE}\ndata_directory={}\nattempt={}\n", self.data_directory, self.attempt)
+    fn lines(&self, worktree: Option<&Worktree>) -> io::Result<String> {
+        let worktree = worktree.map(serde_json::to_string).transpose()?;
+        let worktree = worktree.map_or_else(String::new, |json| format!("worktree={json}\n"));
+        let (data_directory, attempt) = (&self.data_directory, self.attempt);
+        Ok(format!("{FIRST_LINE}\ndata_directory={data_directory}\nattempt={attempt}\n{worktree}"))
     }
 
-    pub(super) fn write(&self, admin: &Path) -> io::Result<()> {
-        write_durably(&admin.join(FILE), self.lines().as_bytes())
+    pub(super) fn write(&self, admin: &Path, worktree: &Worktree) -> io::Result<()> {
+        write_durably(&admin.join(FILE), self.lines(Some(worktree))?.as_bytes())
     }
 
     pub(super) fn read(admin: &Path) -> io::Result<Read<Self>> {
@@ -71,6 +81,14 @@ impl Marker {
         })
     }
 
+    /// Reads the record that stands in a marker: as it was when the worktree was made.
+    pub(super) fn worktree(admin: &Path) -> io::Result<Option<Worktree>> {
+        Ok(match read_lines(&admin.join(FILE))? {
+            Read::Says(lines) => record(&lines),
+            Read::Missing | Read::Unclear(_) => None,
+        })
+    }
+
     fn parse(lines: &[(String, String)]) -> Option<Self> {
         Some(Self {
             data_directory: value(lines, "data_directory")?.to_owned(),
@@ -80,9 +98,12 @@ impl Marker {
 }
 
 impl Intent {
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        let lines = format!("{}branch={}\noid={}\n", self.marker.lines(), self.branch, self.oid);
-        write_durably(path, lines.as_bytes())
+    /// What stands in its file.
+    pub(super) fn lines(&self) -> io::Result<String> {
+        let (branch, oid) = (&self.branch, &self.oid);
+        let start = if self.new_branch { "new-branch" } else { "existing" };
+        let lines = self.marker.lines(self.worktree.as_ref())?;
+        Ok(format!("{lines}branch={branch}\noid={oid}\nstart={start}\n"))
     }
 
     pub(super) fn read(path: &Path) -> io::Result<Read<Self>> {
@@ -101,8 +122,15 @@ impl Intent {
             marker: Marker::parse(lines)?,
             branch: value(lines, "branch")?.to_owned(),
             oid: value(lines, "oid")?.to_owned(),
+            // Older intents were all for new branches.
+            new_branch: value(lines, "start").is_none_or(|start| start == "new-branch"),
+            worktree: record(lines),
         })
     }
+}
+
+fn record(lines: &[(String, String)]) -> Option<Worktree> {
+    serde_json::from_str(value(lines, "worktree")?).ok()
 }
 
 fn value<'a>(lines: &'a [(String, String)], key: &str) -> Option<&'a str> {
@@ -170,6 +198,9 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use windlass_core::locator::Locator;
+    use windlass_core::workspace::Oid;
+
     use super::*;
 
     fn marker() -> Marker {
@@ -177,19 +208,53 @@ mod tests {
         Marker { data_directory: "d=1".to_owned(), attempt }
     }
 
+    fn worktree() -> Worktree {
+        Worktree {
+            repo: Locator::new(*b"/two\nlines/\xff"),
+            path: Locator::new(*b"/p"),
+            branch: "a=b".to_owned(),
+            base: "main".to_owned(),
+            base_oid: Oid("0".repeat(40)),
+            target: None,
+            copy: None,
+        }
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(Marker::read(dir.path()).unwrap(), Read::Missing));
-        marker().write(dir.path()).unwrap();
+        marker().write(dir.path(), &worktree()).unwrap();
         let Read::Says(read) = Marker::read(dir.path()).unwrap() else { panic!("unreadable") };
         assert_eq!(read, marker());
-        let intent = Intent { marker: marker(), branch: "a=b".to_owned(), oid: "0".repeat(40) };
+        assert_eq!(Marker::worktree(dir.path()).unwrap(), Some(worktree()));
+        let intent = Intent {
+            marker: marker(),
+            branch: "a=b".to_owned(),
+            oid: "0".repeat(40),
+            new_branch: false,
+            worktree: Some(worktree()),
+        };
         let path = dir.path().join("intent");
-        intent.write(&path).unwrap();
+        write_durably(&path, intent.lines().unwrap().as_bytes()).unwrap();
         let Read::Says(read) = Intent::read(&path).unwrap() else { panic!("unreadable") };
         assert_eq!(read, intent);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[test]
+    fn what_an_older_version_wrote_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let attempt = marker().attempt;
+        let lines = format!("windlass-worktree 1\ndata_directory=d=1\nattempt={attempt}\n");
+        fs::write(dir.path().join(FILE), &lines).unwrap();
+        let Read::Says(read) = Marker::read(dir.path()).unwrap() else { panic!("unreadable") };
+        assert_eq!(read, marker());
+        assert_eq!(Marker::worktree(dir.path()).unwrap(), None);
+        let path = dir.path().join("intent");
+        fs::write(&path, format!("{lines}branch=x\noid=1\n")).unwrap();
+        let Read::Says(read) = Intent::read(&path).unwrap() else { panic!("unreadable") };
+        assert!(read.new_branch && read.worktree.is_none());
     }
 
     #[test]

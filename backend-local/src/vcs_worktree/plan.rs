@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 use windlass_core::id::AttemptId;
+use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{Planned, VcsWorktreeError, WorktreeRequest};
-use windlass_core::workspace::{Oid, Worktree};
+use windlass_core::workspace::{CopyIn, Oid, Worktree};
 
+use super::copy::check_globs;
 use super::git::{failure, first_line, without_newline};
 use super::name::slug;
 use super::refs::{self, HEADS, Ref};
@@ -39,7 +41,12 @@ impl Inner {
         request: &WorktreeRequest,
     ) -> Result<Planned, VcsWorktreeError> {
         let dir = path_of(&request.repo);
+        check_globs(&request.copy)?;
         let source = self.source(cancel, &dir)?;
+        let copy = match source.checkout && !request.copy.is_empty() {
+            true => Some(CopyIn { from: self.top(cancel, &dir)?, globs: request.copy.clone() }),
+            false => None,
+        };
         let base = self.base(cancel, &dir, &source.common, request.base.as_deref())?;
         let names = Names::new(request.attempt, &request.title);
         let branch = match &request.branch {
@@ -68,6 +75,7 @@ impl Inner {
             base: base.named,
             base_oid: base.oid,
             target: base.target,
+            copy,
         };
         Ok(Planned { worktree, source_is_dirty })
     }
@@ -91,6 +99,13 @@ impl Inner {
         let common = Path::new(OsStr::from_bytes(common));
         let common = fs::canonicalize(common).map_err(|error| failed("plan", common, error))?;
         Ok(Source { common, checkout: first == b"true" })
+    }
+
+    /// The root of the checkout that a directory is in.
+    fn top(&self, cancel: &Cancel, dir: &Path) -> Result<Locator, VcsWorktreeError> {
+        let asked = self.git.within(dir, "rev-parse");
+        let top = asked.args(["--path-format=absolute", "--show-toplevel"]).output(cancel)?;
+        Ok(Locator::new(without_newline(&top)))
     }
 
     fn base(
@@ -143,16 +158,30 @@ impl Inner {
                 return Err(VcsWorktreeError::BranchExists { branch: above.to_owned() });
             }
         }
-        let asked = self.git.on_repository(common, "for-each-ref");
-        let asked = asked.args(["--count=1", "--format=%(refname)"]);
-        let found = asked.arg(format!("{HEADS}{branch}")).output(cancel)?;
-        match first_line(&found).strip_prefix(HEADS.as_bytes()) {
+        let asked = self.git.on_repository(common, "for-each-ref").arg("--format=%(refname)");
+        let asked = asked.arg("--ignore-case").arg(format!("{HEADS}{branch}")).output(cancel)?;
+        let listed = asked.split(|byte| *byte == b'\n').filter_map(|name| {
+            let name = name.strip_prefix(HEADS.as_bytes())?;
+            Some(String::from_utf8_lossy(name).into_owned())
+        });
+        let (same, other_case): (Vec<_>, Vec<_>) =
+            listed.partition(|taken| taken.starts_with(branch.as_str()));
+        let taken = match (same.into_iter().next(), other_case.into_iter().next()) {
+            (Some(taken), _) => Some(taken),
+            // Where names that differ in case alone are one file, so are their branches.
+            (None, Some(taken)) if self.ignores_case(cancel, common)? => Some(taken),
+            (None, _) => None,
+        };
+        match taken {
             None => Ok(branch),
-            Some(taken) => {
-                let branch = String::from_utf8_lossy(taken).into_owned();
-                Err(VcsWorktreeError::BranchExists { branch })
-            }
+            Some(branch) => Err(VcsWorktreeError::BranchExists { branch }),
         }
+    }
+
+    fn ignores_case(&self, cancel: &Cancel, common: &Path) -> Result<bool, VcsWorktreeError> {
+        let asked = self.git.on_repository(common, "config");
+        let asked = asked.args(["--type=bool", "--get", "core.ignoreCase"]).answer(cancel)?;
+        Ok(asked.is_some_and(|answer| first_line(&answer) == b"true"))
     }
 
     /// Reads the commit of a branch.

@@ -1,25 +1,28 @@
-//! Removes a worktree that holds nothing unsaved, so that a crash at any point can be told and gone on from.
+//! Removes a worktree that was saved from aside, so that a crash at any point can be told and gone on from.
 //!
-//! Under the repository's lock: check; rename aside, so that later writes by path fail; list; check again; note that
-//! deleting begins; delete what was listed and is unchanged; unregister. The branch stays.
+//! Under the repository's lock: check that it is as it was saved; note that its deletion begins, by renaming its record;
+//! unregister; delete the branch if that is asked for; hand the directory to the [trash](super::trash). Until the note
+//! whatever does not hold puts it back. The branch stays unless it is to go.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use windlass_core::id::AttemptId;
-use windlass_core::vcs_worktree::{VcsWorktreeError, Verified};
-use windlass_core::workspace::Worktree;
+use windlass_core::snapshot::Snapshot;
+use windlass_core::vcs_worktree::{BranchFate, VcsWorktreeError};
+use windlass_core::workspace::{Oid, Worktree};
 
-use super::marker::{sync_parent, write_durably};
-use super::occupants::occupants;
-use super::tree::{self, Listing};
-use super::unsaved::Stage;
-use super::verify::{Found, gone, read_link};
-use super::{Inner, failed, locator, mismatch, path_of};
+use super::aside::{Places, Whereabouts, exists, rename};
+use super::git::without_newline;
+use super::marker::sync_parent;
+use super::record::{Record, boot};
+use super::refs::HEADS;
+use super::save::{self, refuse_moved, refuse_occupied};
+use super::{Inner, failed, locator, mismatch, path_of, tree};
 use crate::group::Cancel;
-
-/// In the private git directory: everything was saved when we looked, and deleting has begun.
-const DELETING: &str = "windlass-deleting";
 
 impl Inner {
     /// Removes the worktree. The caller holds the repository's lock.
@@ -28,182 +31,253 @@ impl Inner {
         cancel: &Cancel,
         attempt: AttemptId,
         worktree: &Worktree,
+        fate: BranchFate,
     ) -> Result<(), VcsWorktreeError> {
-        let path = self.inside(worktree)?;
-        let common = path_of(&worktree.repo);
-        let aside = aside_of(&path, attempt);
-        let discarded = common.join(format!("windlass-removed-{attempt}"));
-        let there = path.symlink_metadata().is_ok();
-        let renamed = aside.symlink_metadata().is_ok();
-        match (there, renamed) {
-            (true, true) => {
-                let detail = format!("its removal had begun: see {}", aside.display());
-                return Err(mismatch(&path, detail));
-            }
-            (true, false) => {
-                let found = self.verify(cancel, attempt, worktree)?;
-                // What it writes later would be lost, and it cannot know.
-                let occupants = occupants(&path);
-                if !occupants.is_empty() {
-                    let (path, detail) = (worktree.path.clone(), occupants.join(", "));
-                    return Err(VcsWorktreeError::Occupied { path, detail });
+        let places = self.places(attempt, worktree)?;
+        let record = match self.whereabouts(attempt, &places)? {
+            Whereabouts::Deleting(record) => record,
+            Whereabouts::Saved(record) => {
+                refuse_another(&places, &record)?;
+                if let Err(error) = self.check_saved(cancel, &places, &record, fate) {
+                    // The first error is the one to act on. If this fails too, the next to look puts it back.
+                    drop(self.put_back(attempt, worktree, &places));
+                    return Err(error);
                 }
-                let listing = list(&path)?;
-                let stage = Stage::Whole;
-                let unsaved = self.unsaved(cancel, &found, &listing, &worktree.branch, stage)?;
-                refuse(&path, &unsaved)?;
-                rename(&path, &aside)?;
+                rename(&places.saved, &places.deleting)?;
+                record
             }
-            (false, _) => {}
+            Whereabouts::Aside => {
+                self.put_back(attempt, worktree, &places)?;
+                return Err(unsaved(&places.path, "it was not saved"));
+            }
+            Whereabouts::Home => return self.remove_unsaved(cancel, attempt, worktree, fate),
+        };
+        self.unregister(attempt, worktree)?;
+        // The worktree goes all the same; a branch that may not go is said at the end.
+        let branch = match fate {
+            BranchFate::Stays => Ok(()),
+            BranchFate::Goes => self.delete_branch(cancel, worktree, Some(&record), None),
+        };
+        self.hand_over(&places)?;
+        branch
+    }
+
+    /// Goes on where the deletion had begun before the repository went. Without its repository nothing else can be told
+    /// of a worktree: only one that is gone is removed.
+    pub(super) fn remove_without_repository(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+    ) -> Result<(), VcsWorktreeError> {
+        let places = self.places(attempt, worktree)?;
+        if let Whereabouts::Deleting(_) = self.whereabouts(attempt, &places)? {
+            return self.hand_over(&places);
         }
-        match self.registered(&common, attempt)? {
-            Some(admin) => {
-                let found = self.found_aside(cancel, &admin, &common, &aside)?;
-                if there || renamed {
-                    self.finish(cancel, &found, &path, &discarded, worktree)?;
-                } else {
-                    self.forget(cancel, &found, &path, &discarded, worktree)?;
-                }
+        for path in [&places.path, &places.aside] {
+            if exists(path)? {
+                return Err(mismatch(path, without_repository(worktree)));
             }
-            None if renamed => {
-                return refuse(&aside, &["it was written to during its removal".to_owned()]);
-            }
-            None => {}
         }
-        tree::delete_all(&discarded).map_err(|error| failed("remove", &discarded, error))?;
-        self.leave_folder(&path);
         Ok(())
     }
 
-    /// Without its repository nothing can be told of a worktree; only one that is gone is removed.
-    pub(super) fn remove_without_repository(
+    /// What can be done about a worktree that was not saved: nothing, unless it is gone.
+    fn remove_unsaved(
         &self,
+        cancel: &Cancel,
+        attempt: AttemptId,
         worktree: &Worktree,
+        fate: BranchFate,
     ) -> Result<(), VcsWorktreeError> {
         let path = self.inside(worktree)?;
-        match path.symlink_metadata() {
-            Ok(_) => Err(mismatch(&path, format!("its repository {} is gone", worktree.repo))),
-            Err(_) => Ok(()),
+        // One that was never whole holds nothing of anybody.
+        self.abandon(cancel, attempt, worktree)?;
+        match self.verify(cancel, attempt, worktree) {
+            Ok(_) => return Err(unsaved(&path, "it was not saved")),
+            Err(VcsWorktreeError::Gone { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        if self.registered(&path_of(&worktree.repo), attempt)?.is_some() {
+            let detail = "its directory is gone, and its private git directory was not saved";
+            return Err(unsaved(&path, detail));
+        }
+        self.unregister(attempt, worktree)?;
+        self.leave_folder(&path);
+        match fate {
+            BranchFate::Stays => Ok(()),
+            BranchFate::Goes => self.delete_branch(cancel, worktree, None, None),
         }
     }
 
-    fn found_aside(
+    /// Checks that everything still is as it was saved. Listed files are compared one by one when they are deleted.
+    fn check_saved(
         &self,
         cancel: &Cancel,
-        admin: &Path,
-        common: &Path,
-        aside: &Path,
-    ) -> Result<Found, VcsWorktreeError> {
-        // Git wants a directory to stand in.
-        let stand = if aside.is_dir() { aside } else { admin };
-        let verified: Verified = self.head(cancel, admin, common, stand)?;
-        let (admin, common) = (admin.to_owned(), common.to_owned());
-        Ok(Found { path: aside.to_owned(), admin, common, verified })
-    }
-
-    /// Goes on with a worktree that is aside.
-    fn finish(
-        &self,
-        cancel: &Cancel,
-        found: &Found,
-        path: &Path,
-        discarded: &Path,
-        worktree: &Worktree,
+        places: &Places,
+        record: &Record,
+        fate: BranchFate,
     ) -> Result<(), VcsWorktreeError> {
-        let aside = &found.path;
-        let begun = found.admin.join(DELETING);
-        let stage = if begun.exists() { Stage::Deleting } else { Stage::Whole };
-        let listing = list(aside)?;
-        let unsaved = self.unsaved(cancel, found, &listing, &worktree.branch, stage);
-        let refused = unsaved.and_then(|unsaved| match stage {
-            Stage::Whole => refuse(path, &unsaved),
-            Stage::Deleting => refuse(aside, &unsaved),
-        });
-        if let Err(error) = refused {
-            if stage == Stage::Whole {
-                rename(aside, path)?;
+        refuse_occupied(places, &places.aside)?;
+        let other_boot = is_of_another_boot(record);
+        let admin = self.registered(&path_of(&record.worktree.repo), record.attempt)?;
+        if let Some(admin) = &admin {
+            refuse_moved(admin, places)?;
+            let found = save::list(admin)?;
+            if record.admin().is_none_or(|listed| !found.is_as(&listed, other_boot)) {
+                let detail = "its private git directory changed since it was saved";
+                return Err(unsaved(&places.path, detail));
             }
-            return Err(error);
         }
-        write_durably(&begun, b"").map_err(|error| failed("remove", &begun, error))?;
-        let stayed =
-            tree::delete(aside, &listing).map_err(|error| failed("remove", aside, error))?;
-        discard(&found.admin, discarded)?;
-        let written: Vec<_> = stayed
-            .iter()
-            .map(|path| format!("{} was written during the removal", path.display()))
-            .collect();
-        refuse(aside, &written)
+        if let Some(snapshot) = &record.snapshot {
+            check_archive(snapshot)?;
+        }
+        match fate {
+            BranchFate::Stays => Ok(()),
+            BranchFate::Goes => {
+                self.deletable(cancel, &record.worktree, Some(record), Some(places)).map(drop)
+            }
+        }
     }
 
-    /// Unregisters a worktree whose directory somebody else removed.
-    fn forget(
+    /// Takes the registration out of the repository in one step, then deletes it.
+    fn unregister(&self, attempt: AttemptId, worktree: &Worktree) -> Result<(), VcsWorktreeError> {
+        let common = path_of(&worktree.repo);
+        let discarded = common.join(format!("windlass-removed-{attempt}"));
+        let clear =
+            || tree::delete_all(&discarded).map_err(|error| failed("remove", &discarded, error));
+        // What a crash left of another one would be in the way.
+        clear()?;
+        if let Some(admin) = self.registered(&common, attempt)? {
+            let done = || {
+                fs::rename(&admin, &discarded)?;
+                sync_parent(&admin)?;
+                sync_parent(&discarded)?;
+                // As git does; a folder that is not empty stays.
+                if let Some(folder) = admin.parent() {
+                    drop(fs::remove_dir(folder));
+                }
+                Ok(())
+            };
+            done().map_err(|error| failed("remove", &admin, error))?;
+        }
+        clear()
+    }
+
+    /// Gives the directory to the trash, and leaves nothing in its place.
+    fn hand_over(&self, places: &Places) -> Result<(), VcsWorktreeError> {
+        self.trash
+            .take(&places.aside, &places.deleting)
+            .map_err(|error| failed("remove", &places.aside, error))?;
+        self.leave_folder(&places.path);
+        Ok(())
+    }
+
+    /// Deletes the worktree's own branch, if nothing is lost with it.
+    fn delete_branch(
         &self,
         cancel: &Cancel,
-        found: &Found,
-        path: &Path,
-        discarded: &Path,
         worktree: &Worktree,
+        record: Option<&Record>,
+        places: Option<&Places>,
     ) -> Result<(), VcsWorktreeError> {
-        let link = read_link(&found.admin.join("gitdir"), "", &found.admin)
-            .map_err(|error| failed("remove", &found.admin, error))?;
-        if let Some(link) = link.filter(|link| link.symlink_metadata().is_ok()) {
-            return Err(mismatch(path, format!("it was moved to {}", link.display())));
+        let Some(oid) = self.deletable(cancel, worktree, record, places)? else { return Ok(()) };
+        let delete = self.git.on_repository(&path_of(&worktree.repo), "update-ref");
+        let delete = delete.set("core.fsync=all").set("core.fsyncMethod=fsync");
+        let name = format!("{HEADS}{}", worktree.branch);
+        delete.args(["-d", &name, &oid.0]).output(cancel).map(drop)
+    }
+
+    /// Finds where the worktree's own branch is, and that it may go; `None` if it is gone.
+    ///
+    /// `places` are given while the worktree itself still has it checked out.
+    fn deletable(
+        &self,
+        cancel: &Cancel,
+        worktree: &Worktree,
+        record: Option<&Record>,
+        places: Option<&Places>,
+    ) -> Result<Option<Oid>, VcsWorktreeError> {
+        let (common, branch) = (path_of(&worktree.repo), &worktree.branch);
+        let Some(oid) = self.branch_oid(cancel, &common, branch)? else { return Ok(None) };
+        let refused =
+            |why: &str| unsaved(&path_of(&worktree.path), format!("branch {branch} {why}"));
+        if record.is_some_and(|record| record.own_branch.as_ref() != Some(&oid)) {
+            return Err(refused("has moved since it was saved"));
         }
-        if found.admin.join(DELETING).exists() {
-            return discard(&found.admin, discarded);
+        let name = format!("{HEADS}{branch}");
+        let asked = self.git.on_repository(&common, "for-each-ref").arg("--format=%(worktreepath)");
+        let at = asked.arg(&name).output(cancel)?;
+        let at = Path::new(OsStr::from_bytes(without_newline(&at)));
+        let own = places.is_some_and(|places| at == places.aside || at == places.path);
+        if !own && !at.as_os_str().is_empty() {
+            return Err(refused(&format!("is checked out in {}", at.display())));
         }
-        let mut unsaved = self.unfinished(cancel, found, &worktree.branch)?;
-        let staged = self.git.on_repository(&found.admin, "diff-index");
-        let staged = staged.args(["--cached", "--quiet", "--ignore-submodules=none", "HEAD"]);
-        if staged.answer(cancel)?.is_none() {
-            unsaved.push("its directory is gone, its index holds staged changes".to_owned());
+        let saved = record.is_some_and(|record| {
+            let commits = record.snapshot.as_ref().is_some_and(|snapshot| snapshot.commits > 0);
+            record.fate == BranchFate::Goes && commits
+        });
+        if !saved && self.holds_commits(cancel, &common, branch, &oid)? {
+            return Err(refused("has commits that no other branch reaches"));
         }
-        refuse(path, &unsaved)?;
-        discard(&found.admin, discarded)
+        Ok(Some(oid))
+    }
+
+    /// Says whether a branch has commits that no other branch, tag or remote branch reaches.
+    fn holds_commits(
+        &self,
+        cancel: &Cancel,
+        common: &Path,
+        branch: &str,
+        oid: &Oid,
+    ) -> Result<bool, VcsWorktreeError> {
+        let list = self.git.on_repository(common, "rev-list").env("GIT_NO_LAZY_FETCH", "1");
+        let list = list.args(["--max-count=1", &oid.0, "--not", &format!("--exclude={branch}")]);
+        Ok(!list.args(["--branches", "--tags", "--remotes"]).output(cancel)?.is_empty())
     }
 }
 
-/// Takes a registration out of the repository in one step, then deletes it.
-fn discard(admin: &Path, discarded: &Path) -> Result<(), VcsWorktreeError> {
-    let done = || {
-        fs::rename(admin, discarded)?;
-        sync_parent(admin)?;
-        sync_parent(discarded)?;
-        // As git does; a folder that is not empty stays.
-        if let Some(folder) = admin.parent() {
-            drop(fs::remove_dir(folder));
-        }
-        tree::delete_all(discarded)
+/// Refuses if what is aside is not the directory that was saved. It is not ours to put anywhere, then.
+fn refuse_another(places: &Places, record: &Record) -> Result<(), VcsWorktreeError> {
+    let Some(top) = record.top().filter(|_| places.aside.symlink_metadata().is_ok()) else {
+        return Ok(());
     };
-    done().map_err(|error| failed("remove", admin, error))
-}
-
-fn list(path: &Path) -> Result<Listing, VcsWorktreeError> {
-    let listed = tree::list(path).map_err(|error| failed("remove", path, error))?;
-    listed.ok_or_else(|| gone(path))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), VcsWorktreeError> {
-    let renamed = rustix::fs::renameat_with(
-        rustix::fs::CWD,
-        from,
-        rustix::fs::CWD,
-        to,
-        rustix::fs::RenameFlags::NOREPLACE,
-    );
-    let synced = renamed.map_err(Into::into).and_then(|()| sync_parent(to));
-    synced.map_err(|error| failed("remove", from, error))
-}
-
-fn refuse(path: &Path, unsaved: &[String]) -> Result<(), VcsWorktreeError> {
-    if unsaved.is_empty() {
+    let same = top.is_of(&places.aside, is_of_another_boot(record));
+    if same.map_err(|error| failed("remove", &places.aside, error))? {
         return Ok(());
     }
-    Err(VcsWorktreeError::Unsaved { path: locator(path), detail: unsaved.join("; ") })
+    let detail = format!("{} is another directory than was saved", places.aside.display());
+    Err(mismatch(&places.path, detail))
 }
 
-/// Where a worktree goes before it is deleted: beside its place, on the same file system.
-fn aside_of(path: &Path, attempt: AttemptId) -> PathBuf {
-    path.with_file_name(format!(".removing-{attempt}"))
+/// Devices may have other numbers than when it was listed.
+fn is_of_another_boot(record: &Record) -> bool {
+    record.boot.is_none() || record.boot != boot()
+}
+
+/// Says what to do about a worktree whose repository is gone.
+pub(super) fn without_repository(worktree: &Worktree) -> String {
+    format!(
+        "its repository {} is gone, and with it what the files were compared with: bring it back, or move away by hand what is to be kept",
+        worktree.repo
+    )
+}
+
+/// A look at the archive; its content was verified when it was written.
+fn check_archive(snapshot: &Snapshot) -> Result<(), VcsWorktreeError> {
+    let archive = path_of(&snapshot.archive);
+    match archive.symlink_metadata() {
+        Ok(meta) if meta.is_file() && meta.len() == snapshot.archive_bytes => Ok(()),
+        Ok(_) => Err(VcsWorktreeError::DamagedSnapshot {
+            number: snapshot.number,
+            detail: "its archive is not as long as it was".to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(VcsWorktreeError::NoSnapshot { number: snapshot.number })
+        }
+        Err(error) => Err(failed("remove", &archive, error)),
+    }
+}
+
+fn unsaved(path: &Path, detail: impl Into<String>) -> VcsWorktreeError {
+    VcsWorktreeError::Unsaved { path: locator(path), detail: detail.into() }
 }

@@ -12,7 +12,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::tree;
 
-const FOLDER: &str = ".scratch";
+/// The folder in the worktrees root.
+pub(super) const FOLDER: &str = ".scratch";
 
 /// The room of one instance. What others left when they died is swept when one opens.
 #[derive(Debug)]

@@ -1,12 +1,19 @@
 //! Measures a worktree against its base and target.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
 use windlass_core::id::AttemptId;
 use windlass_core::vcs_worktree::{VcsWorktreeError, WorktreeStatus};
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::Inner;
+use super::scan::{Dirt, apart};
 use super::verify::Found;
 use crate::group::{Cancel, Capture};
+
+/// Most bytes of paths in a command.
+const PATHS_MAX: usize = 64 << 10;
 
 impl Inner {
     pub(super) fn status(
@@ -24,10 +31,28 @@ impl Inner {
         Ok(WorktreeStatus { head, branch: found.verified.branch, dirty, ahead, behind })
     }
 
-    fn is_dirty(&self, cancel: &Cancel, found: &Found) -> Result<bool, VcsWorktreeError> {
+    /// Says whether git would show anything as changed or untracked.
+    pub(super) fn is_dirty(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+    ) -> Result<bool, VcsWorktreeError> {
         let status = self.git.on_worktree(&found.admin, &found.path, "status");
-        let status = status.args(["--porcelain", "-z", "--no-renames", "--untracked-files=normal"]);
-        let status = status.arg("--ignore-submodules=none").capture(Capture::Any);
+        let status = status
+            .env("GIT_NO_LAZY_FETCH", "1")
+            .env("GIT_LITERAL_PATHSPECS", "1")
+            .args(["--porcelain", "-z", "--no-renames", "--ignore-submodules=none"])
+            .capture(Capture::Any);
+        let status = match self.is_dirty_here(cancel, found)? {
+            Some(Dirt::Yes) => return Ok(true),
+            Some(Dirt::No) => return Ok(false),
+            Some(Dirt::Only(paths)) if paths.iter().map(Vec::len).sum::<usize>() < PATHS_MAX => {
+                let status = status.args(["--untracked-files=no", "--"]);
+                paths.iter().fold(status, |status, path| status.arg(OsStr::from_bytes(path)))
+            }
+            Some(Dirt::Only(_)) => status.arg("--untracked-files=no"),
+            None => status.arg("--untracked-files=normal"),
+        };
         Ok(!status.output(cancel)?.is_empty())
     }
 
@@ -55,6 +80,9 @@ impl Inner {
     ) -> Result<u64, VcsWorktreeError> {
         if without == of {
             return Ok(0);
+        }
+        if let Some(apart) = apart(&found.common, &of.0, &without.0) {
+            return Ok(apart.one);
         }
         let count = self.git.on_worktree(&found.admin, &found.path, "rev-list").arg("--count");
         let count = count.env("GIT_NO_LAZY_FETCH", "1").arg(format!("{without}..{of}"));

@@ -13,7 +13,9 @@ use windlass_core::workspace::Worktree;
 
 use super::git::without_newline;
 use super::marker::{Marker, Read};
+use super::mend::doubt;
 use super::refs::{self, HEADS, Head};
+use super::settle::{self, Settled};
 use super::{Inner, failed, locator, mismatch, path_of};
 use crate::group::Cancel;
 
@@ -31,8 +33,27 @@ pub(super) struct Found {
 }
 
 impl Inner {
-    /// Verifies in both directions: the directory names its registration, the registration the directory.
+    /// Verifies in both directions, the directory names its registration, the registration the directory, and that what
+    /// the creation wrote is on the disk, or will be.
     pub(super) fn verify(
+        &self,
+        cancel: &Cancel,
+        attempt: AttemptId,
+        worktree: &Worktree,
+    ) -> Result<Found, VcsWorktreeError> {
+        let found = self.verify_settled_or_not(cancel, attempt, worktree)?;
+        let at = |error| failed("verify", &found.admin, error);
+        match settle::settled(&found.admin).map_err(at)? {
+            Settled::Yes => {}
+            // Whoever made it may be gone. What cannot be done now stays noted.
+            Settled::NotYet => drop(self.settler.settle(&found.admin, &found.path)),
+            Settled::Doubtful => return Err(doubt(&found)),
+        }
+        Ok(found)
+    }
+
+    /// As [`verify`](Self::verify), whether or not what the creation wrote is on the disk.
+    pub(super) fn verify_settled_or_not(
         &self,
         cancel: &Cancel,
         attempt: AttemptId,
@@ -42,7 +63,10 @@ impl Inner {
         let common = common_of(worktree, &path)?;
         match path.symlink_metadata() {
             Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(mismatch(&path, "it is no directory")),
+            Ok(_) => {
+                let detail = "it is no directory; move away what is there to have it made again";
+                return Err(mismatch(&path, detail));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(VcsWorktreeError::Gone { path: worktree.path.clone() });
             }
@@ -67,12 +91,20 @@ impl Inner {
         match Marker::read(admin).map_err(|error| failed("verify", admin, error))? {
             Read::Says(marker) if marker == self.marker(attempt) => Ok(()),
             Read::Says(marker) if marker.data_directory != self.data_directory => {
-                Err(mismatch(path, "it belongs to another data directory"))
+                let whose = &marker.data_directory;
+                let detail = format!(
+                    "it belongs to another data directory ({whose}), and only that uses it"
+                );
+                Err(mismatch(path, detail))
             }
             Read::Says(marker) => {
                 Err(mismatch(path, format!("it belongs to attempt {}", marker.attempt.short())))
             }
-            Read::Missing => Err(mismatch(path, "it carries no marker of ours")),
+            Read::Missing => {
+                let detail = "it carries no marker of ours: it was registered by somebody else, or its creation was \
+                              not completed";
+                Err(mismatch(path, detail))
+            }
             Read::Unclear(why) => Err(mismatch(path, why)),
         }
     }
@@ -86,7 +118,10 @@ impl Inner {
         path: &Path,
     ) -> Result<Verified, VcsWorktreeError> {
         let unborn = |branch: &str| {
-            mismatch(path, format!("its HEAD names branch {branch:?}, which has no commit"))
+            let detail = format!(
+                "its HEAD names branch {branch:?}, which has no commit; commit there or switch to a branch that has one"
+            );
+            mismatch(path, detail)
         };
         match refs::head(admin, common).map_err(|error| failed("verify", admin, error))? {
             Head::Commit { oid, branch } => return Ok(Verified { head: oid, branch }),
@@ -98,7 +133,8 @@ impl Inner {
         let asked = asked.args(["--verify", "--quiet", "HEAD"]).run(cancel)?;
         let Some(head) = refs::oid(asked.stdout.trim_ascii()).filter(|_| asked.status.success())
         else {
-            return Err(mismatch(path, "its HEAD names no commit"));
+            let detail = "its HEAD names no commit; `git switch` to a branch that exists";
+            return Err(mismatch(path, detail));
         };
         let name = self.git.on_worktree(admin, path, "symbolic-ref");
         let name = name.args(["--quiet", "HEAD"]).answer(cancel)?;
@@ -131,7 +167,9 @@ fn common_of(worktree: &Worktree, path: &Path) -> Result<PathBuf, VcsWorktreeErr
         Ok(real) if real == recorded => Ok(real),
         Ok(real) => Err(mismatch(path, format!("its repository is now {}", real.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(mismatch(path, format!("its repository {} is gone", recorded.display())))
+            let detail =
+                format!("its repository {} is gone; put it back where it was", recorded.display());
+            Err(mismatch(path, detail))
         }
         Err(error) => Err(failed("verify", &recorded, error)),
     }
@@ -140,24 +178,31 @@ fn common_of(worktree: &Worktree, path: &Path) -> Result<PathBuf, VcsWorktreeErr
 /// Follows the links from a worktree to its registration and back.
 fn registration(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError> {
     let link = path.join(".git");
+    // Git's first form writes the links of the worktrees again, the second what their registrations say.
+    let repair = format!("`git -C {} worktree repair` may mend it", quoted(common));
+    let register =
+        format!("`git -C {} worktree repair {}` may mend it", quoted(common), quoted(path));
     let meta = link.symlink_metadata().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => mismatch(path, "its file .git is gone"),
+        io::ErrorKind::NotFound => mismatch(path, format!("its file .git is gone; {repair}")),
         _ => failed("verify", &link, error),
     })?;
     if !meta.is_file() {
-        return Err(mismatch(path, "its .git is no file: it is a repository of its own"));
+        let detail = "its .git is no file: it is a repository of its own; move it away to have the worktree made again";
+        return Err(mismatch(path, detail));
     }
     let admin = read_link(&link, "gitdir: ", path)
         .map_err(|error| failed("verify", &link, error))?
-        .ok_or_else(|| mismatch(path, "its file .git is damaged"))?;
+        .ok_or_else(|| mismatch(path, format!("its file .git is damaged; {repair}")))?;
     let admin = fs::canonicalize(&admin).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            mismatch(path, "it is not registered in its repository any more")
+            let detail = "it is not registered in its repository any more, as after `git worktree prune`; its files are \
+                          untouched: move them away, then it can be restored";
+            mismatch(path, detail)
         }
         _ => failed("verify", &admin, error),
     })?;
     if admin.parent() != Some(&common.join("worktrees")) {
-        return Err(mismatch(path, format!("it belongs to {}", admin.display())));
+        return Err(mismatch(path, format!("it belongs to {}; {repair}", admin.display())));
     }
     let back = read_link(&admin.join("gitdir"), "", &admin)
         .map_err(|error| failed("verify", &admin, error))?;
@@ -165,7 +210,10 @@ fn registration(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError>
         Some(Some(back)) if back == link => {}
         _ => {
             let back = back.unwrap_or_default();
-            return Err(mismatch(path, format!("it is registered as {}", back.display())));
+            return Err(mismatch(
+                path,
+                format!("it is registered as {}; {register}", back.display()),
+            ));
         }
     }
     let shared = read_link(&admin.join("commondir"), "", &admin)
@@ -174,6 +222,11 @@ fn registration(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError>
         Some(shared) if shared == *common => Ok(admin),
         _ => Err(mismatch(path, "its registration belongs to another repository")),
     }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// Resolves the directory that a file is in, not the file.

@@ -10,7 +10,7 @@ use windlass_conformance::script::{fresh_execution, fresh_nonce};
 use windlass_core::container_service::{ContainerService as _, LaunchSpec, Place};
 use windlass_core::id::Epoch;
 use windlass_core::log_store::{
-    GapCause, LogItem, LogKey, LogStore, LogStoreExt as _, Seq, Stream,
+    From, GapCause, LogItem, LogKey, LogStore, LogStoreExt as _, ReadOptions, Seq, Stream,
 };
 use windlass_core::shim::frame::segment_file;
 
@@ -128,6 +128,55 @@ async fn what_the_journal_counted_and_the_segments_lack_is_a_gap() {
     fs::remove_file(path_of(&log.place).join(segment_file(3))).unwrap();
     let expected = [lines(1, 20), vec![gap(21, 30, 100, GapCause::Power)]].concat();
     assert_eq!(read(&*place.logs(), &log).await, (expected, true));
+}
+
+#[tokio::test]
+async fn what_neither_segments_nor_journal_can_tell_is_a_gap_without_an_end() {
+    let unknown =
+        |first| LogItem::Gap { first: Seq(first), last: None, bytes: 0, cause: GapCause::Power };
+    // The header of the last segment, its last frame, and the header of the only one; then a frame with others behind it.
+    for (segments, needle, expected) in [
+        (3, &b"WLSEGMT"[..], [lines(1, 20), vec![unknown(21)]].concat()),
+        (3, b"line 0030", [lines(1, 29), vec![unknown(30)]].concat()),
+        (1, b"WLSEGMT", vec![unknown(1)]),
+        (
+            3,
+            b"line 0021",
+            [lines(1, 20), vec![gap(21, 21, 0, GapCause::Power)], lines(22, 30)].concat(),
+        ),
+    ] {
+        let place = Segments::default();
+        let log = three_segments(&place).await;
+        for gone in segments + 1..=3 {
+            fs::remove_file(path_of(&log.place).join(segment_file(gone))).unwrap();
+        }
+        damage(&log.place, segments, needle);
+        // No journal that can be read, and a host that found so and closed the log.
+        fs::write(path_of(&log.place).join("journal"), vec![b'?'; 4096]).unwrap();
+        let store = place.logs();
+        store.seal(&log).await.unwrap();
+
+        let at = String::from_utf8_lossy(needle);
+        assert_eq!(read(&*store, &log).await, (expected.clone(), true), "{at}");
+        // Who goes on behind it is not told again, and who asks for the end is told too.
+        let last = expected.last().unwrap();
+        let page = store.page_after(&log, last.last_seq()).await.unwrap();
+        assert!(page.end && page.items.is_empty(), "{at}: {:?}", page.items);
+        let tail = ReadOptions { from: From::Tail(1), max_items: 9, max_bytes: 999 };
+        assert_eq!(store.read(&log, tail).await.unwrap().items.last(), Some(last), "{at}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_whole_has_no_gap_though_its_journal_is_damaged() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    // The making of the next segment was cut off: there was nothing in it.
+    fs::write(path_of(&log.place).join(segment_file(4)), b"WLSEGMT\n").unwrap();
+    fs::write(path_of(&log.place).join("journal"), vec![b'?'; 4096]).unwrap();
+    let store = place.logs();
+    store.seal(&log).await.unwrap();
+    assert_eq!(read(&*store, &log).await, (lines(1, 30), true));
 }
 
 #[tokio::test]

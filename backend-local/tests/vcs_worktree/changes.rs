@@ -1,21 +1,19 @@
-//! Diffs and commits.
+//! Diffs.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
 use windlass_core::locator::Locator;
-use windlass_core::vcs_worktree::{
-    ChangeKind, CommitPlan, DiffDetail, GitStep, Identity, VcsWorktree,
-};
-use windlass_core::workspace::Worktree;
+use windlass_core::vcs_worktree::{ChangeKind, CommitPlan, DiffDetail, Identity};
 
+use crate::commits::step;
 use crate::place::{GitPlace, attempt, path};
 
 /// Makes every kind of change that a patch can carry.
-fn make_a_mess(place: &GitPlace, dir: &Locator) {
+pub(crate) fn make_a_mess(place: &GitPlace, dir: &Locator) {
     let at = path(dir);
     place.write(dir, "greeting", "hello\nworld\n");
     place.make_executable(dir, "sub/numbers");
@@ -38,7 +36,7 @@ fn make_a_mess(place: &GitPlace, dir: &Locator) {
     place.write(dir, "CASE", "case\n");
 }
 
-fn seed(place: &GitPlace) -> Locator {
+pub(crate) fn seed(place: &GitPlace) -> Locator {
     let repo = place.repository();
     place.write(&repo, "file", "a file\n");
     place.write(&repo, "directory/a", "a\n");
@@ -185,106 +183,6 @@ async fn a_target_that_is_gone_or_unrelated_leaves_the_base() {
     assert_eq!((status.ahead, status.behind), (1, 0));
 }
 
-fn fallback() -> Identity {
+pub(crate) fn fallback() -> Identity {
     Identity { name: "Fallback".to_owned(), email: "fallback@example.org".to_owned() }
-}
-
-async fn step(vcs: &dyn VcsWorktree, worktree: &Worktree, message: &str) -> GitStep {
-    match vcs.plan_commit(attempt(1), worktree, message, &fallback()).await.unwrap() {
-        CommitPlan::Run(step) => step,
-        CommitPlan::Clean { head } => panic!("nothing to commit on {head}"),
-    }
-}
-
-async fn dirty(place: &GitPlace) -> (std::sync::Arc<dyn VcsWorktree>, Worktree) {
-    let repo = seed(place);
-    let vcs = place.open().await;
-    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
-    make_a_mess(place, &worktree.path);
-    (vcs, worktree)
-}
-
-#[tokio::test]
-async fn a_mess_is_committed_whole() {
-    let place = GitPlace::default();
-    let (vcs, worktree) = dirty(&place).await;
-    let step = step(&*vcs, &worktree, "work").await;
-    assert_eq!(place.run_step(&step), (Some(0), String::new()));
-    assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "");
-    place.ok(&path(&worktree.repo), &["fsck", "--strict"]);
-}
-
-#[tokio::test]
-async fn hooks_run_and_a_failing_one_fails_the_step() {
-    let place = GitPlace::default();
-    let (vcs, worktree) = dirty(&place).await;
-    let hook = path(&worktree.repo).join("hooks/pre-commit");
-    fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    fs::write(&hook, "#!/bin/sh\necho forbidden >&2\nexit 1\n").unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-    let step = step(&*vcs, &worktree, "work").await;
-    let (code, stderr) = place.run_step(&step);
-    assert_eq!(code, Some(1));
-    assert!(stderr.contains("forbidden"), "{stderr}");
-    let verified = vcs.verify(attempt(1), &worktree).await.unwrap();
-    assert_eq!(verified.head, worktree.base_oid);
-    assert!(vcs.status(attempt(1), &worktree).await.unwrap().dirty);
-    fs::remove_file(&hook).unwrap();
-    assert_eq!(place.run_step(&step).0, Some(0));
-}
-
-#[tokio::test]
-async fn an_identity_that_is_half_configured_or_forbidden_to_guess_is_replaced() {
-    let place = GitPlace::default();
-    let (vcs, worktree) = dirty(&place).await;
-    let at = path(&worktree.path);
-    place.ok(&at, &["config", "user.useConfigOnly", "true"]);
-    place.ok(&at, &["config", "user.name", "Half"]);
-    place.ok(&at, &["config", "committer.email", "committer@example.org"]);
-    let before = place.ok(&at, &["config", "--list", "--local"]);
-    let step = step(&*vcs, &worktree, "work").await;
-    assert_eq!(place.run_step(&step), (Some(0), String::new()));
-    let who = place.ok(&at, &["log", "-1", "--format=%an <%ae> %cn <%ce>"]);
-    assert_eq!(who, "Fallback <fallback@example.org> Half <committer@example.org>");
-    assert_eq!(place.ok(&at, &["config", "--list", "--local"]), before);
-}
-
-#[tokio::test]
-async fn variables_of_git_in_the_attempts_environment_do_not_lead_the_step_astray() {
-    let place = GitPlace::default();
-    let (vcs, worktree) = dirty(&place).await;
-    let other = place.repository();
-    let mut step = step(&*vcs, &worktree, "work").await;
-    let elsewhere = path(&other).join(".git").into_os_string().into_encoded_bytes();
-    step.env.push(("GIT_DIR".to_owned(), windlass_core::locator::OsBytes(elsewhere)));
-    assert_eq!(place.run_step(&step), (Some(0), String::new()));
-    assert_eq!(place.ok(&path(&other), &["log", "--format=%s"]), "first");
-    assert_eq!(place.ok(&path(&worktree.path), &["log", "-1", "--format=%s"]), "work");
-}
-
-#[tokio::test]
-async fn merges_are_concluded_but_conflict_marks_are_not_committed() {
-    let place = GitPlace::default();
-    let repo = place.repository();
-    let vcs = place.open().await;
-    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
-    let at = path(&worktree.path);
-    place.write(&worktree.path, "greeting", "ours\n");
-    place.commit(&worktree.path, "ours");
-    place.write(&repo, "greeting", "theirs\n");
-    place.commit(&repo, "theirs");
-    assert!(!place.git(&at, &["merge", "--quiet", "main"]).status.success());
-    let step = step(&*vcs, &worktree, "merged").await;
-    let (code, stderr) = place.run_step(&step);
-    assert_eq!(code, Some(1));
-    assert!(stderr.contains("greeting"), "{stderr}");
-    // Resolved to what HEAD has: nothing differs, yet the merge is not concluded.
-    place.write(&worktree.path, "greeting", "ours\n");
-    place.ok(&at, &["add", "greeting"]);
-    let step = self::step(&*vcs, &worktree, "merged").await;
-    assert_eq!(place.run_step(&step), (Some(0), String::new()));
-    assert_eq!(place.ok(&at, &["log", "-1", "--format=%s"]), "merged");
-    assert_eq!(place.ok(&at, &["rev-list", "--count", "HEAD^2"]), "2");
-    let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.unwrap();
-    assert!(matches!(plan, CommitPlan::Clean { .. }), "{plan:?}");
 }

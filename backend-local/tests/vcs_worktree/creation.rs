@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
-use windlass_core::vcs_worktree::{DiffDetail, VcsWorktree, VcsWorktreeError, WorktreeRequest};
+use windlass_core::vcs_worktree::{
+    DiffDetail, Origin, VcsWorktree, VcsWorktreeError, VcsWorktreeExt as _, WorktreeRequest,
+};
 use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
 
-use crate::place::{GitPlace, attempt, locator, path};
+use crate::place::{GitPlace, REMOVAL, attempt, locator, path};
 
 #[track_caller]
 fn assert_mismatch<T: std::fmt::Debug>(result: &Result<T, VcsWorktreeError>, said: &str) {
@@ -56,7 +58,7 @@ async fn odd_paths_work_from_plan_to_removal() {
         place.delete(&worktree.path, "new\nfile");
         let status = vcs.status(attempt(number), &worktree).await.unwrap();
         assert!(!status.dirty);
-        vcs.remove(attempt(number), &worktree).await.unwrap();
+        vcs.save_and_remove(attempt(number), &worktree, &REMOVAL).await.unwrap();
     }
 }
 
@@ -72,7 +74,7 @@ async fn a_root_with_odd_names_works() {
     let diff = vcs.diff(attempt(1), &worktree, DiffDetail::Files).await.unwrap();
     assert_eq!(diff.files.len(), 1);
     place.delete(&worktree.path, "x");
-    vcs.remove(attempt(1), &worktree).await.unwrap();
+    vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
 }
 
 #[tokio::test]
@@ -85,11 +87,11 @@ async fn a_bare_repository_has_worktrees() {
     let planned = vcs.plan(place.request(&locator(&bare), 1)).await.unwrap();
     assert!(!planned.source_is_dirty);
     assert_eq!(planned.worktree.target.as_deref(), Some("main"));
-    vcs.create(attempt(1), &planned.worktree).await.unwrap();
+    vcs.create(attempt(1), &planned.worktree, &Origin::Base).await.unwrap();
     place.write(&planned.worktree.path, "new", "x\n");
     assert!(vcs.status(attempt(1), &planned.worktree).await.unwrap().dirty);
     place.delete(&planned.worktree.path, "new");
-    vcs.remove(attempt(1), &planned.worktree).await.unwrap();
+    vcs.save_and_remove(attempt(1), &planned.worktree, &REMOVAL).await.unwrap();
 }
 
 #[tokio::test]
@@ -106,7 +108,7 @@ async fn a_detached_head_and_a_remote_branch_are_bases_without_target() {
     let remote = WorktreeRequest { base: Some("origin/main".into()), ..place.request(&repo, 2) };
     let worktree = vcs.plan(remote).await.unwrap().worktree;
     assert_eq!(worktree.target, None);
-    vcs.create(attempt(2), &worktree).await.unwrap();
+    vcs.create(attempt(2), &worktree, &Origin::Base).await.unwrap();
     let tracked = place.git(&path(&worktree.path), &["rev-parse", "@{upstream}"]);
     assert!(!tracked.status.success(), "no upstream is configured");
 }
@@ -136,10 +138,9 @@ async fn refs_in_tables_are_left_to_git() {
     place.detach(&worktree.path);
     place.write(&worktree.path, "a", "3\n");
     place.commit(&worktree.path, "lost?");
-    let refused = vcs.remove(attempt(1), &worktree).await;
-    assert!(matches!(refused, Err(VcsWorktreeError::Unsaved { .. })), "{refused:?}");
-    place.branch(&worktree.path, "saved");
-    vcs.remove(attempt(1), &worktree).await.unwrap();
+    let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
+    assert!(saved.snapshot.unwrap().commits > 0);
+    assert!(!path(&worktree.path).exists());
 }
 
 #[tokio::test]
@@ -179,7 +180,7 @@ async fn names_that_are_taken_are_made_longer() {
     let request = WorktreeRequest { attempt: twin, ..place.request(&repo, 1) };
     let second = vcs.plan(request).await.unwrap().worktree;
     assert_ne!((&first.path, &first.branch), (&second.path, &second.branch));
-    vcs.create(twin, &second).await.unwrap();
+    vcs.create(twin, &second, &Origin::Base).await.unwrap();
 }
 
 #[tokio::test]
@@ -192,7 +193,7 @@ async fn twenty_are_made_at_once() {
         let request = place.request(&repo, number);
         tokio::spawn(async move {
             let worktree = vcs.plan(request).await?.worktree;
-            vcs.create(attempt(number), &worktree).await?;
+            vcs.create(attempt(number), &worktree, &Origin::Base).await?;
             vcs.verify(attempt(number), &worktree).await.map(|_| worktree)
         })
     });
@@ -225,12 +226,12 @@ async fn another_process_holding_the_lock_is_named() {
         .unwrap();
     let mut said = [0; 5];
     std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut said).unwrap();
-    let refused = vcs.create(attempt(1), &worktree).await;
+    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Busy { .. })), "{refused:?}");
     assert!(vcs.verify(attempt(1), &worktree).await.is_err());
     other.stdin.take().unwrap().write_all(b"\n").unwrap();
     other.wait().unwrap();
-    vcs.create(attempt(1), &worktree).await.unwrap();
+    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
 }
 
 /// States in which a creation that crashed may leave things, each made with the tools of git.
@@ -286,7 +287,9 @@ async fn a_creation_that_crashed_anywhere_is_done_again() {
         fs::write(&note, text).unwrap();
         crash(&place, &worktree);
         assert!(vcs.verify(attempt(1), &worktree).await.is_err(), "{name}");
-        vcs.create(attempt(1), &worktree).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        vcs.create(attempt(1), &worktree, &Origin::Base)
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(!note.exists(), "{name}");
         assert_eq!(place.ok(&at, &["status", "--porcelain"]), "", "{name}");
         place.ok(&path(&repo), &["fsck", "--strict"]);
@@ -313,7 +316,7 @@ async fn a_branch_that_moved_on_is_never_undone() {
         "windlass-worktree 1\ndata_directory=data\nattempt={id}\nbranch={branch}\noid={oid}\n"
     );
     fs::write(&note, text).unwrap();
-    let refused = vcs.create(attempt(1), &worktree).await;
+    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::BranchExists { .. })), "{refused:?}");
     assert_eq!(place.tip(&repo, &worktree.branch), tip);
     assert!(!at.exists() && !note.exists());
@@ -330,7 +333,7 @@ async fn a_worktree_whose_directory_was_deleted_is_filled_again() {
     place.write(&worktree.path, "staged", "y\n");
     place.ok(&path(&worktree.path), &["add", "staged"]);
     place.delete_directory(&worktree.path);
-    let verified = vcs.create(attempt(1), &worktree).await.unwrap();
+    let verified = vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
     assert_eq!(verified.head, head);
     assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "A  staged");
 }
@@ -350,7 +353,7 @@ async fn a_failing_checkout_leaves_nothing() {
     assert!(planned.source_is_dirty);
     let worktree = planned.worktree;
     let before = outline(&place, &path(&worktree.repo));
-    let refused = vcs.create(attempt(1), &worktree).await;
+    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
     let Err(VcsWorktreeError::Git { command, stderr }) = refused else { panic!("{refused:?}") };
     assert_eq!(command, "worktree add");
     assert!(stderr.contains("broken"), "{stderr}");
@@ -370,12 +373,12 @@ async fn a_hanging_hook_is_killed_at_the_deadline_and_leaves_nothing() {
     let vcs = GitWorktrees::open(options).await.unwrap();
     let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
     let before = outline(&place, &path(&worktree.repo));
-    let refused = vcs.create(attempt(1), &worktree).await;
+    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
     let Err(VcsWorktreeError::Backend(error)) = refused else { panic!("{refused:?}") };
     assert!(error.transient, "{error:?}");
     assert_eq!(outline(&place, &path(&worktree.repo)), before);
     fs::write(&hook, "#!/bin/sh\necho ran > hooked\n").unwrap();
-    vcs.create(attempt(1), &worktree).await.unwrap();
+    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
     assert_eq!(place.read(&worktree.path, "hooked").as_deref(), Some("ran\n"));
 }
 
@@ -393,13 +396,15 @@ async fn a_dropped_creation_can_be_done_again() {
     let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
     let making = {
         let (vcs, worktree) = (Arc::clone(&vcs), worktree.clone());
-        tokio::spawn(async move { vcs.create(attempt(1), &worktree).await.map(|_| ()) })
+        tokio::spawn(
+            async move { vcs.create(attempt(1), &worktree, &Origin::Base).await.map(|_| ()) },
+        )
     };
     tokio::task::spawn_blocking(move || fs::read(begun).unwrap()).await.unwrap();
     making.abort();
     assert!(making.await.unwrap_err().is_cancelled());
     fs::remove_file(&hook).unwrap();
-    vcs.create(attempt(1), &worktree).await.unwrap();
+    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
     assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "");
 }
 
@@ -417,8 +422,8 @@ async fn what_was_moved_or_replaced_by_hand_is_said() {
     fs::rename(&moved, &at).unwrap();
     vcs.verify(attempt(1), &worktree).await.unwrap();
     place.ok(&path(&repo), &["worktree", "move", at.to_str().unwrap(), moved.to_str().unwrap()]);
-    assert_mismatch(&vcs.create(attempt(1), &worktree).await, "moved to");
-    assert_mismatch(&vcs.remove(attempt(1), &worktree).await, "moved to");
+    assert_mismatch(&vcs.create(attempt(1), &worktree, &Origin::Base).await, "moved to");
+    assert_mismatch(&vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await, "moved to");
     place.ok(&path(&repo), &["worktree", "move", moved.to_str().unwrap(), at.to_str().unwrap()]);
     vcs.verify(attempt(1), &worktree).await.unwrap();
     // A link to it, a link on the way, a repository of its own, no .git, unregistered.
@@ -445,7 +450,7 @@ async fn what_was_moved_or_replaced_by_hand_is_said() {
     vcs.verify(attempt(1), &worktree).await.unwrap();
     fs::rename(path(&repo), place.home().join("elsewhere")).unwrap();
     assert_mismatch(&vcs.verify(attempt(1), &worktree).await, "is gone");
-    assert_mismatch(&vcs.remove(attempt(1), &worktree).await, "is gone");
+    assert_mismatch(&vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await, "is gone");
     assert!(at.join("greeting").exists());
 }
 
@@ -529,7 +534,7 @@ async fn the_users_environment_and_configuration_do_not_lead_astray() {
 /// Runs a test again in a mount namespace of its own, with a small file system at `SMALL_DISK`.
 ///
 /// The place in there; `None` outside, where the run inside was the test. The mount ends with the namespace.
-fn on_a_small_disk(name: &str) -> Option<PathBuf> {
+pub(crate) fn on_a_small_disk(name: &str) -> Option<PathBuf> {
     if let Some(disk) = std::env::var_os("SMALL_DISK") {
         return Some(PathBuf::from(disk));
     }
@@ -566,7 +571,7 @@ async fn a_full_disk_leaves_nothing() {
         GitWorktrees::open(GitOptions::new("d", disk.join("root"), place.env())).await.unwrap();
     let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
     let before = outline(&place, &path(&worktree.repo));
-    let refused = vcs.create(attempt(1), &worktree).await;
+    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Full)), "{refused:?}");
     assert_eq!(outline(&place, &path(&worktree.repo)), before);
     assert!(!path(&worktree.path).parent().unwrap().exists());
@@ -574,7 +579,7 @@ async fn a_full_disk_leaves_nothing() {
     let rest = fs::File::create(disk.join("rest")).unwrap();
     let filled = std::io::copy(&mut std::io::repeat(0), &mut &rest);
     assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
-    let refused = vcs.create(attempt(1), &worktree).await;
+    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Full)), "{refused:?}");
     assert_eq!(outline(&place, &path(&worktree.repo)), before);
     drop(rest);
@@ -596,7 +601,7 @@ async fn a_read_only_file_system_is_said() {
     let before = outline(&place, &path(&worktree.repo));
     let remount = ["-o", "remount,ro", disk.to_str().unwrap()];
     assert!(std::process::Command::new("mount").args(remount).status().unwrap().success());
-    let refused = vcs.create(attempt(1), &worktree).await;
+    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
     let Err(VcsWorktreeError::Backend(error)) = refused else { panic!("{refused:?}") };
     let chain = format!("{:?}", error.source);
     assert!(chain.contains("ReadOnlyFilesystem"), "{chain}");

@@ -14,11 +14,15 @@ use uuid::Uuid;
 use windlass_conformance::vcs_worktree::VcsWorktreePlace;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
+use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
-    GitStep, Identity, VcsWorktree, VcsWorktreeError, WorktreeRequest,
+    GitStep, Identity, Origin, SaveRequest, VcsWorktree, VcsWorktreeError, WorktreeRequest,
 };
 use windlass_core::workspace::{Oid, Worktree};
 use windlass_local::{GitOptions, GitWorktrees};
+
+/// What comes before a removal by the safe rules.
+pub(crate) const REMOVAL: SaveRequest = SaveRequest::before_removal(SnapshotNumber::FIRST);
 
 /// The suite's place for [`GitWorktrees`], and more for the cases of this backend alone.
 pub(crate) struct GitPlace {
@@ -110,6 +114,7 @@ impl GitPlace {
             base: None,
             branch: None,
             title: "Some work".to_owned(),
+            copy: Vec::new(),
         }
     }
 
@@ -121,7 +126,7 @@ impl GitPlace {
         number: u32,
     ) -> Result<Worktree, VcsWorktreeError> {
         let worktree = vcs.plan(self.request(repo, number)).await?.worktree;
-        vcs.create(attempt(number), &worktree).await?;
+        vcs.create(attempt(number), &worktree, &Origin::Base).await?;
         Ok(worktree)
     }
 
@@ -207,6 +212,35 @@ impl VcsWorktreePlace for GitPlace {
     fn make_executable(&self, dir: &Locator, file: &str) {
         let file = path(dir).join(file);
         fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn make_special(&self, dir: &Locator, file: &str) {
+        let made = Command::new("mkfifo").arg(path(dir).join(file)).status().unwrap();
+        assert!(made.success());
+    }
+
+    fn stage(&self, dir: &Locator, file: &str) {
+        self.ok(&path(dir), &["add", "--all", "--", file]);
+    }
+
+    fn indexed(&self, dir: &Locator, file: &str) -> Option<String> {
+        let output = self.git(&path(dir), &["cat-file", "blob", &format!(":{file}")]);
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn begin_merge(&self, dir: &Locator, branch: &str) {
+        let merge = ["merge", "--quiet", "--no-commit", "--no-ff", "--strategy", "ours", branch];
+        self.ok(&path(dir), &merge);
+        assert!(self.is_merging(dir));
+    }
+
+    fn is_merging(&self, dir: &Locator) -> bool {
+        let merging = ["rev-parse", "--quiet", "--verify", "MERGE_HEAD"];
+        self.git(&path(dir), &merging).status.success()
+    }
+
+    fn delete_branch(&self, dir: &Locator, name: &str) {
+        self.ok(&path(dir), &["branch", "--quiet", "-D", name]);
     }
 
     fn commit(&self, dir: &Locator, message: &str) -> Oid {

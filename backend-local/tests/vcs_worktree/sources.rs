@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
-use windlass_core::vcs_worktree::DiffDetail;
+use windlass_core::vcs_worktree::{DiffDetail, VcsWorktreeExt as _};
 
-use crate::place::{GitPlace, attempt, locator, path};
+use crate::place::{GitPlace, REMOVAL, attempt, locator, path};
 
 /// The two largest packages in the local cache of cargo, if there are any.
 fn cached() -> Vec<PathBuf> {
@@ -46,7 +46,7 @@ fn synthetic(dir: &Path) {
 }
 
 /// Everything that a checkout consists of, without times.
-fn content(dir: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
+pub(crate) fn content(dir: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
     let (mut seen, mut folders) = (Vec::new(), vec![dir.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -105,7 +105,7 @@ async fn what_is_made_is_what_git_makes() {
         assert!(!vcs.status(attempt(number), &ours).await.unwrap().dirty);
         let diff = vcs.diff(attempt(number), &ours, DiffDetail::Files).await.unwrap();
         assert!(diff.files.is_empty());
-        vcs.remove(attempt(number), &ours).await.unwrap();
+        vcs.save_and_remove(attempt(number), &ours, &REMOVAL).await.unwrap();
         assert!(place.branches(&repo).contains(&ours.branch));
     }
 }

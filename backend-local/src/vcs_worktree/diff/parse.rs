@@ -1,0 +1,205 @@
+//! Reads what `git diff --raw --numstat -z` prints.
+
+use std::collections::BTreeMap;
+
+use windlass_core::locator::Locator;
+use windlass_core::vcs_worktree::{ChangeKind, FileDiff};
+
+use super::{GITLINK, Untracked};
+
+/// What git printed, understood.
+#[derive(Debug)]
+pub(super) struct Parsed<'a> {
+    pub(super) files: Vec<FileDiff>,
+    pub(super) patch: &'a [u8],
+    /// The counts could not be told.
+    pub(super) uncounted: bool,
+}
+
+impl<'a> Parsed<'a> {
+    /// Reads raw lines, then counts, then the patch, the latter two after an empty record.
+    pub(super) fn read(output: &'a [u8]) -> Self {
+        let mut records = Records { rest: output };
+        let mut files = BTreeMap::new();
+        let mut counts = BTreeMap::new();
+        let mut order = Vec::new();
+        while let Some(record) = records.next() {
+            if let Some(raw) = record.strip_prefix(b":") {
+                if let Some(file) = raw_line(raw, &mut records) {
+                    order.push((file.path.as_bytes().to_vec(), file.change));
+                    // An unmerged file comes twice; the second says what the worktree holds.
+                    files.insert(file.path.as_bytes().to_vec(), file);
+                }
+            } else if record.is_empty() {
+                break;
+            } else if let Some((path, count)) = count_line(record, &mut records) {
+                counts.insert(path.to_vec(), count);
+            }
+        }
+        let mut uncounted = false;
+        if counts.is_empty() && !files.is_empty() {
+            match count_patch(order, records.rest) {
+                Some(counted) => counts = counted,
+                None => uncounted = true,
+            }
+        }
+        let with_counts = |(path, file): (Vec<u8>, FileDiff)| {
+            let (added, removed) = counts.get(path.as_slice()).copied().unwrap_or_default();
+            FileDiff { added, removed, ..file }
+        };
+        let files = files.into_iter().map(with_counts).collect();
+        Self { files, patch: records.rest, uncounted }
+    }
+
+    /// Marks what is not tracked, adds repositories that git could not compare, and puts all in path order.
+    pub(super) fn name_untracked(files: Vec<FileDiff>, untracked: &Untracked) -> Vec<FileDiff> {
+        let mut files = files;
+        for file in &mut files {
+            let path = file.path.as_bytes();
+            file.untracked =
+                untracked.files.contains(path) || untracked.repositories.contains(path);
+        }
+        files.extend(untracked.unborn.iter().map(|path| FileDiff {
+            path: Locator::new(path.clone()),
+            old_path: None,
+            change: ChangeKind::Added,
+            added: None,
+            removed: None,
+            mode: Some(GITLINK.to_owned()),
+            untracked: true,
+            too_large: false,
+        }));
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        files
+    }
+}
+
+/// Records that end with a zero byte.
+struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = self.rest.iter().position(|byte| *byte == 0)?;
+        let (record, rest) = (&self.rest[..end], &self.rest[end + 1..]);
+        self.rest = rest;
+        Some(record)
+    }
+}
+
+/// Reads `old-mode new-mode old-oid new-oid status`, followed by one or two paths.
+fn raw_line(line: &[u8], records: &mut Records<'_>) -> Option<FileDiff> {
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.split(' ');
+    let (_, mode, _, _) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let status = words.next()?;
+    let first = records.next()?;
+    let (change, moved) = match status.as_bytes().first()? {
+        b'A' => (ChangeKind::Added, false),
+        b'D' => (ChangeKind::Deleted, false),
+        b'R' => (ChangeKind::Renamed, true),
+        b'C' => (ChangeKind::Copied, true),
+        b'T' => (ChangeKind::TypeChanged, false),
+        _ => (ChangeKind::Modified, false),
+    };
+    let (old, path) = if moved { (Some(first), records.next()?) } else { (None, first) };
+    Some(FileDiff {
+        path: Locator::new(path),
+        old_path: old.map(Locator::new),
+        change,
+        added: None,
+        removed: None,
+        mode: (change != ChangeKind::Deleted).then(|| mode.to_owned()),
+        untracked: false,
+        too_large: false,
+    })
+}
+
+type Count = (Option<u64>, Option<u64>);
+
+/// Counts lines in a patch of files in this order. `None` if it is not of exactly these.
+fn count_patch(
+    order: Vec<(Vec<u8>, ChangeKind)>,
+    patch: &[u8],
+) -> Option<BTreeMap<Vec<u8>, Count>> {
+    let mut sections = Vec::new();
+    let mut in_hunk = false;
+    for line in patch.split(|byte| *byte == b'\n') {
+        // No line of a file begins so: each has a sign before it.
+        if line.starts_with(b"diff --git ") {
+            sections.push((Some(0), Some(0)));
+            in_hunk = false;
+            continue;
+        }
+        let (added, removed) = sections.last_mut()?;
+        match line {
+            b"GIT binary patch" if !in_hunk => (*added, *removed) = (None, None),
+            [b'@', b'@', b' ', ..] => in_hunk = true,
+            [b'+', ..] if in_hunk => *added = added.map(|added| added + 1),
+            [b'-', ..] if in_hunk => *removed = removed.map(|removed| removed + 1),
+            _ => {}
+        }
+    }
+    let mut sections = sections.into_iter();
+    let mut counts = BTreeMap::new();
+    for (path, change) in order {
+        let mut count: Count = sections.next()?;
+        // What became another kind of entry is deleted and made.
+        if change == ChangeKind::TypeChanged {
+            let other = sections.next()?;
+            let sum = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
+            count = (sum(count.0, other.0), sum(count.1, other.1));
+        }
+        counts.insert(path, count);
+    }
+    sections.next().is_none().then_some(counts)
+}
+
+/// Reads `added TAB removed TAB path`, or without a path but followed by the old and the new one.
+fn count_line<'a>(line: &'a [u8], records: &mut Records<'a>) -> Option<(&'a [u8], Count)> {
+    let mut words = line.splitn(3, |byte| *byte == b'\t');
+    let mut number = || -> Option<Option<u64>> {
+        let text = std::str::from_utf8(words.next()?).ok()?;
+        Some(text.parse().ok())
+    };
+    let count = (number()?, number()?);
+    match words.next()? {
+        b"" => {
+            records.next()?;
+            Some((records.next()?, count))
+        }
+        path => Some((path, count)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_with_anything_in_them_are_read() {
+        let output = b":100644 100755 11 22 M\0a\nb\0:100644 100644 11 11 R100\0old\0\xff\0\
+            :100644 000000 11 00 D\0gone\0\
+            1\t2\ta\nb\0-\t-\t\0old\0\xff\x000\t1\tgone\0\0diff --git a/x\0b\n";
+        let parsed = Parsed::read(output);
+        assert_eq!(parsed.patch, b"diff --git a/x\0b\n");
+        let seen: Vec<_> = parsed
+            .files
+            .iter()
+            .map(|file| {
+                (file.path.as_bytes(), file.change, file.added, file.removed, file.mode.as_deref())
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (&b"a\nb"[..], ChangeKind::Modified, Some(1), Some(2), Some("100755")),
+                (b"gone", ChangeKind::Deleted, Some(0), Some(1), None),
+                (b"\xff", ChangeKind::Renamed, None, None, Some("100644")),
+            ]
+        );
+        assert_eq!(parsed.files[2].old_path, Some(Locator::new(*b"old")));
+        assert!(Parsed::read(b"").files.is_empty());
+    }
+}

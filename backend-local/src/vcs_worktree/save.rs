@@ -1,0 +1,234 @@
+//! Saves a worktree: under the repository's lock, from its place or from aside.
+//!
+//! From aside: look that nobody works in it; take it aside, so that later writes by path fail; look again; scan; write the
+//! snapshot; keep the record of what it then was. Whatever fails, it is put back as it was, also by the next host.
+
+use std::fs::DirBuilder;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use windlass_core::id::AttemptId;
+use windlass_core::snapshot::Snapshot;
+use windlass_core::vcs_worktree::{
+    BranchFate, SaveFrom, SaveRequest, Saved, Unfinished, VcsWorktreeError,
+};
+use windlass_core::workspace::{Oid, Worktree};
+
+use super::aside::{Places, Whereabouts, exists, link_of};
+use super::marker::sync_parent;
+use super::occupants::occupants;
+use super::record::{Record, boot};
+use super::scan::Scan;
+use super::tree::{self, Listing};
+use super::verify::{Found, gone};
+use super::{Inner, failed, locator, mismatch, path_of};
+use crate::group::Cancel;
+
+/// What the name of the note begins with that a worktree is not on the disk yet; it goes at any time.
+const UNSYNCED: &str = "windlass-unsynced";
+
+impl Inner {
+    /// Saves the worktree. The caller holds the repository's lock.
+    pub(super) fn save(
+        &self,
+        cancel: &Cancel,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+    ) -> Result<Saved, VcsWorktreeError> {
+        let places = self.places(attempt, worktree)?;
+        match self.whereabouts(attempt, &places)? {
+            Whereabouts::Deleting(record) => return Ok(record.saved()),
+            Whereabouts::Saved(record) if self.answers(&record, request)? => {
+                return Ok(record.saved());
+            }
+            Whereabouts::Saved(_) | Whereabouts::Aside => {
+                self.put_back(attempt, worktree, &places)?;
+            }
+            Whereabouts::Home => {}
+        }
+        if self.abandon(cancel, attempt, worktree)? {
+            return Err(gone(&places.path));
+        }
+        match (self.verify(cancel, attempt, worktree), request.from) {
+            (Ok(found), SaveFrom::Place) => {
+                refuse_unfinished(&found, &places, request)?;
+                let scan = self.scan(cancel, &found)?;
+                let snapshot =
+                    self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
+                Ok(Saved { head: found.verified.head, branch: found.verified.branch, snapshot })
+            }
+            (Ok(found), SaveFrom::Aside) => {
+                self.save_aside(cancel, attempt, worktree, request, &places, found)
+            }
+            (Err(VcsWorktreeError::Gone { .. }), _) => {
+                self.save_gone(cancel, attempt, worktree, request, &places)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Says whether what was saved is what is asked for now.
+    fn answers(&self, record: &Record, request: &SaveRequest) -> Result<bool, VcsWorktreeError> {
+        let alike = request.from == SaveFrom::Aside
+            && record.ignored == request.ignored
+            && (record.fate == BranchFate::Goes || request.branch == BranchFate::Stays);
+        match &record.snapshot {
+            Some(snapshot) if alike && snapshot.number == request.number => {
+                let kept = self.read_snapshot(record.attempt, snapshot.number)?;
+                Ok(kept.as_ref() == Some(snapshot))
+            }
+            Some(_) => Ok(false),
+            None => Ok(alike),
+        }
+    }
+
+    fn save_aside(
+        &self,
+        cancel: &Cancel,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+        places: &Places,
+        found: Found,
+    ) -> Result<Saved, VcsWorktreeError> {
+        refuse_unfinished(&found, places, request)?;
+        refuse_occupied(places, &places.path)?;
+        let saved = self.take_aside(found, places).and_then(|found| {
+            refuse_occupied(places, &found.path)?;
+            let scan = self.scan(cancel, &found)?;
+            // Listed before it is read: what changes later is seen by it.
+            let admin = list(&found.admin)?;
+            let snapshot =
+                self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
+            let own = self.branch_oid(cancel, &found.common, &worktree.branch)?;
+            let listings = (Some(&scan.listing), &admin);
+            self.keep(attempt, worktree, request, places, &found, (snapshot, own), listings)
+        });
+        saved.inspect_err(|_| {
+            // The first error is the one to act on. If this fails too, the next to look puts it back.
+            drop(self.put_back(attempt, worktree, places));
+        })
+    }
+
+    /// Saves what the private git directory holds of a worktree whose directory somebody deleted.
+    fn save_gone(
+        &self,
+        cancel: &Cancel,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+        places: &Places,
+    ) -> Result<Saved, VcsWorktreeError> {
+        let common = path_of(&worktree.repo);
+        let Some(admin) = self.registered(&common, attempt)? else {
+            return Err(gone(&places.path));
+        };
+        refuse_moved(&admin, places)?;
+        let verified = self.head(cancel, &admin, &common, &admin)?;
+        let found = Found { path: places.path.clone(), admin, common, verified };
+        refuse_unfinished(&found, places, request)?;
+        let index_differs = self.is_staged(cancel, &found)?;
+        let (differing, deleted) = (Vec::new(), Vec::new());
+        let scan = Scan { listing: Listing::of_nothing(), differing, deleted, index_differs };
+        let admin = list(&found.admin)?;
+        let snapshot = self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
+        if request.from == SaveFrom::Place {
+            let (head, branch) = (found.verified.head, found.verified.branch);
+            return Ok(Saved { head, branch, snapshot });
+        }
+        let own = self.branch_oid(cancel, &found.common, &worktree.branch)?;
+        let listings = (None, &admin);
+        self.keep(attempt, worktree, request, places, &found, (snapshot, own), listings)
+    }
+
+    /// Says whether the index of a worktree without a directory holds something that HEAD does not.
+    fn is_staged(&self, cancel: &Cancel, found: &Found) -> Result<bool, VcsWorktreeError> {
+        let staged = self.git.on_repository(&found.admin, "diff-index");
+        let staged = staged.env("GIT_NO_LAZY_FETCH", "1");
+        let staged = staged.args(["--cached", "--quiet", "--ignore-submodules=none", "HEAD"]);
+        Ok(staged.answer(cancel)?.is_none())
+    }
+
+    /// Keeps the record of a saved worktree; from then on it can be removed.
+    #[expect(clippy::too_many_arguments, reason = "it gathers what was found out one by one")]
+    fn keep(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+        places: &Places,
+        found: &Found,
+        (snapshot, own_branch): (Option<Snapshot>, Option<Oid>),
+        (directory, admin): (Option<&Listing>, &Listing),
+    ) -> Result<Saved, VcsWorktreeError> {
+        let record = Record {
+            data_directory: self.data_directory.clone(),
+            attempt,
+            worktree: worktree.clone(),
+            head: found.verified.head.clone(),
+            branch: found.verified.branch.clone(),
+            snapshot,
+            ignored: request.ignored.clone(),
+            fate: request.branch,
+            own_branch,
+            boot: boot(),
+            listing: Vec::new(),
+            admin: Vec::new(),
+        }
+        .listed(directory, admin);
+        let at = |error| failed("save", &places.saved, error);
+        let folder = places.path.parent().unwrap_or(&self.root);
+        if !exists(folder)? {
+            // It went with the last of its neighbours.
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+            sync_parent(folder).map_err(at)?;
+        }
+        record.write(&places.saved).map_err(at)?;
+        Ok(record.saved())
+    }
+}
+
+/// Lists a private git directory, but for the note that goes by itself.
+pub(super) fn list(admin: &Path) -> Result<Listing, VcsWorktreeError> {
+    let listed = tree::list(admin).map_err(|error| failed("look", admin, error))?;
+    let mut listed = listed.ok_or_else(|| mismatch(admin, "it is gone"))?;
+    listed.entries.retain(|name, _| !name.as_bytes().starts_with(UNSYNCED.as_bytes()));
+    Ok(listed)
+}
+
+fn refuse_unfinished(
+    found: &Found,
+    places: &Places,
+    request: &SaveRequest,
+) -> Result<(), VcsWorktreeError> {
+    match request.unfinished {
+        Unfinished::Refuse => Inner::refuse_unfinished(&places.path, &found.admin),
+        Unfinished::Save => Ok(()),
+    }
+}
+
+/// Refuses while somebody works in it: what he writes later would be lost, and he cannot know.
+pub(super) fn refuse_occupied(places: &Places, at: &Path) -> Result<(), VcsWorktreeError> {
+    let occupants = occupants(at);
+    if occupants.is_empty() {
+        return Ok(());
+    }
+    let (path, detail) = (locator(&places.path), occupants.join(", "));
+    Err(VcsWorktreeError::Occupied { path, detail })
+}
+
+/// Refuses a worktree that is registered elsewhere, if something is there.
+pub(super) fn refuse_moved(admin: &Path, places: &Places) -> Result<(), VcsWorktreeError> {
+    match link_of(admin)? {
+        Some(link) if link != places.path && link != places.aside && exists(&link)? => {
+            let detail = format!(
+                "it was moved to {}: move it back, for example with `git worktree move`",
+                link.display()
+            );
+            Err(mismatch(&places.path, detail))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,256 @@
+//! Lists what is below the worktrees root, and the registrations of ours whose directory is gone. Looks at no file of any
+//! worktree but its `.git`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use windlass_core::id::AttemptId;
+use windlass_core::locator::Locator;
+use windlass_core::vcs_worktree::{Found, FoundState, VcsWorktreeError};
+use windlass_core::workspace::Worktree;
+
+use super::aside::{DELETING, PREFIX, SAVED, exists, link_of};
+use super::marker::{Intent, Marker, Read};
+use super::record::Record;
+use super::trash::{self, Remains};
+use super::verify::{read_link, registrations};
+use super::{Inner, failed, locator, path_of, provenance, scratch};
+
+/// Most paths in the description of what was left.
+const NAMED: usize = 16;
+/// What the names of files end with that are being written.
+const TEMPORARY: &str = ".new";
+
+impl Inner {
+    /// Lists everything; also has the trash tried again.
+    pub(super) fn survey(&self, repos: &[Locator]) -> Result<Vec<Found>, VcsWorktreeError> {
+        let mut found = Vec::new();
+        for folder in entries(&self.root)? {
+            let name = folder.file_name().unwrap_or_default();
+            if name == scratch::FOLDER || name == trash::FOLDER || name == provenance::FILE {
+                continue;
+            }
+            if folder.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+                self.survey_folder(&folder, &mut found)?;
+            } else {
+                found.push(foreign(&folder, "it is no directory of ours"));
+            }
+        }
+        for repo in repos {
+            let repo = path_of(repo);
+            // Named by its checkout or by its common git directory.
+            let inside = repo.join(".git");
+            let common = if inside.is_dir() { inside } else { repo };
+            self.survey_registrations(&common, &mut found);
+        }
+        let remains = self.trash.remains();
+        let remains = remains.map_err(|error| failed("survey", &self.root, error))?;
+        found.extend(remains.into_iter().map(left));
+        found.sort_by(|one, other| one.path.cmp(&other.path));
+        found.dedup_by(|one, other| one.path == other.path);
+        self.trash.empty();
+        Ok(found)
+    }
+
+    /// Lists what is in the folder of one repository's worktrees.
+    fn survey_folder(&self, folder: &Path, found: &mut Vec<Found>) -> Result<(), VcsWorktreeError> {
+        let all = entries(folder)?;
+        let notes: Vec<PathBuf> = all.iter().filter_map(|path| place_of_note(path)).collect();
+        for path in &all {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some(rest) = name.strip_prefix(PREFIX) {
+                found.extend(self.aside(path, rest));
+            } else if let Some(place) = place_of_note(path) {
+                found.push(self.half_made_at(path, &place));
+            } else if !(name.ends_with(TEMPORARY) || notes.contains(path)) {
+                found.push(self.at_place(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Describes what stands where worktrees stand.
+    fn at_place(&self, path: &Path) -> Found {
+        self.registered_at(path, path).unwrap_or_else(|why| foreign(path, why))
+    }
+
+    /// Describes a directory whose registration should name `place`; the error says why it is not ours.
+    fn registered_at(&self, path: &Path, place: &Path) -> Result<Found, String> {
+        let unread = |error: io::Error| format!("it cannot be read: {error}");
+        if let Some(why) = &self.copied {
+            return Err(why.clone());
+        }
+        let meta = path.symlink_metadata().map_err(unread)?;
+        let link = path.join(".git");
+        let plain = link.symlink_metadata().is_ok_and(|meta| meta.is_file());
+        if !meta.is_dir() || !plain {
+            return Err("it is no worktree".to_owned());
+        }
+        let admin = read_link(&link, "gitdir: ", path).map_err(unread)?;
+        let admin = admin.and_then(|admin| fs::canonicalize(admin).ok());
+        let admin = admin.ok_or("its repository does not know it, or is gone")?;
+        let attempt = self.owner(&admin)?;
+        match link_of(&admin).ok().flatten() {
+            Some(link) if link == *path || link == *place => {}
+            link => {
+                let link = link.unwrap_or_default();
+                return Err(format!("it is registered as {}", link.display()));
+            }
+        }
+        let worktree = Marker::worktree(&admin).unwrap_or_default();
+        let state = FoundState::Whole;
+        Ok(Found { path: locator(path), attempt: Some(attempt), worktree, state })
+    }
+
+    /// Says whose a private git directory is, if it is ours.
+    fn owner(&self, admin: &Path) -> Result<AttemptId, String> {
+        match Marker::read(admin) {
+            Ok(Read::Says(marker)) if marker.data_directory == self.data_directory => {
+                Ok(marker.attempt)
+            }
+            Ok(Read::Says(_)) => Err("it belongs to another data directory".to_owned()),
+            Ok(Read::Missing) => Err("it carries no marker of ours".to_owned()),
+            Ok(Read::Unclear(why)) => Err(why),
+            Err(error) => Err(format!("its marker cannot be read: {error}")),
+        }
+    }
+
+    /// Describes a part of a removal that had begun; several parts of one are described once.
+    fn aside(&self, path: &Path, rest: &str) -> Option<Found> {
+        let (attempt, end) = match rest.split_once('.') {
+            Some((attempt, end)) => (attempt, Some(end)),
+            None => (rest, None),
+        };
+        let Ok(attempt) = attempt.parse::<AttemptId>() else {
+            return Some(foreign(path, "it is nothing of ours"));
+        };
+        let directory = path.with_file_name(format!("{PREFIX}{attempt}"));
+        // The directory speaks for its record.
+        let is_record = end.is_some_and(|end| SAVED[1..] == *end || DELETING[1..] == *end);
+        match end {
+            Some(_) if !is_record => return None,
+            Some(_) if directory.symlink_metadata().is_ok() => return None,
+            Some(_) | None => {}
+        }
+        let record = [DELETING, SAVED].iter().find_map(|end| {
+            let file = path.with_file_name(format!("{PREFIX}{attempt}{end}"));
+            Record::read_summary(&file).ok().flatten()
+        });
+        let ours = |record: &Record| {
+            record.attempt == attempt && record.data_directory == self.data_directory
+        };
+        let worktree = match record {
+            Some(record) if self.copied.is_none() && ours(&record) => Some(record.worktree),
+            Some(_) => return Some(foreign(path, "it belongs to another data directory")),
+            None => match self.registered_at(path, path) {
+                Ok(found) => found.worktree,
+                Err(why) => match self.place_of_aside(path, attempt) {
+                    Some(worktree) => Some(worktree),
+                    None => return Some(foreign(path, why)),
+                },
+            },
+        };
+        let state = FoundState::Removing;
+        Some(Found { path: locator(&directory), attempt: Some(attempt), worktree, state })
+    }
+
+    /// The record of a worktree whose directory was just taken aside: its registration still names its place.
+    fn place_of_aside(&self, path: &Path, attempt: AttemptId) -> Option<Worktree> {
+        let admin = read_link(&path.join(".git"), "gitdir: ", path).ok()??;
+        let place = link_of(&admin).ok()??;
+        let own = self.owner(&admin).ok()? == attempt && place.parent() == path.parent();
+        if self.copied.is_some() || !own {
+            return None;
+        }
+        Marker::worktree(&admin).ok()?
+    }
+
+    /// Describes a creation that had begun.
+    fn half_made_at(&self, note: &Path, place: &Path) -> Found {
+        let found = match Intent::read(note) {
+            Ok(Read::Says(intent)) if self.copied.is_some() => {
+                drop(intent);
+                Err("its data directory is a copy".to_owned())
+            }
+            Ok(Read::Says(intent)) if intent.marker.data_directory == self.data_directory => {
+                Ok((intent.marker.attempt, intent.worktree))
+            }
+            Ok(Read::Says(_)) => Err("it belongs to another data directory".to_owned()),
+            Ok(Read::Missing) => Err("the note of its creation went".to_owned()),
+            Ok(Read::Unclear(why)) => Err(why),
+            Err(error) => Err(format!("the note of its creation cannot be read: {error}")),
+        };
+        match found {
+            Ok((attempt, worktree)) => Found {
+                path: locator(place),
+                attempt: Some(attempt),
+                worktree,
+                state: FoundState::Creating,
+            },
+            Err(why) => foreign(place, why),
+        }
+    }
+
+    /// Adds the registrations of ours in a repository whose directory is gone from below our root.
+    fn survey_registrations(&self, common: &Path, found: &mut Vec<Found>) {
+        // A repository that cannot be read tells nothing of what is missing.
+        for admin in registrations(common).unwrap_or_default() {
+            let Ok(attempt) = self.owner(&admin) else { continue };
+            let Ok(Some(place)) = link_of(&admin) else { continue };
+            let gone = exists(&place).is_ok_and(|there| !there);
+            if !gone || !place.starts_with(&self.root) || self.copied.is_some() {
+                continue;
+            }
+            // Under removal it is described by what is aside.
+            let aside = place.with_file_name(format!("{PREFIX}{attempt}"));
+            let named = |found: &Found| found.attempt == Some(attempt);
+            if aside.symlink_metadata().is_ok() || found.iter().any(named) {
+                continue;
+            }
+            let worktree = Marker::worktree(&admin).unwrap_or_default();
+            let path = worktree.as_ref().map_or_else(|| locator(&place), |own| own.path.clone());
+            let state = FoundState::Missing;
+            found.push(Found { path, attempt: Some(attempt), worktree, state });
+        }
+    }
+}
+
+/// Where the worktree stands, or will, that a note of a creation is about.
+fn place_of_note(note: &Path) -> Option<PathBuf> {
+    let name = note.file_name()?.as_bytes();
+    let place = name.strip_prefix(b".")?.strip_suffix(b".creating")?;
+    Some(note.with_file_name(OsStr::from_bytes(place)))
+}
+
+fn foreign(path: &Path, why: impl Into<String>) -> Found {
+    let state = FoundState::Foreign { detail: why.into() };
+    Found { path: locator(path), attempt: None, worktree: None, state }
+}
+
+/// Describes what a removal had to leave.
+fn left(remains: Remains) -> Found {
+    let Remains { tree, record, leftover } = remains;
+    let named = leftover.stayed.iter().take(NAMED);
+    let named: Vec<String> =
+        named.map(|(path, why)| format!("{} ({why})", path.to_string().escape_debug())).collect();
+    let unnamed = leftover.stayed.len().saturating_sub(NAMED) as u64 + leftover.more;
+    let more = if unnamed == 0 { String::new() } else { format!(" and {unnamed} more") };
+    let detail = format!("{}{more}", named.join(", "));
+    let attempt = record.as_ref().map(|record| record.attempt);
+    let worktree = record.map(|record| record.worktree);
+    Found { path: locator(&tree), attempt, worktree, state: FoundState::Leftover { detail } }
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, VcsWorktreeError> {
+    let read = || -> io::Result<Vec<PathBuf>> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    read().map_err(|error| failed("survey", folder, error))
+}
