@@ -94,7 +94,7 @@ pub fn check_header(flag: &str, text: Option<String>) -> Result<Option<String>, 
         Some(text) if text.is_empty() || text.len() > 256 || text.chars().any(char::is_control) => {
             Err(CliError::usage(
                 format!("{flag} is not 1 to 256 bytes of printable text"),
-                "give another one",
+                format!("leave {flag} out, or give it a short text without line breaks"),
             ))
         }
         text => Ok(text),
@@ -126,6 +126,9 @@ pub struct DataDir {
 /// The names that a data directory may hold before it has a `config.toml`: what an interrupted start left.
 const OUR_NAMES: [&str; 4] = ["host.lock", "host.start", "host.log", "settings.toml"];
 
+/// The names that a program which embeds the engine leaves in a data directory of its own.
+const EMBEDDED_NAMES: [&str; 3] = ["node", "runs", "windlass.db"];
+
 impl DataDir {
     /// Opens a data directory, and makes it if it is not there.
     ///
@@ -151,12 +154,12 @@ impl DataDir {
             fixed.format, fixed.store, fixed.logs, fixed.node
         );
         write_once(path, "config.toml", &text)
-            .map_err(|error| CliError::io(format!("write {}", show(path)), &error))?;
+            .map_err(|error| CliError::unusable(format!("write {}", show(path)), &error))?;
         // Somebody else may have been first, with other kinds.
         let found = Self::open(path, global)?.ok_or_else(|| {
             CliError::new(
-                Class::Failed,
-                "io",
+                Class::Refused,
+                "data_directory",
                 format!("{} was taken away while it was made", show(path)),
                 "try again",
             )
@@ -187,7 +190,7 @@ impl DataDir {
         match fs::metadata(path) {
             Ok(_) => check_owner(path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(CliError::io(format!("open {}", show(path)), &error)),
+            Err(error) => return Err(CliError::unusable(format!("open {}", show(path)), &error)),
         }
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
@@ -196,7 +199,7 @@ impl DataDir {
                 let is_embedded = path.join(SOCKET_FILE).exists();
                 return Ok(is_embedded.then(|| Self { path: path.to_owned(), fixed: None }));
             }
-            Err(error) => return Err(CliError::io(format!("read {}", show(&file)), &error)),
+            Err(error) => return Err(CliError::unusable(format!("read {}", show(&file)), &error)),
         };
         let fixed = parse_fixed(&text, &file)?;
         check_kind("--store", global.store.map(StoreKind::as_str), &fixed.store, path)?;
@@ -234,6 +237,12 @@ impl DataDir {
         self.path.join("host.log")
     }
 
+    /// Returns the path of the database.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.path.join("windlass.db")
+    }
+
     /// Returns the path of the settings.
     #[must_use]
     pub fn settings(&self) -> PathBuf {
@@ -248,7 +257,7 @@ pub fn show(path: &Path) -> String {
 }
 
 fn create_directory(path: &Path) -> Result<(), CliError> {
-    let failed = |error| CliError::io(format!("make {}", show(path)), &error);
+    let failed = |error| CliError::unusable(format!("make {}", show(path)), &error);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
@@ -259,8 +268,8 @@ fn create_directory(path: &Path) -> Result<(), CliError> {
 }
 
 fn check_owner(path: &Path) -> Result<(), CliError> {
-    let metadata =
-        fs::metadata(path).map_err(|error| CliError::io(format!("open {}", show(path)), &error))?;
+    let metadata = fs::metadata(path)
+        .map_err(|error| CliError::unusable(format!("open {}", show(path)), &error))?;
     if !metadata.is_dir() {
         return Err(CliError::new(
             Class::Refused,
@@ -286,12 +295,23 @@ fn check_owner(path: &Path) -> Result<(), CliError> {
 
 /// Refuses to make a data directory of a directory that is in use for something else.
 fn check_empty(path: &Path) -> Result<(), CliError> {
-    let failed = |error| CliError::io(format!("read {}", show(path)), &error);
+    let failed = |error| CliError::unusable(format!("read {}", show(path)), &error);
     for entry in fs::read_dir(path).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let text = name.to_string_lossy();
         // Another process may be making the same directory right now.
         if !OUR_NAMES.contains(&text.as_ref()) && !text.starts_with("config.toml") {
+            if EMBEDDED_NAMES.iter().all(|name| path.join(name).exists()) {
+                return Err(CliError::new(
+                    Class::Refused,
+                    "not_a_data_directory",
+                    format!(
+                        "{} belongs to another program, which does not run or serves no API",
+                        show(path)
+                    ),
+                    "start that program, or name another directory with --data-dir",
+                ));
+            }
             return Err(CliError::new(
                 Class::Refused,
                 "not_a_data_directory",
@@ -310,10 +330,10 @@ fn parse_fixed(text: &str, file: &Path) -> Result<Fixed, CliError> {
     }
     let damaged = |error: &toml::de::Error| {
         CliError::new(
-            Class::Failed,
+            Class::Refused,
             "damaged",
             format!("{} is damaged: {}", show(file), error.message()),
-            "put back what was there: format, store, logs and node",
+            "put back what was there: format, store, logs and node (docs/cli.md says how it looks)",
         )
     };
     // The format first: a newer one may have other fields.

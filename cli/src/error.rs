@@ -93,6 +93,50 @@ impl CliError {
         Self::new(Class::Failed, "io", format!("failed to {what}: {error}"), hint)
     }
 
+    /// Makes the error for a data directory that the system does not let be used. With [`CliError::from_start`] it is
+    /// one rule: a data directory that cannot be used as it is, is refused, whoever found out.
+    pub fn unusable(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let (kind, hint) = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                ("full", "free some disk space; `windlass doctor` shows how much there is")
+            }
+            ErrorKind::PermissionDenied => (
+                "data_directory",
+                "check the owner and mode of the data directory, what is in it and what is above it, or name another one with --data-dir",
+            ),
+            ErrorKind::ReadOnlyFilesystem => (
+                "data_directory",
+                "its file system is mounted read-only: mount it for writing, or name another directory with --data-dir",
+            ),
+            ErrorKind::InvalidFilename => {
+                ("data_directory", "name a directory with a shorter path with --data-dir")
+            }
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => (
+                "data_directory",
+                "a part of its path is a file: name another directory with --data-dir",
+            ),
+            ErrorKind::NotFound => (
+                "data_directory",
+                "a link in its path leads nowhere: repair it, or name another directory with --data-dir",
+            ),
+            _ => (
+                "data_directory",
+                "`windlass doctor` checks the data directory; --data-dir names another one",
+            ),
+        };
+        Self::new(Class::Refused, kind, format!("failed to {what}: {error}"), hint)
+    }
+
+    /// Makes the error for a host that could not be started, from what it said: there is none, unless it is the data
+    /// directory that cannot be used.
+    #[must_use]
+    pub fn from_start(view: ErrorView) -> Self {
+        let class =
+            if UNUSABLE.contains(&view.kind.as_str()) { Class::Refused } else { Class::NoHost };
+        Self { class, view }
+    }
+
     /// Makes the error for a failed write to standard output or error.
     pub fn output(error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
@@ -139,6 +183,20 @@ impl fmt::Display for CliError {
 
 impl std::error::Error for CliError {}
 
+/// The kinds that say that a data directory cannot be used as it is.
+const UNUSABLE: [&str; 10] = [
+    "copied",
+    "damaged",
+    "data_directory",
+    "full",
+    "host_exists",
+    "newer_format",
+    "not_a_data_directory",
+    "other_kind",
+    "other_user",
+    "store",
+];
+
 /// Returns what sort of failure a kind of the API is.
 fn class_of(kind: &str) -> Class {
     match kind {
@@ -160,8 +218,7 @@ impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Api { view, .. } => view.into(),
-            // Whatever keeps a host from starting, for the client it is that there is none.
-            ClientError::NoHost { view } => Self { class: Class::NoHost, view },
+            ClientError::NoHost { view } => Self::from_start(view),
             ClientError::Lost { .. } => Self::new(
                 Class::NoHost,
                 "no_host",
@@ -205,6 +262,18 @@ mod tests {
         assert!(text.starts_with("windlass: attempt \"x\" not found\n  hint: "), "{text}");
         let body: ErrorBody = serde_json::from_str(&json).unwrap();
         assert_eq!(body.error, error.view);
+    }
+
+    #[test]
+    fn an_unusable_data_directory_is_refused_whoever_found_out() {
+        for kind in UNUSABLE {
+            let view = ErrorView { kind: kind.to_owned(), message: String::new(), hint: None };
+            let said_by_the_host: CliError = ClientError::NoHost { view: view.clone() }.into();
+            assert_eq!(said_by_the_host.class, Class::Refused, "{kind}");
+            assert_eq!(CliError::from(view).class, Class::Refused, "{kind}");
+        }
+        let view = ErrorView { kind: "backend".to_owned(), message: String::new(), hint: None };
+        assert_eq!(CliError::from(ClientError::NoHost { view }).class, Class::NoHost);
     }
 
     #[test]

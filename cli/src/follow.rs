@@ -307,7 +307,8 @@ mod tests {
         );
     }
 
-    const PLAIN: Output = Output { json: false, quiet: false, color: false, is_terminal: false };
+    const PLAIN: Output =
+        Output { json: false, quiet: false, color: false, is_terminal: false, width: None };
 
     #[tokio::test]
     async fn each_stream_goes_to_its_own_exactly() {

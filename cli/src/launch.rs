@@ -69,9 +69,11 @@ pub fn request(args: &LaunchArgs, caller: &Environment) -> Result<LaunchRequest,
         None => ActionKind::Command { argv: args.command.iter().map(|word| bytes(word)).collect() },
     };
     let mut request = LaunchRequest::new(action);
-    request.env = environment(args, caller)?;
+    request.inherited_env = inherited(args, caller);
+    request.env = named(args, caller)?;
     for text in &args.secret {
         let (name, source, value) = secret(text, caller)?;
+        request.inherited_env.remove(&name);
         request.env.remove(&name);
         request.secrets.insert(name.clone(), source);
         match value {
@@ -96,11 +98,8 @@ pub fn request(args: &LaunchArgs, caller: &Environment) -> Result<LaunchRequest,
     Ok(request)
 }
 
-/// Returns what of the caller's environment is taken, and what is set.
-fn environment(
-    args: &LaunchArgs,
-    caller: &Environment,
-) -> Result<BTreeMap<String, OsBytes>, CliError> {
+/// Returns what of the caller's environment is taken without being named.
+fn inherited(args: &LaunchArgs, caller: &Environment) -> BTreeMap<String, OsBytes> {
     let mut taken = BTreeMap::new();
     for (name, value) in &caller.variables {
         // Names that are not UTF-8 cannot be recorded; none of the list is one.
@@ -111,15 +110,21 @@ fn environment(
             taken.insert(name.to_owned(), bytes(value));
         }
     }
+    taken
+}
+
+/// Returns what is set, or taken by name.
+fn named(args: &LaunchArgs, caller: &Environment) -> Result<BTreeMap<String, OsBytes>, CliError> {
+    let mut set = BTreeMap::new();
     for text in &args.env {
         let (name, value) = split("--env", text)?;
         let value = match value {
             Some(value) => OsBytes(value.into_vec()),
             None => value_here("--env", &name, caller)?,
         };
-        taken.insert(name, value);
+        set.insert(name, value);
     }
-    Ok(taken)
+    Ok(set)
 }
 
 /// Splits `NAME=VALUE` or `NAME`.
@@ -131,6 +136,10 @@ fn split(flag: &str, text: &OsStr) -> Result<(String, Option<OsString>), CliErro
         None => (raw, None),
     };
     match std::str::from_utf8(name) {
+        Ok(name) if MARKS.contains(&name) => Err(CliError::usage(
+            format!("{flag} {name}: Windlass sets {name} itself, to what belongs to the execution"),
+            "leave it out, or hand the value on under another name",
+        )),
         Ok(name) if !name.is_empty() => Ok((name.to_owned(), value)),
         _ => Err(CliError::usage(
             format!("{flag} {} has no name that is UTF-8", text.display()),
@@ -188,6 +197,8 @@ fn secret(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::Parser as _;
 
     use super::*;
@@ -214,7 +225,8 @@ mod tests {
     }
 
     fn names(request: &LaunchRequest) -> Vec<&str> {
-        request.env.keys().map(String::as_str).collect()
+        let both: BTreeSet<_> = request.inherited_env.keys().chain(request.env.keys()).collect();
+        both.into_iter().map(String::as_str).collect()
     }
 
     #[test]
@@ -224,6 +236,7 @@ mod tests {
         assert_eq!(names(&all), ["EDITOR", "LC_ALL", "PATH", "TOKEN", "XDG_CACHE_HOME"]);
         let some = made("--env EDITOR --env PATH=/opt --env A=b=c --env E=").unwrap();
         assert_eq!(names(&some), ["A", "E", "EDITOR", "LC_ALL", "PATH", "XDG_CACHE_HOME"]);
+        assert_eq!(some.env.keys().collect::<Vec<_>>(), ["A", "E", "EDITOR", "PATH"]);
         assert_eq!(some.env["PATH"], "/opt".into());
         assert_eq!(some.env["A"], "b=c".into());
         assert_eq!(some.env["E"], "".into());
@@ -232,9 +245,26 @@ mod tests {
     }
 
     #[test]
+    fn what_windlass_sets_is_not_taken_from_people() {
+        for mark in MARKS {
+            for line in [
+                format!("--env {mark}=x"),
+                format!("--env {mark}"),
+                format!("--secret {mark}"),
+                format!("--secret {mark}=env:X"),
+            ] {
+                let error = made(&line).unwrap_err();
+                assert_eq!(error.class, Class::Usage, "{line}");
+                assert!(error.view.message.contains(mark), "{error}");
+            }
+        }
+        assert!(made("--env WINDLASS_OWNER=me").is_ok());
+    }
+
+    #[test]
     fn secrets_are_references_and_leave_the_environment() {
         let all = made("--env-all --secret TOKEN --secret F=file:/k --secret E=env:X").unwrap();
-        assert!(!all.env.contains_key("TOKEN"));
+        assert!(!all.env.contains_key("TOKEN") && !all.inherited_env.contains_key("TOKEN"));
         assert_eq!(all.secrets["TOKEN"], SecretSource::Memory);
         assert_eq!(all.secret_values["TOKEN"], "t0p".into());
         assert_eq!(all.secrets["F"], SecretSource::File { path: "/k".to_owned() });

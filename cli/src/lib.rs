@@ -20,8 +20,10 @@ pub mod signals;
 pub mod table;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{Cli, FOLLOWING_VERBS};
@@ -78,14 +80,38 @@ fn parse(words: &[OsString]) -> Result<Cli, u8> {
         return Err(0);
     }
     let (verb, as_json) = look(words);
-    let ends_with_the_execution = verb.is_some_and(|verb| FOLLOWING_VERBS.contains(&verb.as_str()));
+    let verb = verb.unwrap_or_default();
+    let hint = hint(&error, &verb);
     if as_json {
-        CliError::usage(first_paragraph(&error.render().to_string()), "see --help").print(true);
+        CliError::usage(first_paragraph(&error.render().to_string()), hint).print(true);
     } else {
         // There is nowhere left to say that standard error is gone.
         let _gone = error.print();
+        let _gone = writeln!(std::io::stderr(), "  hint: {hint}");
     }
-    Err(Class::Usage.exit_code(ends_with_the_execution))
+    Err(Class::Usage.exit_code(FOLLOWING_VERBS.contains(&verb.as_str())))
+}
+
+/// Says what to do about a command line that makes no sense.
+fn hint(error: &clap::Error, verb: &str) -> String {
+    let takes_a_command = matches!(verb, "run" | "exec");
+    let argument = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
+    match error.kind() {
+        // The command was not told apart from what is ours.
+        ErrorKind::UnknownArgument if takes_a_command && !argument.starts_with('-') => {
+            let of = if verb == "exec" { " ATTEMPT" } else { "" };
+            format!("put -- before the command: windlass {verb}{of} -- {argument} …")
+        }
+        ErrorKind::MissingRequiredArgument if takes_a_command && argument.contains("CMD") => {
+            let of = if verb == "exec" { " @last" } else { "" };
+            format!("say what to run: windlass {verb}{of} -- make test")
+        }
+        ErrorKind::InvalidSubcommand | ErrorKind::MissingSubcommand => {
+            format!("windlass {verb} --help lists what there is").replace("  ", " ")
+        }
+        _ if verb.is_empty() => "see windlass --help".to_owned(),
+        _ => format!("windlass {verb} --help has examples"),
+    }
 }
 
 /// Makes one line of what comes before the usage: the lines after the first one name the arguments.
@@ -125,6 +151,25 @@ mod tests {
             ("windlass nope -- run", 2),
         ] {
             assert_eq!(parse(&words(line)).unwrap_err(), code, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_usage_error_says_what_to_do() {
+        for (line, expected) in [
+            ("windlass run true", "put -- before the command: windlass run -- true …"),
+            ("windlass exec @last true", "windlass exec ATTEMPT -- true …"),
+            ("windlass run", "say what to run"),
+            ("windlass exec @last", "say what to run"),
+            ("windlass run --nope -- true", "windlass run --help has examples"),
+            ("windlass ps --status done", "windlass ps --help has examples"),
+            ("windlass nope", "windlass --help lists what there is"),
+            ("windlass config nope", "windlass config --help lists what there is"),
+        ] {
+            let words = words(line);
+            let error = Cli::command().try_get_matches_from(&words).unwrap_err();
+            let hint = hint(&error, &look(&words).0.unwrap_or_default());
+            assert!(hint.contains(expected), "{line}: {hint}");
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Output {
     pub color: bool,
     /// Standard error is a terminal.
     pub is_terminal: bool,
+    /// How many columns standard output has, if it is a terminal.
+    pub width: Option<usize>,
 }
 
 /// How a word is to look.
@@ -36,6 +38,13 @@ pub enum Style {
     Dim,
 }
 
+/// Asks the terminal that standard output is, if it is one, how wide it is.
+fn width() -> Option<usize> {
+    let stdout = io::stdout();
+    let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
+    size.map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0)
+}
+
 impl Output {
     /// Finds out how to print.
     #[must_use]
@@ -50,7 +59,13 @@ impl Output {
             }
         };
         let is_terminal = io::stderr().is_terminal();
-        Self { json: global.json, quiet: global.quiet, color: color && !global.json, is_terminal }
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            color: color && !global.json,
+            is_terminal,
+            width: width(),
+        }
     }
 
     /// Writes bytes to standard output.

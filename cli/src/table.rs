@@ -1,6 +1,14 @@
 //! Tables for people: aligned columns, no borders.
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 use crate::output::{Output, Style};
+
+/// No column is cut to less than this.
+const NARROWEST: usize = 4;
+
+/// What stands between two columns.
+const GAP: usize = 2;
 
 /// One cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +37,21 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Returns the beginning of a text, at most `limit` characters, with an ellipsis if it was longer.
-#[must_use]
-pub fn shorten(text: &str, limit: usize) -> String {
-    if text.chars().count() <= limit {
+/// Returns what of a text fits into as many columns of a terminal, with an ellipsis if that is not all.
+fn cut(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(limit.saturating_sub(1)).collect();
+    let mut left = columns.saturating_sub(1);
+    let mut short = String::new();
+    for c in text.chars() {
+        let width = c.width().unwrap_or(0);
+        if width > left {
+            break;
+        }
+        left -= width;
+        short.push(c);
+    }
     short.push('…');
     short
 }
@@ -43,19 +59,61 @@ pub fn shorten(text: &str, limit: usize) -> String {
 /// Aligns rows under a head. The last column is not padded.
 #[must_use]
 pub fn table(output: Output, head: &[&str], rows: &[Vec<Cell>]) -> String {
-    let mut widths: Vec<usize> = head.iter().map(|title| title.chars().count()).collect();
+    layout(output, head, rows, &widths(head, rows))
+}
+
+/// Does the same for a terminal as wide as it is: of the columns that may be cut, named by their titles, the widest are.
+/// Where standard output is no terminal, nothing is cut.
+#[must_use]
+pub fn fitted_table(
+    output: Output,
+    head: &[&str],
+    may_be_cut: &[&str],
+    rows: &[Vec<Cell>],
+) -> String {
+    let mut widths = widths(head, rows);
+    if let Some(columns) = output.width {
+        let free: Vec<_> = (0..head.len()).filter(|&n| may_be_cut.contains(&head[n])).collect();
+        narrow(&mut widths, &free, columns);
+    }
+    layout(output, head, rows, &widths)
+}
+
+fn widths(head: &[&str], rows: &[Vec<Cell>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = head.iter().map(|title| title.width()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.text.chars().count());
+            *width = (*width).max(cell.text.width());
         }
     }
+    widths
+}
+
+/// Takes from the widest of the free columns until all fit, or nothing more can be taken.
+fn narrow(widths: &mut [usize], free: &[usize], columns: usize) {
+    let gaps = widths.len().saturating_sub(1) * GAP;
+    loop {
+        let excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(columns);
+        let Some(widest) = free.iter().copied().max_by_key(|&n| widths[n]) else { return };
+        if excess == 0 || widths[widest] <= NARROWEST {
+            return;
+        }
+        let next = free.iter().filter(|&&n| n != widest).map(|&n| widths[n]).max().unwrap_or(0);
+        // Down to the next widest, then in turn, so that none is cut more than it must be.
+        let step = (widths[widest] - next).max(1);
+        widths[widest] -= step.min(excess).min(widths[widest] - NARROWEST);
+    }
+}
+
+fn layout(output: Output, head: &[&str], rows: &[Vec<Cell>], widths: &[usize]) -> String {
     let head: Vec<_> = head.iter().map(|title| Cell::styled(*title, Style::Dim)).collect();
     let mut text = String::new();
     for row in std::iter::once(&head).chain(rows) {
         for (n, cell) in row.iter().enumerate() {
-            text.push_str(&output.paint(cell.style, &cell.text));
+            let shown = cut(&cell.text, widths[n]);
+            text.push_str(&output.paint(cell.style, &shown));
             if n + 1 < row.len() {
-                let padding = widths[n] - cell.text.chars().count() + 2;
+                let padding = widths[n].saturating_sub(shown.width()) + GAP;
                 text.extend(std::iter::repeat_n(' ', padding));
             }
         }
@@ -68,10 +126,10 @@ pub fn table(output: Output, head: &[&str], rows: &[Vec<Cell>]) -> String {
 /// Aligns names and values.
 #[must_use]
 pub fn pairs(output: Output, pairs: &[(&str, String)]) -> String {
-    let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let width = pairs.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, value) in pairs {
-        let padding = " ".repeat(width - name.chars().count() + 2);
+        let padding = " ".repeat(width - name.width() + GAP);
         text.push_str(&output.paint(Style::Dim, name));
         text.push_str(&padding);
         text.push_str(value);
@@ -103,7 +161,8 @@ pub fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    const PLAIN: Output = Output { json: false, quiet: false, color: false, is_terminal: false };
+    const PLAIN: Output =
+        Output { json: false, quiet: false, color: false, is_terminal: false, width: None };
 
     #[test]
     fn columns_are_aligned_and_nothing_trails() {
@@ -124,10 +183,39 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_long_texts_are_short() {
+    fn a_terminal_cuts_the_widest_and_a_pipe_nothing() {
+        let title = "a title of many words that goes on and on";
+        let rows = vec![vec!["x-1".into(), "windlass/short".into(), "main".into(), title.into()]];
+        let head = ["ID", "BRANCH", "BASE", "TITLE"];
+        let free = ["BRANCH", "BASE", "TITLE"];
+        let fitted = |width| fitted_table(Output { width, ..PLAIN }, &head, &free, &rows);
+        assert_eq!(
+            fitted(None).lines().nth(1).unwrap(),
+            format!("x-1  windlass/short  main  {title}")
+        );
+        assert_eq!(fitted(Some(300)), fitted(None));
+        assert_eq!(
+            fitted(Some(40)).lines().nth(1).unwrap(),
+            "x-1  windlass/short  main  a title of m…"
+        );
+        for columns in 21..120 {
+            let text = fitted(Some(columns));
+            assert!(text.lines().all(|line| line.width() <= columns), "{columns}: {text}");
+        }
+        // What may not be cut is not, however narrow it is.
+        assert_eq!(fitted(Some(3)).lines().nth(1).unwrap(), "x-1  win…  main  a t…");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        let rows = vec![vec!["日本語".into(), "x".into()], vec!["ab".into(), "y".into()]];
+        assert_eq!(table(PLAIN, &["A", "B"], &rows), "A       B\n日本語  x\nab      y\n");
+        assert_eq!(cut("日本語", 4), "日…");
+    }
+
+    #[test]
+    fn sizes_are_short() {
         let shown = [0, 1_023, 1_024, 1_536, 10 << 20, 3 << 40].map(size);
         assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 MiB", "3.0 TiB"]);
-        assert_eq!(shorten("abcdef", 4), "abc…");
-        assert_eq!(shorten("äöü", 3), "äöü");
     }
 }

@@ -1,5 +1,6 @@
 //! The command line's verbs and flags. A verb or flag that is not here is refused.
 
+mod keep;
 mod start;
 
 use std::ffi::OsString;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::keep::{GcArgs, RestoreArgs, RmArgs, SnapshotsArgs};
 pub use self::start::{ExecArgs, LaunchArgs, OnInterrupt, RunArgs};
 use crate::duration;
 
@@ -151,8 +153,14 @@ pub enum Verb {
     Diff(DiffArgs),
     /// Commit what is dirty in an attempt's worktree
     Commit(CommitArgs),
-    /// Remove worktrees that hold nothing unsaved; branches stay
+    /// Save and remove worktrees; branches stay
     Rm(RmArgs),
+    /// Bring a removed worktree back as it was
+    Restore(RestoreArgs),
+    /// List the snapshots of an attempt, or remove one
+    Snapshots(SnapshotsArgs),
+    /// Clean up worktrees and snapshots whose time is over
+    Gc(GcArgs),
     /// Search all logs, or those of one attempt
     Search(SearchArgs),
     /// Print everything that changed, numbered
@@ -162,6 +170,12 @@ pub enum Verb {
     /// Run, look at, end or install the host
     Host(HostArgs),
     /// Check git, kernel, shim, disk, permissions and store
+    #[command(after_help = "\
+Ends with 1 if something does not work.
+
+Examples:
+  windlass doctor
+  windlass doctor --json | jq 'select(.status != \"ok\")'")]
     Doctor,
     /// Small tools
     Util(UtilArgs),
@@ -384,23 +398,6 @@ pub struct CommitArgs {
     pub message: Option<String>,
 }
 
-/// Arguments of `rm`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-A worktree that holds work which exists nowhere else is not removed.
-
-Examples:
-  windlass rm a-1234abcd
-  windlass rm --force @last")]
-pub struct RmArgs {
-    /// The attempts
-    #[arg(required = true, value_name = "ATTEMPT")]
-    pub attempts: Vec<String>,
-    /// Stop what runs in it first
-    #[arg(long)]
-    pub force: bool,
-}
-
 /// Arguments of `search`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
@@ -469,6 +466,13 @@ pub enum ConfigAction {
 
 /// Arguments of `host`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+A host is started when it is needed and leaves when there is nothing to do. Executions do not need it to run on.
+
+Examples:
+  windlass host status
+  windlass host stop
+  windlass host install")]
 pub struct HostArgs {
     /// What to do
     #[command(subcommand)]
@@ -496,8 +500,16 @@ Example:
         moved: bool,
     },
     /// Print what is known of the host
+    #[command(after_help = "\
+Example:
+  windlass host status --json | jq .running")]
     Status,
     /// Make the host leave; executions run on
+    #[command(after_help = "\
+The next verb that needs a host starts one, which adopts what runs: so settings and a new version come into force.
+
+Example:
+  windlass host stop")]
     Stop,
     /// Register the host with the service manager
     #[command(after_help = "\
@@ -512,6 +524,9 @@ Example:
 
 /// Arguments of `util`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  windlass util completion fish > ~/.config/fish/completions/windlass.fish")]
 pub struct UtilArgs {
     /// Which one
     #[command(subcommand)]
@@ -569,7 +584,9 @@ mod tests {
             "windlass --store redb ps",
             "windlass merge x",
             "windlass run --pty -- true",
-            "windlass rm x --discard-unsaved",
+            "windlass gc --dry-run --keep x",
+            "windlass snapshots x --force",
+            "windlass run --dir /tmp --copy a -- true",
             "windlass ps --status done",
             "windlass wait",
         ] {
@@ -583,6 +600,21 @@ mod tests {
             let cli = parse(line).unwrap();
             assert!(cli.global.json && cli.global.owner.as_deref() == Some("me"), "{line}");
         }
+    }
+
+    #[test]
+    fn every_verb_has_examples() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{}", command.get_name());
+            command.get_subcommands().for_each(|verb| {
+                let settings_verbs = command.get_name() == "config";
+                if !settings_verbs {
+                    check(verb);
+                }
+            });
+        }
+        check(&Cli::command());
     }
 
     #[test]

@@ -86,6 +86,9 @@ pub struct RunArgs {
     /// The name of the new branch [default: made from the title]
     #[arg(long, value_name = "B", conflicts_with = "dir")]
     pub branch: Option<String>,
+    /// Copy ignored files into the worktree: a glob as in .gitignore, for example '.env*'
+    #[arg(long, value_name = "GLOB", conflicts_with = "dir", action = clap::ArgAction::Append)]
+    pub copy: Vec<String>,
     /// What to call the attempt [default: made from the command]
     #[arg(long, value_name = "T")]
     pub title: Option<String>,

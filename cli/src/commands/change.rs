@@ -1,4 +1,4 @@
-//! `input`, `commit` and `rm`: requests that change something.
+//! `input` and `commit`: requests that change something.
 
 use std::os::unix::ffi::OsStringExt as _;
 
@@ -8,7 +8,7 @@ use windlass::core::record::Reason;
 use windlass::request::InputRequest;
 
 use super::outcome::words;
-use crate::args::{CommitArgs, InputArgs, OnInterrupt, RmArgs};
+use crate::args::{CommitArgs, InputArgs, OnInterrupt};
 use crate::context::{Context, random_uuid};
 use crate::error::{Class, CliError};
 use crate::follow::{Followed, Follower};
@@ -99,30 +99,4 @@ pub(super) async fn commit(context: &Context, args: CommitArgs) -> Result<u8, Cl
         output.line(&oid.0)?;
     }
     Ok(0)
-}
-
-/// Removes worktrees. Goes on after a refusal and fails with the first one.
-///
-/// # Errors
-///
-/// Something in a worktree exists nowhere else, runs, or the host's.
-pub(super) async fn rm(context: &Context, args: RmArgs) -> Result<u8, CliError> {
-    let (client, output) = (context.client()?, context.output);
-    let mut attempts = Vec::new();
-    for text in &args.attempts {
-        attempts.push(ids::attempt(&client, text).await?);
-    }
-    let mut failed: Option<CliError> = None;
-    for id in attempts {
-        match client.remove(id, args.force).await {
-            Ok(view) if output.json => output.object(&view)?,
-            Ok(_) => output.note(&format!("removed {}", id.short())),
-            Err(error) => {
-                if let Some(earlier) = failed.replace(error.into()) {
-                    earlier.print(output.json);
-                }
-            }
-        }
-    }
-    failed.map_or(Ok(0), Err)
 }

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::host::settings::{SETTINGS, Setting, Settings};
 use crate::output::Style;
-use crate::table::{Cell, table};
+use crate::table::{Cell, fitted_table};
 
 /// Prints or changes settings.
 ///
@@ -39,7 +39,8 @@ pub(super) fn config(context: &Context, args: ConfigArgs) -> Result<u8, CliError
                 }))?;
             } else {
                 let fixed = |name: &str, value: String| {
-                    vec![Cell::from(name), Cell::from(value), Cell::styled("fixed", Style::Dim)]
+                    let from = Cell::styled("fixed", Style::Dim);
+                    vec![Cell::from(name), Cell::from(value), from, Cell::from("")]
                 };
                 let mut rows = vec![
                     fixed("data_dir", show(&data.path)),
@@ -51,9 +52,11 @@ pub(super) fn config(context: &Context, args: ConfigArgs) -> Result<u8, CliError
                 rows.extend(SETTINGS.into_iter().map(|setting| {
                     let (value, is_default) = settings.get(setting);
                     let origin = if is_default { "default" } else { "set" };
-                    vec![setting.name.into(), value.into(), Cell::styled(origin, Style::Dim)]
+                    let from = Cell::styled(origin, Style::Dim);
+                    vec![setting.name.into(), value.into(), from, setting.about.into()]
                 }));
-                output.bytes(table(output, &["NAME", "VALUE", "FROM"], &rows).as_bytes())?;
+                let head = ["NAME", "VALUE", "FROM", "WHAT"];
+                output.bytes(fitted_table(output, &head, &["WHAT"], &rows).as_bytes())?;
             }
         }
         Some(ConfigAction::Get { name }) => {

@@ -34,8 +34,9 @@ pub(super) async fn diff(context: &Context, args: DiffArgs) -> Result<u8, CliErr
 }
 
 fn stat(output: Output, files: &[DiffFileView]) -> String {
-    let count = |sign: char, lines: Option<u64>, style| match lines {
+    let count = |sign: char, file: &DiffFileView, lines: Option<u64>, style| match lines {
         Some(lines) => Cell::styled(format!("{sign}{lines}"), style),
+        None if file.too_large => Cell::from("large"),
         None => Cell::from("binary"),
     };
     let rows: Vec<_> = files
@@ -47,8 +48,8 @@ fn stat(output: Output, files: &[DiffFileView]) -> String {
             };
             vec![
                 Cell::from(letter(file)),
-                count('+', file.added, Style::Good),
-                count('-', file.removed, Style::Bad),
+                count('+', file, file.added, Style::Good),
+                count('-', file, file.removed, Style::Bad),
                 Cell::from(path),
             ]
         })
@@ -94,8 +95,10 @@ mod tests {
             removed: added,
             mode: None,
             untracked,
+            too_large: false,
         };
-        let plain = Output { json: false, quiet: false, color: false, is_terminal: false };
+        let plain =
+            Output { json: false, quiet: false, color: false, is_terminal: false, width: None };
         let text = stat(plain, &[file("a b", Some(3), false), file("c", None, true)]);
         let expected = "   ADDED   REMOVED  FILE\n\
                         M  +3      -3       a b\n\

@@ -152,7 +152,7 @@ async fn store_without_host(data: &DataDir) -> Vec<Check> {
         }
     };
     let mut checks = vec![Check::ok("host", "none runs; any verb starts one")];
-    if data.path.join("windlass.db").exists() {
+    if data.store().exists() {
         checks.push(match backends::store(data).await {
             Ok(opened) => {
                 let report = windlass::core::process_store::ProcessStore::check(&*opened).await;
@@ -164,11 +164,10 @@ async fn store_without_host(data: &DataDir) -> Vec<Check> {
                     }
                 }
             }
-            Err(error) => Check::failed(
-                "store",
-                error.view.message,
-                "it was left alone: restore windlass.db from a backup, or move it away to begin anew",
-            ),
+            Err(error) => {
+                let hint = error.view.hint.unwrap_or_default();
+                Check::failed("store", error.view.message, &hint)
+            }
         });
     }
     drop(lock);

@@ -2,14 +2,14 @@
 
 use windlass::api::HostKind;
 use windlass::api::client::ClientError;
-use windlass::view::HostView;
+use windlass::view::{ErrorView, HostView};
 
 use crate::args::HostAction;
 use crate::config::DataDir;
 use crate::context::Context;
 use crate::duration::{now_ms, show};
 use crate::error::CliError;
-use crate::host::connect::{leave, no_host, plain_client, version};
+use crate::host::connect::{START_ONE, leave, no_host, plain_client, version};
 use crate::host::daemon::{self, HostOptions};
 use crate::host::service;
 use crate::table::pairs;
@@ -49,8 +49,8 @@ pub(super) async fn host(context: &Context, action: HostAction) -> Result<u8, Cl
             }
         }
         HostAction::Stop => {
-            let data = existing(context)?;
-            version(&data).await.map_err(|error| absent(&data, error))?;
+            let data = existing(context).map_err(nothing_to_end)?;
+            version(&data).await.map_err(|error| nothing_to_end(absent(&data, error)))?;
             leave(&data).await?;
             output.note("the host has left; executions run on");
         }
@@ -58,6 +58,16 @@ pub(super) async fn host(context: &Context, action: HostAction) -> Result<u8, Cl
         HostAction::Run { .. } => {}
     }
     Ok(0)
+}
+
+/// Says to people who want no host that there is none.
+fn nothing_to_end(error: CliError) -> CliError {
+    let none_runs = error.view.hint.as_deref() == Some(START_ONE);
+    if !none_runs {
+        return error;
+    }
+    let hint = Some("there is nothing to end; executions run on without a host".to_owned());
+    CliError { view: ErrorView { hint, ..error.view }, ..error }
 }
 
 /// Opens the data directory; where there is none, there is no host.

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use uuid::Uuid;
-use windlass::core::action::ActionKind;
+use windlass::core::action::{ActionKind, RunReason};
 use windlass::core::locator::Locator;
 use windlass::view::{AttemptView, ExecutionView, Time};
 
@@ -16,7 +16,7 @@ use crate::duration::{age, now_ms, show};
 use crate::error::CliError;
 use crate::ids::shortest;
 use crate::output::Style;
-use crate::table::{Cell, printable, shorten, size, table};
+use crate::table::{Cell, fitted_table, printable, size};
 
 /// How many items are asked for at once.
 const PAGE: u32 = 500;
@@ -46,9 +46,10 @@ pub(super) async fn ps(context: &Context, args: PsArgs) -> Result<u8, CliError> 
     }
     if !shown.is_empty() {
         let head = ["EXECUTION", "ATTEMPT", "STATUS", "AGE", "TOOK", "COMMAND"];
+        let rows = execution_rows(&shown, now_ms());
         context
             .output
-            .bytes(table(context.output, &head, &execution_rows(&shown, now_ms())).as_bytes())?;
+            .bytes(fitted_table(context.output, &head, &["COMMAND"], &rows).as_bytes())?;
     }
     Ok(0)
 }
@@ -72,7 +73,7 @@ fn execution_rows(executions: &[ExecutionView], now: u64) -> Vec<Vec<Cell>> {
             Cell::styled(status, style_of(&view.status)),
             age(ms_ago(view.created_at, now)).into(),
             took.into(),
-            shorten(&command(&view.action), 60).into(),
+            what(view).into(),
         ]
     };
     executions.iter().map(row).collect()
@@ -80,6 +81,23 @@ fn execution_rows(executions: &[ExecutionView], now: u64) -> Vec<Vec<Cell>> {
 
 fn ms_ago(at: Time, now: u64) -> u64 {
     now.saturating_sub(at.0.0)
+}
+
+/// The beginning of the names that git steps give their scripts.
+const STEP: &[u8] = b"windlass-";
+
+/// Says in a few words what an execution runs: a git step by its name, not by the script that it is made of.
+#[must_use]
+pub(super) fn what(view: &ExecutionView) -> String {
+    if view.run_reason != RunReason::Git {
+        return command(&view.action);
+    }
+    let name = match &view.action {
+        // A shell, -c, a script, its name.
+        ActionKind::Command { argv } => argv.get(3).and_then(|name| name.0.strip_prefix(STEP)),
+        ActionKind::Script { .. } => None,
+    };
+    name.map_or_else(|| "git".to_owned(), |name| printable(&String::from_utf8_lossy(name)))
 }
 
 /// Returns a command as people type it, more or less.
@@ -127,20 +145,17 @@ pub(super) async fn ls(context: &Context, args: LsArgs) -> Result<u8, CliError> 
         }
     }
     if !shown.is_empty() {
-        let head = [
-            "ATTEMPT", "STATUS", "BRANCH", "BASE", "AHEAD", "BEHIND", "DIRTY", "DISK", "AGE",
-            "TITLE",
-        ];
-        context
-            .output
-            .bytes(table(context.output, &head, &attempt_rows(&shown, now_ms())).as_bytes())?;
+        let head =
+            ["ATTEMPT", "STATUS", "BRANCH", "BASE", "COMMITS", "DIRTY", "DISK", "AGE", "TITLE"];
+        let rows = attempt_rows(&shown, now_ms());
+        let may_be_cut = ["BRANCH", "BASE", "TITLE"];
+        context.output.bytes(fitted_table(context.output, &head, &may_be_cut, &rows).as_bytes())?;
     }
     Ok(0)
 }
 
 fn attempt_rows(attempts: &[AttemptView], now: u64) -> Vec<Vec<Cell>> {
     let ids: Vec<Uuid> = attempts.iter().map(|view| view.id.0).collect();
-    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let row = |view: &AttemptView| {
         let status = view.status.as_str();
         let dirty = match view.dirty {
@@ -151,14 +166,16 @@ fn attempt_rows(attempts: &[AttemptView], now: u64) -> Vec<Vec<Cell>> {
         vec![
             shortest('a', view.id.0, &ids).into(),
             Cell::styled(status, style_of(status)),
-            shorten(view.branch.as_deref().unwrap_or("-"), 40).into(),
-            shorten(view.base.as_deref().unwrap_or("-"), 20).into(),
-            number(view.ahead).into(),
-            number(view.behind).into(),
+            view.branch.as_deref().unwrap_or("-").into(),
+            view.base.as_deref().unwrap_or("-").into(),
+            match (view.ahead, view.behind) {
+                (Some(ahead), Some(behind)) => format!("+{ahead} -{behind}").into(),
+                _ => "-".into(),
+            },
             dirty,
             view.disk_bytes.map_or_else(|| "-".to_owned(), size).into(),
             age(ms_ago(view.created_at, now)).into(),
-            shorten(&view.title, 40).into(),
+            view.title.as_str().into(),
         ]
     };
     attempts.iter().map(row).collect()
@@ -209,7 +226,8 @@ mod tests {
     use crate::commands::show::tests::{attempt, execution};
     use crate::output::Output;
 
-    const PLAIN: Output = Output { json: false, quiet: false, color: false, is_terminal: false };
+    const PLAIN: Output =
+        Output { json: false, quiet: false, color: false, is_terminal: false, width: None };
 
     #[test]
     fn commands_are_shown_as_typed() {
@@ -222,22 +240,34 @@ mod tests {
     }
 
     #[test]
+    fn a_git_step_is_shown_by_its_name() {
+        let mut view = execution();
+        let argv = ["/bin/sh", "-c", "git=$1 …", "windlass-commit", "/usr/bin/git", "message"];
+        view.action = ActionKind::Command { argv: argv.map(Into::into).to_vec() };
+        assert!(what(&view).starts_with("/bin/sh -c"), "a command of the user's is shown as it is");
+        view.run_reason = RunReason::Git;
+        assert_eq!(what(&view), "commit");
+        view.action = ActionKind::Command { argv: vec!["git".into(), "fetch".into()] };
+        assert_eq!(what(&view), "git");
+    }
+
+    #[test]
     fn executions_are_a_row_each() {
-        let text =
-            table(PLAIN, &["A", "B", "C", "D", "E", "F"], &execution_rows(&[execution()], 65_000));
+        let head = ["A", "B", "C", "D", "E", "F"];
+        let text = fitted_table(PLAIN, &head, &[], &execution_rows(&[execution()], 65_000));
         let row = text.lines().nth(1).unwrap();
         assert_eq!(row, "x-00000002  a-00000001  failed (3)  1m  1.2s  make test");
     }
 
     #[test]
     fn what_is_unknown_of_an_attempt_is_a_dash() {
-        let head = ["A", "S", "BR", "B", "AH", "BE", "D", "DISK", "AGE", "T"];
-        let text = table(PLAIN, &head, &attempt_rows(&[attempt()], 1_000));
+        let head = ["A", "S", "BR", "B", "C", "D", "DISK", "AGE", "T"];
+        let text = fitted_table(PLAIN, &head, &[], &attempt_rows(&[attempt()], 1_000));
         let row = text.lines().nth(1).unwrap();
         let words: Vec<_> = row.split_whitespace().collect();
         assert_eq!(
             words,
-            ["a-00000001", "held", "windlass/x", "main", "-", "-", "-", "-", "now", "Try", "it"]
+            ["a-00000001", "held", "windlass/x", "main", "-", "-", "-", "now", "Try", "it"]
         );
     }
 

@@ -5,6 +5,7 @@ mod config;
 mod diff;
 pub(crate) mod doctor;
 mod host;
+mod keep;
 mod list;
 mod logs;
 mod outcome;
@@ -39,7 +40,10 @@ pub fn perform(context: &Context, verb: Verb) -> Result<u8, CliError> {
         Verb::Stop(args) => block_on(wait::stop(context, args)),
         Verb::Diff(args) => block_on(diff::diff(context, args)),
         Verb::Commit(args) => block_on(change::commit(context, args)),
-        Verb::Rm(args) => block_on(change::rm(context, args)),
+        Verb::Rm(args) => block_on(keep::rm(context, args)),
+        Verb::Restore(args) => block_on(keep::restore(context, args)),
+        Verb::Snapshots(args) => block_on(keep::snapshots(context, args)),
+        Verb::Gc(args) => block_on(keep::gc(context, args)),
         Verb::Search(args) => block_on(logs::search(context, args)),
         Verb::Events(args) => block_on(logs::events(context, args)),
         Verb::Config(args) => config::config(context, args),

@@ -24,12 +24,12 @@ use crate::{forward, launch};
 ///
 /// It was not accepted, or cannot be followed.
 pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError> {
-    let RunArgs { repo, base, branch, title, dir, no_commit, launch } = args;
+    let RunArgs { repo, base, branch, copy, title, dir, no_commit, launch } = args;
     let workspace = match dir {
         Some(path) => WorkspaceRequest::Directory { path: launch::directory(&path)? },
         None => {
             let repo = repo.unwrap_or_else(|| PathBuf::from("."));
-            WorkspaceRequest::Worktree { repo: launch::locator(&repo)?, base, branch }
+            WorkspaceRequest::Worktree { repo: launch::locator(&repo)?, base, branch, copy }
         }
     };
     let request = RunRequest {
@@ -147,12 +147,18 @@ async fn tell_if_queued(context: &Context, client: &Client, id: ExecutionId) {
     if let Ok(view) = client.execution(id).await
         && view.status == "queued"
     {
-        let what = match view.waiting_for {
-            Some(windlass::view::WaitingFor::Workspace) => "its worktree is being made",
-            Some(windlass::view::WaitingFor::Secret) => {
-                "a secret has no value; stop it, or run it again with the same --key and the value"
+        let what = match (view.waiting_for, view.queue) {
+            (Some(windlass::view::WaitingFor::Workspace), _) => {
+                "its worktree is being made".to_owned()
             }
-            Some(windlass::view::WaitingFor::Slot) | None => "it waits for a slot",
+            (Some(windlass::view::WaitingFor::Secret), _) => {
+                "a secret has no value; stop it, or run it again with the same --key and the value"
+                    .to_owned()
+            }
+            (Some(windlass::view::WaitingFor::Slot) | None, Some(before @ 1..)) => {
+                format!("it waits for a slot, {before} before it")
+            }
+            (Some(windlass::view::WaitingFor::Slot) | None, _) => "it waits for a slot".to_owned(),
         };
         let text = format!("windlass: {} is queued: {what}", id.short());
         // Whoever reads a pipe waits for a slot as for anything else, but for a secret in vain.

@@ -2,7 +2,7 @@
 
 use windlass::view::{AttemptView, ExecutionView};
 
-use super::list::{command, measure, state};
+use super::list::{measure, state, what};
 use crate::args::{PathArgs, ShowArgs};
 use crate::context::Context;
 use crate::duration;
@@ -62,7 +62,7 @@ fn execution_text(output: Output, view: &ExecutionView) -> String {
     let mut rows = vec![
         ("execution", format!("{} ({})", view.id.short(), view.id)),
         ("attempt", view.attempt_id.short()),
-        ("command", command(&view.action)),
+        ("command", what(view)),
         ("directory", view.cwd.to_string()),
         ("reason", word(&view.run_reason)),
         ("status", state(view)),
@@ -75,7 +75,11 @@ fn execution_text(output: Output, view: &ExecutionView) -> String {
     rows.extend(view.ended_at.map(|at| ("ended", at.to_string())));
     rows.extend(view.duration_ms.map(|ms| ("took", duration::show(ms))));
     rows.extend(view.timeout_ms.map(|ms| ("timeout", duration::show(ms))));
-    rows.extend(view.waiting_for.map(|what| ("waits for", word(&what))));
+    rows.extend(view.waiting_for.map(|what| match view.queue {
+        Some(0) => ("waits for", format!("{}, as the next", word(&what))),
+        Some(before) => ("waits for", format!("{}, {before} before it", word(&what))),
+        None => ("waits for", word(&what)),
+    }));
     rows.extend(view.before_head.as_ref().map(|oid| ("HEAD before", oid.to_string())));
     rows.extend(view.after_head.as_ref().map(|oid| ("HEAD after", oid.to_string())));
     rows.extend(view.committed.as_ref().map(|oid| ("committed", oid.to_string())));
@@ -219,7 +223,9 @@ pub(super) mod tests {
             behind: None,
             dirty: None,
             queue: Vec::new(),
-            snapshots: Vec::new(),
+            snapshots: 0,
+            missing: false,
+            keep: false,
             executions: None,
             disk_bytes: None,
             created_at: Time(Timestamp(1_000)),
@@ -227,7 +233,8 @@ pub(super) mod tests {
         }
     }
 
-    const PLAIN: Output = Output { json: false, quiet: false, color: false, is_terminal: false };
+    const PLAIN: Output =
+        Output { json: false, quiet: false, color: false, is_terminal: false, width: None };
 
     #[test]
     fn what_is_known_is_shown_and_nothing_else() {

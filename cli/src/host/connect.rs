@@ -108,7 +108,7 @@ impl HostAt {
         inside::refuse(&self.environment)?;
         let start_lock = take_within(&self.data.start_lock(), OTHERS_START)
             .await
-            .map_err(|error| CliError::io("take the lock for starting a host", &error))?;
+            .map_err(|error| CliError::unusable("take the lock for starting a host", &error))?;
         if start_lock.is_none() {
             return Err(CliError::new(
                 Class::NoHost,
@@ -159,16 +159,14 @@ pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
+/// What to do where no host runs.
+pub const START_ONE: &str = "start one: windlass host run, or any verb without --no-start";
+
 /// Makes the error for a data directory whose host does not run.
 #[must_use]
 pub fn no_host(data: &Path) -> CliError {
     let message = format!("no host runs for {}", show(data));
-    CliError::new(
-        Class::NoHost,
-        "no_host",
-        message,
-        "start one: windlass host run, or any verb without --no-start",
-    )
+    CliError::new(Class::NoHost, "no_host", message, START_ONE)
 }
 
 /// Returns a client that asks whatever host is there, and starts none.

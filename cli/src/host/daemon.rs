@@ -80,7 +80,7 @@ fn run_with(
         rustix::process::setsid()
             .map_err(|error| CliError::io("start a session", &error.into()))?;
         HostLog::background(&data.log())
-            .map_err(|error| CliError::io(format!("open {}", show(&data.log())), &error))?
+            .map_err(|error| CliError::unusable(format!("open {}", show(&data.log())), &error))?
     } else {
         HostLog::foreground()
     };
@@ -126,14 +126,17 @@ async fn live(
         None
     } else {
         let taken = take_within(&data.start_lock(), STARTING).await;
-        Some(taken.map_err(|error| CliError::io("take the lock for starting a host", &error))?)
+        Some(
+            taken
+                .map_err(|error| CliError::unusable("take the lock for starting a host", &error))?,
+        )
     };
     let _host_lock = take_host_lock(data).await?;
     let was_moved = moved::check(data, options.moved)?;
     let signals = Signals::new(options.background)
         .map_err(|error| CliError::io("listen for signals", &error))?;
     let settings = Settings::read(data)?;
-    let backends = backends::open(context, data, was_moved).await?;
+    let backends = backends::open(context, data, &settings, was_moved, options.moved).await?;
     let ports = match context.options.wrap {
         Some(wrap) => wrap(backends.backends),
         None => backends.backends,
@@ -144,9 +147,10 @@ async fn live(
         .secrets(std::sync::Arc::new(secrets::HostSecrets::new(context.environment.clone())))
         .start_on_tokio()
         .await
-        .map_err(|error| engine_error(&error))?;
-    let listener = socket::bind(&data.socket())
-        .map_err(|error| CliError::io(format!("listen at {}", show(&data.socket())), &error))?;
+        .map_err(|error| not_started(data, &error))?;
+    let listener = socket::bind(&data.socket()).map_err(|error| {
+        CliError::unusable(format!("listen at {}", show(&data.socket())), &error)
+    })?;
     if options.background {
         tell_ready().map_err(|error| CliError::io("say that the host is ready", &error))?;
     }
@@ -160,29 +164,53 @@ async fn live(
 /// Takes the lock that makes this process the host.
 async fn take_host_lock(data: &DataDir) -> Result<HostLock, CliError> {
     let path = data.lock();
-    let failed = |error: &std::io::Error| CliError::io(format!("lock {}", show(&path)), error);
+    let failed =
+        |error: &std::io::Error| CliError::unusable(format!("lock {}", show(&path)), error);
     let mut lock = HostLock::try_take(&path).map_err(|error| failed(&error))?;
-    let holds = lock.is_none().then(|| signature(&path));
+    let mut answers = true;
+    let holder = if lock.is_none() { signature(&path) } else { String::new() };
     if lock.is_none() {
-        // One that answers stays; one that does not may be leaving.
-        let answers = socket::connect(&data.socket()).await;
-        if matches!(&answers, Err(error) if is_absent(error)) {
+        let connected = socket::connect(&data.socket()).await;
+        answers = !matches!(&connected, Err(error) if is_absent(error));
+        // One that answers stays, and so does the unsigned one of another program; a daemon of ours may be leaving.
+        if !answers && !holder.is_empty() {
             lock = take_within(&path, LEAVING).await.map_err(|error| failed(&error))?;
         }
     }
-    let Some(lock) = lock else {
-        let holder = holds.filter(|holder| !holder.is_empty());
-        let holder = holder.unwrap_or_else(|| "another process".to_owned());
-        return Err(CliError::new(
-            Class::Refused,
-            "host_exists",
-            format!("{} has a host already: {holder}", show(&data.path)),
-            "use it as it is, or end it first: windlass host stop",
-        ));
-    };
+    let Some(lock) = lock else { return Err(exists(data, &holder, answers)) };
     let sign = format!("windlass {}, process {}\n", env!("CARGO_PKG_VERSION"), std::process::id());
     lock.sign(&sign).map_err(|error| failed(&error))?;
     Ok(lock)
+}
+
+/// Makes the error for a data directory whose lock another process has.
+fn exists(data: &DataDir, holder: &str, answers: bool) -> CliError {
+    let path = show(&data.path);
+    let (message, hint) = match (holder, answers) {
+        ("", _) => (
+            format!("{path} is in use by another program, which serves no API"),
+            "end that program first, or name another directory with --data-dir".to_owned(),
+        ),
+        (_, true) => (
+            format!("{path} has a host already: {holder}"),
+            "use it as it is, or end it first: windlass host stop".to_owned(),
+        ),
+        (_, false) => (
+            format!("{path} has a host already, which does not answer: {holder}"),
+            format!("see {}; it may be killed: executions run on", show(&data.log())),
+        ),
+    };
+    CliError::new(Class::Refused, "host_exists", message, hint)
+}
+
+/// Makes the error for an engine that did not start: all that it needs for that is its store.
+fn not_started(data: &DataDir, error: &EngineError) -> CliError {
+    match error {
+        EngineError::Backend(source) if !source.transient => {
+            backends::unusable_store(&data.store(), &windlass::api::error::chain(source.as_ref()))
+        }
+        _ => engine_error(error),
+    }
 }
 
 /// Tells whoever started this host, and lets go of the pipe.

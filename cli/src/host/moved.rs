@@ -46,8 +46,9 @@ impl Identity {
 /// It is another one, or the record cannot be read or written.
 pub(crate) fn check(data: &DataDir, moved: bool) -> Result<bool, CliError> {
     let file = data.path.join(FILE);
-    let failed =
-        |what: &str, error: &io::Error| CliError::io(format!("{what} {}", show(&file)), error);
+    let failed = |what: &str, error: &io::Error| {
+        CliError::unusable(format!("{what} {}", show(&file)), error)
+    };
     let here = Identity::of(&data.path).map_err(|error| failed("make", &error))?;
     let recorded = match fs::read_to_string(&file) {
         Ok(text) => Some(text),

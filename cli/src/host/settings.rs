@@ -9,18 +9,104 @@ use crate::config::{DataDir, replace, show};
 use crate::duration::{self, millis};
 use crate::error::{Class, CliError};
 
-/// The settings that there are: name, default, and what the value is.
-pub const SETTINGS: [Setting; 10] = [
-    Setting { name: "limits.per_owner", default: "8", kind: Kind::Count },
-    Setting { name: "limits.per_host", default: "32", kind: Kind::Count },
-    Setting { name: "limits.queue", default: "10000", kind: Kind::Count },
-    Setting { name: "stop_grace", default: "5s", kind: Kind::Duration },
-    Setting { name: "background_timeout", default: "30m", kind: Kind::DurationOrNone },
-    Setting { name: "log_cap_bytes", default: "1073741824", kind: Kind::Bytes },
-    Setting { name: "git_timeout", default: "10m", kind: Kind::Duration },
-    Setting { name: "idle_exit", default: "10m", kind: Kind::DurationOrNone },
-    Setting { name: "commit.name", default: "Windlass", kind: Kind::Text },
-    Setting { name: "commit.email", default: "windlass@localhost", kind: Kind::Text },
+/// The settings that there are.
+pub const SETTINGS: [Setting; 16] = [
+    Setting {
+        name: "limits.per_owner",
+        default: "8",
+        kind: Kind::Count,
+        about: "executions that run at once for one named owner; runs without an owner only count for the host",
+    },
+    Setting {
+        name: "limits.per_host",
+        default: "32",
+        kind: Kind::Count,
+        about: "executions that run at once",
+    },
+    Setting {
+        name: "limits.queue",
+        default: "10000",
+        kind: Kind::Count,
+        about: "executions that may wait for a slot",
+    },
+    Setting {
+        name: "stop_grace",
+        default: "5s",
+        kind: Kind::Duration,
+        about: "from TERM to KILL, where a stop does not say",
+    },
+    Setting {
+        name: "background_timeout",
+        default: "30m",
+        kind: Kind::DurationOrNone,
+        about: "how long what `exec` starts may run, where it does not say",
+    },
+    Setting {
+        name: "log_cap_bytes",
+        default: "1073741824",
+        kind: Kind::Bytes { least: 64 << 10 },
+        about: "most that one execution's log keeps: its beginning and its end",
+    },
+    Setting {
+        name: "disk_floor_bytes",
+        default: "1073741824",
+        kind: Kind::Bytes { least: 0 },
+        about: "free disk space below which nothing new is started",
+    },
+    Setting {
+        name: "git_timeout",
+        default: "10m",
+        kind: Kind::PositiveDuration,
+        about: "how long a commit may take, hooks included",
+    },
+    Setting {
+        name: "worktrees.branch_prefix",
+        default: "windlass/",
+        kind: Kind::BranchPrefix,
+        about: "what the names of new branches begin with",
+    },
+    Setting {
+        name: "cleanup.idle",
+        default: "72h",
+        kind: Kind::DurationOrNone,
+        about: "how long nothing happens in a worktree before it is saved and removed; counted while a host runs",
+    },
+    Setting {
+        name: "cleanup.orphans",
+        default: "24h",
+        kind: Kind::DurationOrNone,
+        about: "the same for a worktree of ours that no record speaks of",
+    },
+    Setting {
+        name: "snapshots.keep",
+        default: "none",
+        kind: Kind::DurationOrNone,
+        about: "how long a snapshot is kept after its worktree was removed; counted while a host runs",
+    },
+    Setting {
+        name: "snapshots.quota_bytes",
+        default: "10737418240",
+        kind: Kind::Bytes { least: 0 },
+        about: "most that all snapshots take; beyond, worktrees with unsaved work are not removed",
+    },
+    Setting {
+        name: "idle_exit",
+        default: "10m",
+        kind: Kind::DurationOrNone,
+        about: "how long a host without anything to do stays",
+    },
+    Setting {
+        name: "commit.name",
+        default: "Windlass",
+        kind: Kind::Text,
+        about: "who commits where git has no user.name",
+    },
+    Setting {
+        name: "commit.email",
+        default: "windlass@localhost",
+        kind: Kind::Text,
+        about: "who commits where git has no user.email",
+    },
 ];
 
 /// One setting.
@@ -32,6 +118,8 @@ pub struct Setting {
     pub default: &'static str,
     /// What its value is.
     pub kind: Kind,
+    /// What it is for, for people.
+    pub about: &'static str,
 }
 
 /// What a value is.
@@ -39,12 +127,19 @@ pub struct Setting {
 pub enum Kind {
     /// A number of things, at least 1.
     Count,
-    /// A number of bytes, at least 64 KiB.
-    Bytes,
+    /// A number of bytes.
+    Bytes {
+        /// The smallest.
+        least: u64,
+    },
     /// A duration.
     Duration,
+    /// A duration above 0.
+    PositiveDuration,
     /// A duration or `none`.
     DurationOrNone,
+    /// The beginning of a branch's name.
+    BranchPrefix,
     /// Printable text.
     Text,
 }
@@ -73,31 +168,42 @@ impl Setting {
     ///
     /// It is none for this setting.
     pub fn check(self, value: &str) -> Result<(), CliError> {
-        let wrong = match self.kind {
-            Kind::Count => {
-                (!value.parse::<u32>().is_ok_and(|count| count > 0)).then_some("a number from 1 on")
+        let is_fit = match self.kind {
+            Kind::Count => value.parse::<u32>().is_ok_and(|count| count > 0),
+            Kind::Bytes { least } => value.parse::<u64>().is_ok_and(|bytes| bytes >= least),
+            Kind::Duration => duration::parse(value).is_ok(),
+            Kind::PositiveDuration => duration::parse_positive(value).is_ok(),
+            Kind::DurationOrNone => value == "none" || duration::parse_positive(value).is_ok(),
+            Kind::BranchPrefix => {
+                let fit = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '/');
+                let begins_well = value.chars().next().is_some_and(char::is_alphanumeric);
+                begins_well && value.len() <= 64 && value.chars().all(fit) && !value.contains("//")
             }
-            Kind::Bytes => (!value.parse::<u64>().is_ok_and(|bytes| bytes >= 64 << 10))
-                .then_some("a number of bytes from 65536 on"),
-            Kind::Duration => {
-                duration::parse(value).is_err().then_some("a duration: 500ms, 30s, 5m, 2h")
-            }
-            Kind::DurationOrNone => (value != "none" && duration::parse_positive(value).is_err())
-                .then_some("a duration (500ms, 30s, 5m, 2h) or none"),
             Kind::Text => {
                 let bad = |c: char| c.is_control() || matches!(c, '"' | '\\' | '<' | '>');
-                (value.trim().is_empty() || value.len() > 256 || value.chars().any(bad)).then_some(
-                    "1 to 256 bytes of text without quotes, backslashes and angle brackets",
-                )
+                !value.trim().is_empty() && value.len() <= 256 && !value.chars().any(bad)
             }
         };
-        match wrong {
-            None => Ok(()),
-            Some(expected) => Err(CliError::usage(
-                format!("{value:?} is no value for {}", self.name),
-                format!("it is {expected}"),
-            )),
+        if is_fit {
+            return Ok(());
         }
+        let expected = match self.kind {
+            Kind::Count => "a number from 1 on".to_owned(),
+            Kind::Bytes { least } => format!("a number of bytes from {least} on"),
+            Kind::Duration => "a duration: 0s, 500ms, 30s, 5m, 2h".to_owned(),
+            Kind::PositiveDuration => "a duration above 0: 500ms, 30s, 5m, 2h".to_owned(),
+            Kind::DurationOrNone => "a duration above 0 (500ms, 30s, 5m, 2h) or none".to_owned(),
+            Kind::BranchPrefix => {
+                "letters, digits, -, _ and /, for example windlass/ or me-".to_owned()
+            }
+            Kind::Text => {
+                "1 to 256 bytes of text without quotes, backslashes and angle brackets".to_owned()
+            }
+        };
+        Err(CliError::usage(
+            format!("{value:?} is no value for {}", self.name),
+            format!("it is {expected}"),
+        ))
     }
 }
 
@@ -118,23 +224,24 @@ impl Settings {
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text, &path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(CliError::io(format!("read {}", show(&path)), &error)),
+            Err(error) => Err(CliError::unusable(format!("read {}", show(&path)), &error)),
         }
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, CliError> {
+        let damaged = |what: &dyn std::fmt::Display| {
+            CliError::new(
+                Class::Refused,
+                "damaged",
+                format!("{} is damaged: {what}", show(path)),
+                "repair it or remove it; without it the defaults count",
+            )
+        };
         let table: std::collections::BTreeMap<String, String> =
-            toml::from_str(text).map_err(|error| {
-                CliError::new(
-                    Class::Failed,
-                    "damaged",
-                    format!("{} is damaged: {}", show(path), error.message()),
-                    "repair it or remove it; without it the defaults count",
-                )
-            })?;
+            toml::from_str(text).map_err(|error| damaged(&error.message()))?;
         let mut settings = Self::default();
         for (name, value) in table {
-            settings.set(&name, &value)?;
+            settings.set(&name, &value).map_err(|error| damaged(&error))?;
         }
         Ok(settings)
     }
@@ -170,8 +277,9 @@ impl Settings {
     ///
     /// The system's.
     pub fn write(&self, data: &DataDir) -> Result<(), CliError> {
-        replace(&data.path, "settings.toml", &self.text())
-            .map_err(|error| CliError::io(format!("write {}", show(&data.settings())), &error))
+        replace(&data.path, "settings.toml", &self.text()).map_err(|error| {
+            CliError::unusable(format!("write {}", show(&data.settings())), &error)
+        })
     }
 
     /// Returns the text of the file. Values need no escapes: [`Setting::check`] sees to it.
@@ -205,6 +313,24 @@ impl Settings {
         self.duration("idle_exit")
     }
 
+    /// Returns below how many free bytes nothing new is started.
+    #[must_use]
+    pub fn disk_floor_bytes(&self) -> u64 {
+        self.number("disk_floor_bytes")
+    }
+
+    /// Returns what the names of new branches begin with.
+    #[must_use]
+    pub fn branch_prefix(&self) -> String {
+        self.text_of("worktrees.branch_prefix")
+    }
+
+    /// Returns how many bytes all snapshots may take.
+    #[must_use]
+    pub fn snapshot_quota_bytes(&self) -> u64 {
+        self.number("snapshots.quota_bytes")
+    }
+
     /// Returns what the engine is to be told.
     #[must_use]
     pub fn engine(&self) -> Config {
@@ -222,6 +348,9 @@ impl Settings {
                 *slot = millis(duration);
             }
         }
+        config.cleanup.idle_ms = self.duration("cleanup.idle").map(millis);
+        config.cleanup.orphan_ms = self.duration("cleanup.orphans").map(millis);
+        config.cleanup.snapshot_ms = self.duration("snapshots.keep").map(millis);
         config.identity.name = self.text_of("commit.name");
         config.identity.email = self.text_of("commit.email");
         config
@@ -241,7 +370,9 @@ mod tests {
     fn every_default_is_a_value() {
         for setting in SETTINGS {
             setting.check(setting.default).unwrap();
+            assert!(!setting.about.is_empty(), "{}", setting.name);
         }
+        assert_eq!(Settings::default().disk_floor_bytes(), 1 << 30);
     }
 
     #[test]
@@ -249,12 +380,18 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("limits.per_host", "64").unwrap();
         settings.set("background_timeout", "none").unwrap();
+        settings.set("disk_floor_bytes", "0").unwrap();
+        settings.set("stop_grace", "250ms").unwrap();
+        settings.set("cleanup.orphans", "none").unwrap();
+        settings.set("worktrees.branch_prefix", "me/").unwrap();
         settings.set("commit.name", "Zoë").unwrap();
         settings.set("limits.per_host", "65").unwrap();
         let again = Settings::parse(&settings.text(), Path::new("settings.toml")).unwrap();
         let config = again.engine();
         assert_eq!(config.limits.per_host, 65);
         assert_eq!(config.background_timeout_ms, None);
+        assert_eq!((again.disk_floor_bytes(), config.stop_grace_ms), (0, 250));
+        assert_eq!((config.cleanup.orphan_ms, again.branch_prefix()), (None, "me/".to_owned()));
         assert_eq!(config.identity.name, "Zoë");
     }
 
@@ -267,6 +404,15 @@ mod tests {
             ("stop_grace", "5"),
             ("commit.name", "a\"b"),
             ("log_cap_bytes", "1"),
+            ("disk_floor_bytes", "-1"),
+            ("disk_floor_bytes", "1 GiB"),
+            ("git_timeout", "0s"),
+            ("background_timeout", "0s"),
+            ("idle_exit", "never"),
+            ("worktrees.branch_prefix", "/x"),
+            ("worktrees.branch_prefix", "a b"),
+            ("worktrees.branch_prefix", "a..b"),
+            ("cleanup.idle", "0s"),
             ("colour", "red"),
         ] {
             assert!(settings.set(name, value).is_err(), "{name} = {value}");

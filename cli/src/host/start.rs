@@ -27,7 +27,8 @@ pub const READY_WORD: &str = "ready\n";
 /// What the host said, or the end of its log.
 pub async fn in_background(data: &DataDir) -> Result<(), CliError> {
     let failed = |error: &std::io::Error| CliError::io("start the host", error);
-    let log = log::open(&data.log()).map_err(|error| failed(&error))?;
+    let log = log::open(&data.log())
+        .map_err(|error| CliError::unusable(format!("open {}", show(&data.log())), &error))?;
     let mut child = Command::new(program())
         .arg("--data-dir")
         .arg(&data.path)
@@ -49,7 +50,7 @@ pub async fn in_background(data: &DataDir) -> Result<(), CliError> {
         Ok(Err(error)) => Err(failed(&error)),
         Ok(Ok(_)) if said == READY_WORD => Ok(()),
         Ok(Ok(_)) => match serde_json::from_str::<ErrorBody>(&said) {
-            Ok(body) => Err(CliError { class: Class::NoHost, view: body.error }),
+            Ok(body) => Err(CliError::from_start(body.error)),
             Err(_) => Err(unready(data, "ended before it was ready")),
         },
     }
