@@ -17,13 +17,14 @@ use windlass_core::container_service::{
 };
 use windlass_core::execution::{ExitReport, FinalReport};
 use windlass_core::id::{AttemptId, Epoch, ExecutionId, HostId, NodeId, Nonce};
+use windlass_core::locator::Locator;
 use windlass_core::process_store::{
     ChangeNumber, ChangePage, CheckReport, Lease, Page, ProcessStore, ProcessStoreError, Query,
     RecordKey, Stored, Write,
 };
 use windlass_core::vcs_worktree::{
-    CommitPlan, Diff, DiffDetail, Identity, Planned, VcsWorktree, VcsWorktreeError, Verified,
-    WorktreeRequest, WorktreeStatus,
+    CommitPlan, Diff, DiffDetail, Found, Identity, Origin, Planned, Removal, SaveRequest, Saved,
+    VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
 };
 use windlass_core::workspace::Worktree;
 
@@ -52,7 +53,7 @@ pub struct CrashPoint {
 
 impl CrashPoint {
     /// The calls that are points.
-    pub const CALLS: [&str; 12] = [
+    pub const CALLS: [&str; 13] = [
         "store.acquire",
         "store.commit",
         "containers.prepare",
@@ -64,6 +65,7 @@ impl CrashPoint {
         "worktrees.plan",
         "worktrees.create",
         "worktrees.plan_commit",
+        "worktrees.save",
         "worktrees.remove",
     ];
 
@@ -258,8 +260,9 @@ impl VcsWorktree for Crashing<dyn VcsWorktree> {
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
+        origin: &Origin,
     ) -> Result<Verified, VcsWorktreeError> {
-        self.point.around("worktrees.create", self.inner.create(attempt, worktree)).await
+        self.point.around("worktrees.create", self.inner.create(attempt, worktree, origin)).await
     }
 
     async fn verify(
@@ -298,12 +301,26 @@ impl VcsWorktree for Crashing<dyn VcsWorktree> {
         self.point.around("worktrees.plan_commit", made).await
     }
 
+    async fn save(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &SaveRequest,
+    ) -> Result<Saved, VcsWorktreeError> {
+        self.point.around("worktrees.save", self.inner.save(attempt, worktree, request)).await
+    }
+
     async fn remove(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
+        removal: Removal,
     ) -> Result<(), VcsWorktreeError> {
-        self.point.around("worktrees.remove", self.inner.remove(attempt, worktree)).await
+        self.point.around("worktrees.remove", self.inner.remove(attempt, worktree, removal)).await
+    }
+
+    async fn survey(&self, repos: &[Locator]) -> Result<Vec<Found>, VcsWorktreeError> {
+        self.inner.survey(repos).await
     }
 }
 

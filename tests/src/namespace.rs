@@ -69,6 +69,12 @@ pub fn run(path: &str, body: impl FnOnce()) {
     assert!(output.status.success(), "in a namespace: {}\n{stdout}\n{stderr}", output.status);
 }
 
+/// Says whether this process has namespaces of its own, also one to mount in.
+#[must_use]
+pub fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
 /// Returns the arguments with which unshare works here, as root or with a user namespace.
 fn wrapper() -> Option<&'static [&'static str]> {
     const WAYS: [&[&str]; 2] = [

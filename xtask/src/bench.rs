@@ -23,6 +23,7 @@ mod output;
 mod report;
 mod store;
 mod sync;
+mod worktree;
 
 use host::Data;
 use report::Report;
@@ -96,6 +97,11 @@ const ROWS: &[Row] = &[
         measure: store::measure,
     },
     Row { name: "output", about: "one command that writes flat out", measure: output::measure },
+    Row {
+        name: "worktree",
+        about: "worktrees of many files, against git",
+        measure: worktree::measure,
+    },
 ];
 
 /// How much is measured, and where.

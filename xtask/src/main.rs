@@ -9,6 +9,7 @@ mod bench;
 mod bench_command;
 mod cargo;
 mod ci;
+mod days;
 mod failure;
 
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ enum Command {
     Ci(ci::Arguments),
     /// Measures ours beside the limit of the machine, in turn; prints ratios
     Bench(bench_command::Arguments),
+    /// Works on worktrees at random while hosts are killed; nothing may be lost
+    Days(days::Arguments),
     /// Does the measuring, in a build that carries it
     #[cfg(feature = "bench")]
     #[command(hide = true)]
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Bench(arguments) => bench_command::run(&arguments),
+        Command::Days(arguments) => days::run(&arguments),
         #[cfg(feature = "bench")]
         Command::Measure(arguments) => bench::run(&arguments),
         #[cfg(feature = "bench")]

@@ -10,7 +10,9 @@ use windlass_tests::schema::Schemas;
 
 mod attempts;
 mod executions;
+mod full_disk;
 mod host;
+mod keep;
 mod logs;
 mod refusals;
 mod run;

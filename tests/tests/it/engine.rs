@@ -15,7 +15,7 @@ use windlass::core::record::{CommitPolicy, ExecutionRecord};
 use windlass::core::vcs_worktree::DiffDetail;
 use windlass::error::RefusalCode;
 use windlass::request::{
-    Caller, LaunchRequest, RunRequest, StopTarget, WhenFull, WorkspaceRequest,
+    Caller, LaunchRequest, RemoveOptions, RunRequest, StopTarget, WhenFull, WorkspaceRequest,
 };
 use windlass::{Backends, Builder, Config, EngineError, Handle};
 use windlass_local::{
@@ -92,7 +92,7 @@ fn in_directory(path: &Path, launch: LaunchRequest) -> RunRequest {
 
 fn in_worktree(repo: &TempRepo, launch: LaunchRequest) -> RunRequest {
     let repo = locator(repo.path());
-    let workspace = WorkspaceRequest::Worktree { repo, base: None, branch: None };
+    let workspace = WorkspaceRequest::Worktree { repo, base: None, branch: None, copy: Vec::new() };
     RunRequest { workspace, title: None, commit: CommitPolicy::Commit, launch }
 }
 
@@ -145,7 +145,7 @@ async fn what_a_command_changed_in_a_worktree_is_committed() {
     assert_eq!(git_in(repo.path(), ["show", &format!("{commit}:new.txt")]), "hello");
     let diff = engine.diff(&Caller::default(), record.attempt, DiffDetail::Files).await.unwrap();
     assert_eq!(diff.files.len(), 1);
-    engine.remove(Caller::default(), record.attempt, false).await.unwrap();
+    engine.remove(Caller::default(), record.attempt, RemoveOptions::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -295,7 +295,13 @@ async fn a_worktree_is_not_removed_below_a_process_that_was_left_running_in_it()
     launch.leftovers = windlass::core::action::Leftovers::Leave;
     let record = run(&engine, in_worktree(&repo, launch)).await;
     let [survivor] = record.survivors.as_slice() else { panic!("{record:?}") };
-    let refused = engine.remove(Caller::default(), record.attempt, true).await;
+    let refused = engine
+        .remove(
+            Caller::default(),
+            record.attempt,
+            RemoveOptions { force: true, ..RemoveOptions::default() },
+        )
+        .await;
     let Err(EngineError::Refused { code: RefusalCode::Busy, reason }) = refused else {
         panic!("{refused:?}")
     };
@@ -303,7 +309,7 @@ async fn a_worktree_is_not_removed_below_a_process_that_was_left_running_in_it()
     let left = windlass_tests::process::open(survivor.pid).unwrap();
     windlass_tests::process::signal(&left, rustix::process::Signal::KILL).unwrap();
     assert!(windlass_tests::process::ended(&left, windlass_tests::process::PATIENCE).unwrap());
-    engine.remove(Caller::default(), record.attempt, false).await.unwrap();
+    engine.remove(Caller::default(), record.attempt, RemoveOptions::default()).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,4 +9,6 @@
 mod cli;
 mod crash;
 mod engine;
+mod power;
 mod tidy;
+mod worktrees;

@@ -14,6 +14,8 @@ use crate::failure::{Doing, Failure};
 pub(crate) enum Want {
     RatioAtMost(f64),
     RatioAtLeast(f64),
+    /// At most this ratio, and so many seconds more.
+    RatioAndMore(f64, f64),
     MedianAtMost(f64),
     P99AtMost(f64),
     RateAtLeast(f64),
@@ -58,6 +60,18 @@ impl Report {
             ratio: ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
             wanted: verdicts.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join(", "),
             missed: verdicts.iter().any(|(_, holds)| !holds),
+        });
+    }
+
+    /// Adds a line that says what the following ones are of.
+    pub(crate) fn add_title(&mut self, title: String) {
+        self.lines.push(Line {
+            label: title,
+            figure: String::new(),
+            p99: String::new(),
+            ratio: String::new(),
+            wanted: String::new(),
+            missed: false,
         });
     }
 
@@ -159,6 +173,15 @@ impl Want {
             }
             Self::RatioAtLeast(bound) => {
                 (format!("ratio ≥ {bound}"), ratio.is_some_and(|ratio| ratio >= bound))
+            }
+            Self::RatioAndMore(bound, more) => {
+                let text = if more > 0.0 {
+                    format!("ratio ≤ {bound} and {} more", latency(more))
+                } else {
+                    format!("ratio ≤ {bound}")
+                };
+                // The other's figure is this one's by the ratio.
+                (text, ratio.is_some_and(|ratio| figure <= bound * (figure / ratio) + more))
             }
             Self::MedianAtMost(bound) => (format!("p50 ≤ {}", latency(bound)), figure <= bound),
             Self::P99AtMost(bound) => {

@@ -140,7 +140,19 @@ isolated! {
         sandbox.run(["config", "set", "limits.per_host", "1"]).expect(0);
         let first = run_detached(&sandbox, &repo, &[], "exec sleep 1000");
         let second = run_detached(&sandbox, &repo, &[], "exit 8");
-        assert_eq!(show(&sandbox, &second)["status"], "queued");
+        let third = run_detached(&sandbox, &repo, &[], "true");
+        for (id, before) in [(&second, 0), (&third, 1)] {
+            let shown = show(&sandbox, id);
+            schemas().assert("execution.json", &shown);
+            assert_eq!(
+                (&shown["status"], &shown["waiting_for"], &shown["queue"]),
+                (&json!("queued"), &json!("slot"), &json!(before)),
+                "{shown:#}"
+            );
+        }
+        let listed = sandbox.run(["ps", "--json"]).expect(0).json_lines();
+        let queue: Vec<_> = listed.iter().map(|one| one["queue"].as_u64()).collect();
+        assert_eq!(queue, [Some(1), Some(0), None], "newest first");
         let refused = run_script(&sandbox, &repo, &["-d", "--no-queue"], "true");
         assert_eq!(refused.code, Some(122), "{}", refused.stderr);
         sandbox.run(["stop", &first]).expect(0);

@@ -176,6 +176,18 @@ isolated! {
         sandbox.run(["config", "get", "no.such.setting"]).expect(3);
     }
 
+    fn nothing_is_started_below_the_floor_of_free_disk_space() {
+        let (sandbox, repo) = with_repo();
+        sandbox.run(["config", "set", "disk_floor_bytes", &u64::MAX.to_string()]).expect(0);
+        let error = super::run_script(&sandbox, &repo, &["--json"], "true").expect(122).error();
+        assert_eq!(error["error"]["kind"], "disk_floor", "{error}");
+        sandbox.run(["host", "stop"]).expect(0);
+        sandbox.run(["config", "set", "disk_floor_bytes", "0"]).expect(0);
+        super::run_script(&sandbox, &repo, &[], "true").expect(0);
+        let shown = sandbox.run(["config"]).expect(0);
+        assert!(shown.text().contains("runs without an owner"), "{}", shown.text());
+    }
+
     fn completion_scripts_name_the_verbs() {
         let sandbox = sandbox();
         for shell in ["bash", "zsh", "fish"] {

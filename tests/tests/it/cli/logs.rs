@@ -3,10 +3,10 @@
 use std::fs;
 
 use base64::Engine as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use windlass_tests::isolated;
 
-use super::{run_detached, run_script, schemas, with_repo};
+use super::{run_detached, run_script, schemas, show, with_repo};
 
 isolated! {
     fn raw_output_is_the_bytes_as_written() {
@@ -39,6 +39,36 @@ isolated! {
         expected.extend(b"\xff\xfe\nunended");
         assert_eq!(bytes, expected);
         assert_eq!(entries.last().unwrap()["partial"], true);
+    }
+
+    fn a_damaged_log_is_never_taken_for_an_empty_output() {
+        let (sandbox, repo) = with_repo();
+        let id = run_detached(&sandbox, &repo, &["--no-commit"], "echo one; echo two >&2; echo three");
+        sandbox.run(["wait", &id]).expect(0);
+        sandbox.run(["host", "stop"]).expect(0);
+        let known = show(&sandbox, &id)["log"].clone();
+        sandbox.run(["host", "stop"]).expect(0);
+        for place in fs::read_dir(sandbox.data_dir().join("runs")).unwrap().flatten() {
+            for file in ["00000001.seg", "journal"] {
+                let path = place.path().join(file);
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[..60].fill(b'?');
+                fs::write(&path, bytes).unwrap();
+            }
+        }
+        let expected = json!([{
+            "seq": known["entries"],
+            "gap": {"first_seq": 1, "last_seq": known["entries"], "bytes": "one\ntwo\nthree\n".len(), "cause": "power"},
+        }]);
+        for flags in [&[][..], &["-f"], &["--tail", "5"], &["--after", "0"]] {
+            let entries = sandbox.run([&["logs", &id, "--json"], flags].concat()).expect(0).json_lines();
+            entries.iter().for_each(|entry| schemas().assert("log-entry.json", entry));
+            assert_eq!(Value::from(entries), expected, "{flags:?}");
+        }
+        let shown = sandbox.run(["logs", &id]).expect(0);
+        let told = format!("{}{}", shown.text(), shown.stderr);
+        assert!(told.contains("14 bytes of output are missing"), "{told}");
+        assert_eq!(show(&sandbox, &id)["log"], known);
     }
 
     fn reading_resumes_after_any_number() {

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use windlass::api::lock::{HostLock, LOCK_FILE};
 use windlass_tests::isolated;
 use windlass_tests::repo::TempRepo;
 use windlass_tests::sandbox::{Ran, Sandbox};
@@ -23,13 +24,46 @@ fn refused(sandbox: &Sandbox, dir: &Path, arguments: &[&str], code: i32) {
     no_attempt(sandbox);
 }
 
+/// A data directory that was used, without a host.
+fn with_data() -> (Sandbox, PathBuf) {
+    let sandbox = sandbox();
+    sandbox.run(["ps"]).expect(0);
+    sandbox.run(["host", "stop"]).expect(0);
+    let data = sandbox.data_dir();
+    (sandbox, data)
+}
+
+/// Fails unless `data` is refused as a data directory by the one rule for all of them, whatever the verb; returns the
+/// message.
+#[track_caller]
+fn unusable(sandbox: &Sandbox, data: &Path, kind: &str) -> String {
+    let data = data.to_str().unwrap();
+    let mut messages =
+        [(&["ps"][..], 4), (&["run", "--dir", "/", "--", "true"], 122), (&["wait", "@last"], 122)]
+            .map(|(verb, code)| {
+                let ran =
+                    sandbox.run([&["--json", "--data-dir", data], verb].concat()).expect(code);
+                assert_eq!(ran.text(), "");
+                let error = ran.error();
+                schemas().assert("error.json", &error);
+                assert_eq!(error["error"]["kind"], kind, "{error}");
+                assert!(
+                    error["error"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()),
+                    "{error}"
+                );
+                error["error"]["message"].as_str().unwrap().to_owned()
+            });
+    std::mem::take(&mut messages[0])
+}
+
 #[track_caller]
 fn no_attempt(sandbox: &Sandbox) {
     assert_eq!(sandbox.run(["ls", "-a"]).expect(0).text(), "", "an attempt was left");
     let entries =
         fs::read_dir(sandbox.data_dir().join("worktrees")).into_iter().flatten().flatten();
-    // What git is given to work with is no worktree.
-    let left: Vec<_> = entries.filter(|entry| entry.file_name() != ".scratch").collect();
+    // What begins with a dot is ours to work with, and no worktree.
+    let left: Vec<_> =
+        entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")).collect();
     assert!(left.is_empty(), "left in the worktrees: {left:?}");
 }
 
@@ -90,10 +124,8 @@ isolated! {
     }
 
     fn a_data_directory_of_a_newer_version() {
-        let (sandbox, repo) = with_repo();
-        run_script(&sandbox, &repo, &[], "true").expect(0);
-        sandbox.run(["host", "stop"]).expect(0);
-        let config = sandbox.data_dir().join("config.toml");
+        let (sandbox, data) = with_data();
+        let config = data.join("config.toml");
         let text = fs::read_to_string(&config).unwrap();
         let newer: String = text
             .lines()
@@ -101,10 +133,80 @@ isolated! {
             .collect();
         assert_ne!(text, newer, "no format in {text}");
         fs::write(&config, &newer).unwrap();
-        let ran = sandbox.run(["ps", "--json"]);
-        assert_ne!(ran.code, Some(0));
-        assert!(ran.error()["error"]["message"].as_str().unwrap().contains("4000"), "{}", ran.stderr);
+        let message = unusable(&sandbox, &data, "newer_format");
+        assert!(message.contains("4000"), "{message}");
         assert_eq!(fs::read_to_string(&config).unwrap(), newer, "it was touched");
+    }
+
+    fn a_database_of_a_newer_version() {
+        let (sandbox, data) = with_data();
+        let database = data.join("windlass.db");
+        let mut bytes = fs::read(&database).unwrap();
+        // The user version of a SQLite file, big-endian.
+        bytes[60..64].copy_from_slice(&4_000_u32.to_be_bytes());
+        fs::write(&database, &bytes).unwrap();
+        let message = unusable(&sandbox, &data, "newer_format");
+        assert!(message.contains("4000"), "{message}");
+        assert!(fs::read(&database).unwrap() == bytes, "it was touched");
+    }
+
+    fn damage_in_the_data_directory() {
+        for (file, kind) in [("config.toml", "damaged"), ("settings.toml", "damaged"), ("windlass.db", "store")] {
+            let (sandbox, data) = with_data();
+            let garbage = "[garbage ".repeat(2_000);
+            fs::write(data.join(file), &garbage).unwrap();
+            let message = unusable(&sandbox, &data, kind);
+            assert!(message.contains(file), "{message}");
+            assert!(fs::read(data.join(file)).unwrap() == garbage.as_bytes(), "{file} was touched");
+        }
+        let (sandbox, data) = with_data();
+        fs::write(data.join("settings.toml"), "\"limits.per_host\" = \"many\"\n").unwrap();
+        unusable(&sandbox, &data, "damaged");
+    }
+
+    fn a_path_that_no_data_directory_can_have() {
+        let sandbox = sandbox();
+        let file = sandbox.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let thesis = sandbox.path().join("thesis");
+        fs::create_dir(&thesis).unwrap();
+        fs::write(thesis.join("thesis.tex"), "x").unwrap();
+        let dangling = sandbox.path().join("dangling");
+        std::os::unix::fs::symlink("/no/such/place", &dangling).unwrap();
+        // The first is too long a name, the next too long a path for the system, the last for the database.
+        let deep = |count| (0..count).fold(sandbox.path().to_owned(), |path, _| path.join("x".repeat(100)));
+        for (path, kind) in [
+            (&file, "not_a_data_directory"),
+            (&thesis, "not_a_data_directory"),
+            (&file.join("data"), "data_directory"),
+            (&dangling, "data_directory"),
+            (&sandbox.path().join("x".repeat(300)), "data_directory"),
+            (&deep(50), "data_directory"),
+            (&deep(6), "store"),
+        ] {
+            unusable(&sandbox, path, kind);
+        }
+        assert_eq!(fs::read_dir(&thesis).unwrap().count(), 1);
+    }
+
+    fn a_copied_data_directory() {
+        let (sandbox, data) = with_data();
+        let copy = sandbox.path().join("copy");
+        fs::create_dir(&copy).unwrap();
+        for entry in fs::read_dir(&data).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+        unusable(&sandbox, &copy, "copied");
+        sandbox.run(["ps"]).expect(0);
+    }
+
+    fn a_data_directory_in_use_by_a_program_without_an_api() {
+        let (sandbox, data) = with_data();
+        let held = HostLock::try_take(&data.join(LOCK_FILE)).unwrap().unwrap();
+        let message = unusable(&sandbox, &data, "host_exists");
+        assert!(message.contains("serves no API"), "{message}");
+        drop(held);
+        sandbox.run(["ps"]).expect(0);
     }
 
     fn another_store_than_the_data_directory_has() {
@@ -121,10 +223,29 @@ isolated! {
         let sandbox = sandbox();
         fs::create_dir(sandbox.data_dir()).unwrap();
         std::os::unix::fs::chown(sandbox.data_dir(), Some(12_345), Some(12_345)).unwrap();
-        let ran = sandbox.run(["ps", "--json"]);
-        assert!(matches!(ran.code, Some(1 | 4 | 5)), "{ran:?}");
-        assert!(ran.error()["error"]["hint"].is_string());
+        unusable(&sandbox, &sandbox.data_dir(), "other_user");
         assert_eq!(fs::read_dir(sandbox.data_dir()).unwrap().count(), 0, "something was written");
+        if !reachable_by_others(Path::new(env!("CARGO_BIN_EXE_windlass-under-test"))) {
+            return windlass_tests::not_run("a data directory without permission: the checkout is closed to other users");
+        }
+        // The same for its own user, who may read it, or read all and write the directory but not the database.
+        fs::set_permissions(sandbox.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = sandbox.data_dir();
+        let as_other = |arguments: &[&str]| {
+            let mut command = sandbox.command(arguments);
+            std::os::unix::process::CommandExt::uid(&mut command, 12_345);
+            std::os::unix::process::CommandExt::gid(&mut command, 12_345);
+            windlass_tests::sandbox::run(&mut command)
+        };
+        as_other(&["ps"]).expect(0);
+        as_other(&["host", "stop"]).expect(0);
+        for (path, mode) in [(data.join("windlass.db"), 0o400), (data.clone(), 0o500), (data, 0o000)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            for (verb, code) in [(&["--json", "ps"][..], 4), (&["--json", "run", "--dir", "/", "--", "true"], 122)] {
+                let error = as_other(verb).expect(code).error();
+                assert_eq!(error["error"]["kind"], "data_directory", "{error}");
+            }
+        }
     }
 
     fn no_permission_for_the_directory() {

@@ -189,6 +189,37 @@ isolated! {
         assert_eq!(other.code, Some(122), "the same key for another request: {}", other.stderr);
     }
 
+    fn a_key_stands_for_what_was_asked_for_and_not_for_where_it_was_asked() {
+        let (sandbox, repo) = with_repo();
+        let elsewhere = |dir: &std::path::Path, flags: &[&str], lang: &str| {
+            let asked = ["run", "-d", "--key", "once", "--repo", repo.path().to_str().unwrap()];
+            let mut command = sandbox.command([&asked, flags, &["--", "true"]].concat());
+            command.current_dir(dir).env("LANG", lang).env("TERM", lang).env("XDG_DATA_HOME", lang);
+            windlass_tests::sandbox::run(&mut command)
+        };
+        let first = elsewhere(repo.path(), &[], "C").expect(0);
+        for flags in [&[][..], &["--no-queue"], &["--env-all"]] {
+            let again = elsewhere(sandbox.path(), flags, "C.UTF-8").expect(0);
+            assert_eq!(again.text(), first.text(), "{flags:?}");
+        }
+        assert_eq!(sandbox.run(["ps", "-a", "--json"]).expect(0).json_lines().iter().filter(|one| one["run_reason"] == "agent").count(), 1);
+        for flags in [&["--env", "A=b"][..], &["--timeout", "1h"], &["--secret", "T=env:HOME"], &["--base", "main"]] {
+            let error = elsewhere(repo.path(), &[&["--json"], flags].concat(), "C").expect(122).error();
+            assert_eq!(error["error"]["kind"], "key_reused", "{flags:?}");
+        }
+    }
+
+    fn what_windlass_sets_is_not_taken_from_people() {
+        let (sandbox, repo) = with_repo();
+        for flag in ["--env", "--secret"] {
+            for value in ["WINDLASS_EXECUTION_ID=env:X", "WINDLASS_ATTEMPT_ID"] {
+                let ran = run_script(&sandbox, &repo, &[flag, value], "true").expect(120);
+                assert!(ran.stderr.contains(value.split('=').next().unwrap()), "{}", ran.stderr);
+            }
+        }
+        assert!(!sandbox.data_dir().exists());
+    }
+
     fn owners_do_not_see_each_other() {
         let (sandbox, repo) = with_repo();
         let ada = run_detached(&sandbox, &repo, &["--owner", "ada"], "true");

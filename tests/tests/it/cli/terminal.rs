@@ -121,6 +121,37 @@ fn interrupt(answer: Option<&str>, flags: &str) -> Option<(i32, String)> {
 }
 
 isolated! {
+    fn lists_fit_a_terminal_and_a_pipe_gets_all() {
+        let (sandbox, repo) = with_repo();
+        let Some(mut terminal) = Terminal::open(&sandbox) else { return };
+        let title = format!("Größe {}", "of many words ".repeat(12));
+        let title = title.trim();
+        let script = format!("echo x > made; : {title}");
+        sandbox.run_in(repo.path(), ["run", "--title", title, "--", "sh", "-c", &script]).expect(0);
+        let commands = [["ls", ""], ["ps", "-a"]].map(|words| sandbox.run(words.into_iter().filter(|word| !word.is_empty())).expect(0));
+        assert!(commands[0].text().contains(title), "{}", commands[0].text());
+        assert!(commands[1].text().contains(&script), "{}", commands[1].text());
+        let commit = commands[1].text().lines().find(|line| !line.contains(title) && line.starts_with("x-"));
+        assert!(commit.is_some_and(|line| line.ends_with("  commit")), "{}", commands[1].text());
+        let json = sandbox.run(["ps", "-a", "--json"]).expect(0).json_lines();
+        let argv = json.iter().find(|one| one["run_reason"] == "git").unwrap()["action"]["argv"].as_array().unwrap();
+        assert!(argv.len() > 4, "{argv:?}");
+
+        terminal.tmux(&["resize-window", "-x", "72", "-y", "50"]);
+        let program = env!("CARGO_BIN_EXE_windlass-under-test");
+        terminal.line("stty -echo; PS1=");
+        for verb in ["ls", "ps -a"] {
+            // The mark is told apart from the line that asks for it.
+            terminal.line(&format!("echo be''gin; {program} --color never {verb}; echo e''nd-of-it"));
+            let shown = terminal.until("end-of-it");
+            let table = shown.rsplit("begin").next().unwrap();
+            assert!(table.contains('…') && !table.contains(title), "{table}");
+            for line in table.lines() {
+                assert!(line.trim_end().chars().count() <= 72, "{line}");
+            }
+        }
+    }
+
     fn control_c_asks_and_stops() {
         if let Some(seen) = interrupt(Some("s"), "") {
             assert_eq!(seen, (143, "killed".to_owned()));

@@ -13,6 +13,7 @@ const CORE: &[&str] = &["windlass-core"];
 const IMPORTS: &[(&str, &[&str])] = &[
     ("windlass-core", &[]),
     ("windlass-agents", CORE),
+    ("windlass-agents-fuzz", &["windlass-core", "windlass-agents"]),
     ("windlass-shim", CORE),
     ("windlass-fakes", CORE),
     ("windlass-conformance", CORE),

@@ -1,0 +1,178 @@
+//! `rm`, `restore`, `snapshots` and `gc`, and what `run --copy` brings along.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use windlass_tests::isolated;
+use windlass_tests::repo::{TempRepo, git_in};
+use windlass_tests::sandbox::Sandbox;
+use windlass_tests::worktrees::{difference, everything};
+
+use super::{run_script, run_until_ready, schemas, show, with_repo};
+
+/// An attempt whose worktree holds every common kind of unsaved work; returns its id and where that is.
+fn dirty(sandbox: &Sandbox, repo: &TempRepo) -> (String, PathBuf) {
+    let script = "pwd; echo changed > README.md; rm src/main.rs; echo new > new; mkdir -p empty/deep; \
+        ln -s nowhere link; echo secret > .env; mkdir target; head -c 300000 /dev/zero > target/big; \
+        git init -q nested; echo inner > nested/file; echo staged > staged; git add staged";
+    repo.write(".gitignore", ".env\ntarget/\n");
+    let _ = repo.commit("ignore");
+    let ran = run_script(sandbox, repo, &["--no-commit", "--title", "Dirty"], script).expect(0);
+    let worktree = PathBuf::from(ran.text().trim());
+    let id =
+        sandbox.run(["ls", "--json"]).expect(0).json_lines()[0]["id"].as_str().unwrap().to_owned();
+    (id, worktree)
+}
+
+isolated! {
+    fn a_dirty_worktree_is_saved_removed_and_comes_back() {
+        let (sandbox, repo) = with_repo();
+        let (id, worktree) = dirty(&sandbox, &repo);
+        let before = everything(&worktree);
+        let removed = sandbox.run(["rm", &id]).expect(0);
+        assert!(removed.stderr.contains("saved as snapshot 1"), "{}", removed.stderr);
+        assert!(!worktree.exists());
+        assert_eq!(show(&sandbox, &id)["status"], "removed");
+        assert_eq!(show(&sandbox, &id)["snapshots"], 1);
+        let listed = sandbox.run(["snapshots", &id, "--json"]).expect(0).json_lines();
+        assert_eq!(listed.len(), 1);
+        schemas().assert("snapshot.json", &listed[0]);
+        assert!(sandbox.run(["snapshots", &id]).expect(0).text().contains("removal"));
+        // Plain tools read it.
+        let archive = listed[0]["archive"].as_str().unwrap();
+        let tar = Command::new("tar").args(["--zstd", "--list", "--file", archive]).output().unwrap();
+        assert!(String::from_utf8_lossy(&tar.stdout).contains("files/nested/file"), "{tar:?}");
+        let restored = sandbox.run(["restore", &id]).expect(0);
+        assert_eq!(restored.text(), format!("{}\n", worktree.display()));
+        assert_eq!(difference(&before, &everything(&worktree)), "");
+        assert_eq!(show(&sandbox, &id)["status"], "finished");
+        // Once more is no error.
+        sandbox.run(["restore", &id]).expect(0);
+    }
+
+    fn an_older_snapshot_comes_back_when_it_is_asked_for() {
+        let (sandbox, repo) = with_repo();
+        let ran = run_script(&sandbox, &repo, &["--no-commit"], "pwd; echo one > file").expect(0);
+        let worktree = PathBuf::from(ran.text().trim());
+        sandbox.run(["rm", "@last"]).expect(0);
+        sandbox.run(["restore", "@last"]).expect(0);
+        fs::write(worktree.join("file"), "two\n").unwrap();
+        sandbox.run(["rm", "@last"]).expect(0);
+        // The last one is needed to come back.
+        sandbox.run(["snapshots", "@last", "--rm", "2"]).expect(4);
+        sandbox.run(["restore", "@last", "--snapshot", "1"]).expect(0);
+        assert_eq!(fs::read_to_string(worktree.join("file")).unwrap(), "one\n");
+        sandbox.run(["restore", "@last", "--snapshot", "2"]).expect(4);
+        sandbox.run(["snapshots", "@last", "--rm", "2"]).expect(0);
+        sandbox.run(["snapshots", "@last", "--rm", "2"]).expect(4);
+        assert_eq!(sandbox.run(["snapshots", "@last", "--json"]).expect(0).json_lines().len(), 1);
+    }
+
+    fn what_cannot_be_saved_is_not_removed_unless_it_is_given_up() {
+        let (sandbox, repo) = with_repo();
+        let (id, worktree) = dirty(&sandbox, &repo);
+        let socket = worktree.join("a socket");
+        drop(UnixListener::bind(&socket).unwrap());
+        for flags in [&["rm", &id][..], &["rm", &id, "--force"]] {
+            let refused = sandbox.run(flags).expect(4);
+            assert!(refused.stderr.contains("a socket"), "{}", refused.stderr);
+            assert!(refused.stderr.contains("--discard-unsaved"), "{}", refused.stderr);
+            assert!(socket.exists() && worktree.join("nested/file").exists());
+        }
+        let removed = sandbox.run(["rm", &id, "--discard-unsaved"]).expect(0);
+        assert!(removed.stderr.contains("not saved: a socket"), "{}", removed.stderr);
+        sandbox.run(["restore", &id]).expect(0);
+        assert!(!socket.exists() && worktree.join("nested/file").exists());
+    }
+
+    fn a_merge_in_progress_needs_force_and_comes_back() {
+        let (sandbox, repo) = with_repo();
+        let script = "pwd; echo ours > README.md; git commit -qam ours; git checkout -q -b other HEAD~1; \
+            echo theirs > README.md; git commit -qam theirs; git checkout -q -; git merge other; true";
+        let ran = run_script(&sandbox, &repo, &["--no-commit"], script);
+        let worktree = PathBuf::from(ran.text().lines().next().unwrap());
+        let before = everything(&worktree);
+        let refused = sandbox.run(["rm", "@last"]).expect(4);
+        assert!(refused.stderr.contains("merge"), "{}", refused.stderr);
+        sandbox.run(["rm", "@last", "--force"]).expect(0);
+        sandbox.run(["restore", "@last"]).expect(0);
+        assert_eq!(difference(&before, &everything(&worktree)), "");
+        git_in(&worktree, ["merge", "--abort"]);
+    }
+
+    fn a_branch_is_deleted_on_request_and_its_commits_come_back() {
+        let (sandbox, repo) = with_repo();
+        run_script(&sandbox, &repo, &["--branch", "topic"], "echo x > made").expect(0);
+        let tip = repo.git(["rev-parse", "topic"]);
+        sandbox.run(["rm", "topic", "--delete-branch"]).expect(0);
+        assert_eq!(repo.git(["branch", "--list", "topic"]), "");
+        sandbox.run(["restore", "@last"]).expect(0);
+        assert_eq!(repo.git(["rev-parse", "topic"]), tip);
+    }
+
+    fn looking_at_a_removed_worktree_brings_it_back() {
+        let (sandbox, repo) = with_repo();
+        let (id, worktree) = dirty(&sandbox, &repo);
+        sandbox.run(["rm", &id]).expect(0);
+        assert!(sandbox.run(["diff", &id, "--stat"]).expect(0).text().contains("README.md"));
+        assert!(worktree.join("nested/file").exists());
+    }
+
+    fn cleanup_says_what_it_would_do_and_why() {
+        let (sandbox, repo) = with_repo();
+        let (id, worktree) = dirty(&sandbox, &repo);
+        let items = sandbox.run(["gc", "--dry-run", "--json"]).expect(0).json_lines();
+        assert_eq!(items.len(), 1, "{items:?}");
+        schemas().assert("gc-item.json", &items[0]);
+        assert_eq!((items[0]["action"].as_str(), items[0]["attempt_id"].as_str()), (Some("keep"), Some(&*id)));
+        let running = run_until_ready(&sandbox, &repo);
+        let text = sandbox.run(["gc"]).expect(0);
+        assert!(text.text().contains("keep"), "{}", text.text());
+        assert!(worktree.exists(), "nothing is idle for long enough");
+        sandbox.run(["gc", "--keep", &id]).expect(0);
+        let kept = sandbox.run(["gc", "--dry-run"]).expect(0);
+        assert!(kept.text().contains("however long"), "{}", kept.text());
+        sandbox.run(["gc", "--no-keep", &id]).expect(0);
+        sandbox.run(["stop", &running]).expect(0);
+        // Nothing without a marker of ours is touched.
+        let stranger = worktree.parent().unwrap().join("a stranger's");
+        fs::create_dir(&stranger).unwrap();
+        let found = sandbox.run(["gc", "--json"]).expect(0).json_lines();
+        assert!(found.iter().any(|item| item["path"] == stranger.to_str().unwrap() && item["action"] == "keep"));
+        assert!(stranger.exists());
+    }
+
+    fn what_somebody_deleted_is_noticed_and_can_be_removed() {
+        let (sandbox, repo) = with_repo();
+        let ran = run_script(&sandbox, &repo, &["--branch", "topic"], "pwd; echo x > made").expect(0);
+        let worktree = PathBuf::from(ran.text().trim());
+        fs::remove_dir_all(&worktree).unwrap();
+        let items = sandbox.run(["gc", "--json"]).expect(0).json_lines();
+        assert!(items.iter().any(|item| item["action"] == "mark_missing"), "{items:?}");
+        sandbox.run(["restore", "topic"]).expect(0);
+        assert_eq!(fs::read_to_string(worktree.join("made")).unwrap(), "x\n");
+        fs::remove_dir_all(&worktree).unwrap();
+        sandbox.run(["rm", "topic"]).expect(0);
+        assert_eq!(repo.git(["worktree", "list", "--porcelain"]).matches("worktree ").count(), 1);
+    }
+
+    fn ignored_files_are_copied_in_by_globs_and_nothing_else_is() {
+        let (sandbox, repo) = with_repo();
+        repo.write(".gitignore", ".env*\nkeys/\n");
+        let _ = repo.commit("ignore");
+        repo.write(".env", "a secret\n");
+        repo.write(".env.local", "another\n");
+        repo.write("keys/one", "1\n");
+        let copied = run_script(&sandbox, &repo, &["--copy", ".env*", "--copy", "keys/"], "cat .env .env.local keys/one").expect(0);
+        assert_eq!(copied.text(), "a secret\nanother\n1\n");
+        assert_eq!(repo.git(["ls-tree", "-r", "--name-only", "HEAD"]), ".gitignore\nREADME.md\nsrc/main.rs");
+        // They are where they came from: there is nothing to save.
+        sandbox.run(["rm", "@last"]).expect(0);
+        assert_eq!(sandbox.run(["snapshots", "@last", "--json"]).expect(0).text(), "");
+        let refused = run_script(&sandbox, &repo, &["--copy", "../*"], "true").expect(122);
+        assert!(refused.stderr.contains("../*"), "{}", refused.stderr);
+        assert!(!Path::new(&sandbox.path().join("created")).exists());
+    }
+}
