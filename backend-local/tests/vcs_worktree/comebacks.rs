@@ -12,7 +12,7 @@ use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::Snapshot;
 use windlass_core::vcs_worktree::{
-    Origin, Removed, SaveRequest, Saved, Unfinished, VcsWorktree as _, VcsWorktreeExt as _,
+    Origin, Removed, SaveRequest, Saved, Unfinished, VcsWorktreeExt as _,
 };
 
 use crate::place::{GitPlace, REMOVAL, attempt, locator, path};
@@ -106,9 +106,11 @@ macro_rules! comes_back {
         $(#[$doc])*
         #[tokio::test]
         async fn $name() {
-            #[expect(clippy::allow_attributes_without_reason, reason = "not every case needs both")]
-            #[allow(unused_variables)]
-            let work = |$place: &GitPlace, $dir: &Path| $work;
+            let work = |$place: &GitPlace, $dir: &Path| {
+                // Not every case needs both.
+                let (_, _) = ($place, $dir);
+                $work
+            };
             let snapshot = comes_back(&unfinished(), work).await;
             assert!(snapshot.is_some());
         }

@@ -241,7 +241,7 @@ async fn a_file_that_cannot_be_read_is_named() {
     let repo = place.repository();
     put(&path(&repo), "secret", "1\n");
     let file = path(&repo).join("secret");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     let result = copied(&place, &repo, &["secret"]).await;
     if rustix::process::geteuid().is_root() {
         // Root reads it, and keeps its mode.

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
-use windlass_core::vcs_worktree::{
-    SaveRequest, Saved, VcsWorktree as _, VcsWorktreeError, VcsWorktreeExt as _,
-};
+use windlass_core::vcs_worktree::{SaveRequest, Saved, VcsWorktreeError, VcsWorktreeExt as _};
 use windlass_core::workspace::Worktree;
 
 use crate::comebacks::{archive, origin};
@@ -57,13 +55,11 @@ fn repack(place: &GitPlace, file: &Path, change: impl FnOnce(&Path)) {
     fs::remove_dir_all(parts).unwrap();
 }
 
-#[tokio::test]
-async fn every_damage_is_told_and_nothing_is_made() {
-    let place = GitPlace::default();
-    let (worktree, saved, file) = taken(&place).await;
-    let whole = fs::read(&file).unwrap();
-    let repo = path(&worktree.repo);
-    let refs = place.ok(&repo, &["for-each-ref"]);
+/// What is done to the unpacked members of a snapshot.
+type Damage = Box<dyn FnOnce(&Path)>;
+
+/// Every kind of damage, with its name.
+fn damages() -> Vec<(String, Damage)> {
     let members = [
         "files/new",
         "files/staged",
@@ -76,7 +72,7 @@ async fn every_damage_is_told_and_nothing_is_made() {
         "listing",
         "manifest.json",
     ];
-    let mut damages: Vec<(String, Box<dyn FnOnce(&Path)>)> = Vec::new();
+    let mut damages: Vec<(String, Damage)> = Vec::new();
     for member in members {
         damages.push((
             format!("{member} changed"),
@@ -118,6 +114,16 @@ async fn every_damage_is_told_and_nothing_is_made() {
             .unwrap();
         }),
     ));
+    damages
+}
+
+#[tokio::test]
+async fn every_damage_is_told_and_nothing_is_made() {
+    let place = GitPlace::default();
+    let (worktree, saved, file) = taken(&place).await;
+    let whole = fs::read(&file).unwrap();
+    let repo = path(&worktree.repo);
+    let refs = place.ok(&repo, &["for-each-ref"]);
     let vcs = place.open().await;
     let nothing_is_made = async |what: &str| {
         let refused = vcs.create(attempt(1), &worktree, &origin(&saved)).await;
@@ -130,7 +136,7 @@ async fn every_damage_is_told_and_nothing_is_made() {
         assert!(!repo.join("worktrees").exists(), "{what}");
         detail
     };
-    for (what, damage) in damages {
+    for (what, damage) in damages() {
         repack(&place, &file, damage);
         let detail = nothing_is_made(&what).await;
         assert_eq!(detail.contains("version 2"), what == "a newer version", "{what}: {detail}");

@@ -10,9 +10,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
-use windlass_core::vcs_worktree::{
-    Origin, Removed, SaveRequest, Unfinished, VcsWorktree as _, VcsWorktreeExt as _,
-};
+use windlass_core::vcs_worktree::{Origin, Removed, SaveRequest, Unfinished, VcsWorktreeExt as _};
 
 use crate::place::{GitPlace, REMOVAL, attempt, path};
 use crate::portrait::{assert_same, portrait};
@@ -64,7 +62,8 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
         Just(Vec::new()),
         prop::collection::vec(any::<u8>(), 1..100),
         Just(b"a\r\nb\r\n".to_vec()),
-        (1_usize..3 << 20).prop_map(|size| (0..size).map(|at| (at * 31 % 251) as u8).collect()),
+        (1_usize..3 << 20)
+            .prop_map(|size| (0..size).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()),
     ]
 }
 
@@ -106,12 +105,6 @@ impl Dirt {
                 .then(|| at(path))
                 .filter(|path| fs::create_dir_all(path.parent().unwrap()).is_ok())
         };
-        let git = |args: &[&OsStr]| {
-            let args: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
-            drop(place.git(dir, &args));
-        };
-        let os = OsStr::new;
-        let named = |path: &[u8]| OsString::from_vec([b":(top,literal)".as_slice(), path].concat());
         match self {
             Self::Write(path, bytes) => {
                 if let Some(path) = with_parent(path).filter(|path| !path.is_symlink()) {
@@ -153,6 +146,28 @@ impl Dirt {
                     file.set_modified(time + Duration::from_nanos((*nanos).into())).unwrap();
                 }
             }
+            Self::Nest(path, commit) if own(path) && fs::create_dir_all(at(path)).is_ok() => {
+                let nested = at(path);
+                drop(place.git(&nested, &["init", "--quiet"]));
+                drop(fs::write(nested.join("inside"), "x"));
+                if *commit {
+                    drop(place.git(&nested, &["add", "inside"]));
+                    drop(place.git(&nested, &["commit", "--quiet", "--message", "inside"]));
+                }
+            }
+            _ => self.ask_git(place, dir),
+        }
+    }
+
+    /// What is not done to files but by git.
+    fn ask_git(&self, place: &GitPlace, dir: &Path) {
+        let git = |args: &[&OsStr]| {
+            let args: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+            drop(place.git(dir, &args));
+        };
+        let os = OsStr::new;
+        let named = |path: &[u8]| OsString::from_vec([b":(top,literal)".as_slice(), path].concat());
+        match self {
             Self::Stage(path) => git(&[os("add"), os("--"), &named(path)]),
             Self::StageAll => git(&[os("add"), os("--all")]),
             Self::Intend(path) => git(&[os("add"), os("--intent-to-add"), os("--"), &named(path)]),
@@ -170,15 +185,6 @@ impl Dirt {
             }
             Self::Detach => git(&["switch", "--quiet", "--detach"].map(os)),
             Self::Undo => git(&["reset", "--quiet", "HEAD~1"].map(os)),
-            Self::Nest(path, commit) if own(path) && fs::create_dir_all(at(path)).is_ok() => {
-                let nested = at(path);
-                drop(place.git(&nested, &["init", "--quiet"]));
-                drop(fs::write(nested.join("inside"), "x"));
-                if *commit {
-                    drop(place.git(&nested, &["add", "inside"]));
-                    drop(place.git(&nested, &["commit", "--quiet", "--message", "inside"]));
-                }
-            }
             Self::Operate(which) => {
                 let commands: [&[&str]; 4] = [
                     &["merge", "--quiet", "theirs"],
@@ -188,12 +194,7 @@ impl Dirt {
                 ];
                 drop(place.git(dir, commands[usize::from(*which) % commands.len()]));
             }
-            Self::Delete(_)
-            | Self::Dir(_)
-            | Self::Hard(..)
-            | Self::Mode(..)
-            | Self::Time(..)
-            | Self::Nest(..) => {}
+            _ => {}
         }
     }
 }

@@ -51,7 +51,6 @@ pub(crate) fn portrait(place: &GitPlace, worktree: &Worktree) -> Portrait {
         // The index is compared by what git says of it; HEAD too.
         !name.is_none_or(|name| {
             matches!(&*name, "index" | "gitdir" | "commondir" | "HEAD" | "reftable")
-                || name.starts_with("windlass-")
         })
     });
     for (path, entry) in &mut git {
@@ -86,12 +85,11 @@ fn collect(
     let mut children: Vec<_> = fs::read_dir(dir).unwrap().map(|one| one.unwrap()).collect();
     children.sort_by_key(fs::DirEntry::file_name);
     for child in children {
-        let path = child.path();
-        let meta = match child.metadata() {
-            // A note of ours goes once everything is synced.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            other => other.unwrap(),
-        };
+        // Notes of ours come and go by themselves.
+        if child.file_name().to_string_lossy().starts_with("windlass-") {
+            continue;
+        }
+        let (path, meta) = (child.path(), child.metadata().unwrap());
         at.push(child.file_name());
         if meta.is_dir() {
             collect(&path, at, entries, names);

@@ -93,7 +93,12 @@ impl Inner {
         let inside = untracked.repositories.iter().chain(&untracked.unborn).any(|dir| {
             path.strip_prefix(dir.as_slice()).is_some_and(|rest| rest.starts_with(b"/"))
         });
-        let meta = found.path.join(OsStr::from_bytes(&path)).symlink_metadata().ok();
+        let meta = found.path.join(OsStr::from_bytes(&path)).symlink_metadata();
+        // Git takes other errors, such as a loop of links on the way, for no answer.
+        let unclear = meta.as_ref().err().is_some_and(|error| {
+            !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        });
+        let meta = meta.ok();
         let special = meta.as_ref().is_some_and(|meta| {
             let kind = meta.file_type();
             kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device()
@@ -105,7 +110,7 @@ impl Inner {
         let other = directory
             && !repository
             && found.path.join(OsStr::from_bytes(&path)).join(".git").symlink_metadata().is_ok();
-        let unseen = special || inside || other || (!gone && !shown);
+        let unseen = unclear || special || inside || other || (!gone && !shown);
         match item {
             None if gone || unseen => {}
             item if unseen => drop(narrowed.absent.insert(path, item)),

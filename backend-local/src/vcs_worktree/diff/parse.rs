@@ -118,28 +118,38 @@ fn raw_line(line: &[u8], records: &mut Records<'_>) -> Option<FileDiff> {
 
 type Count = (Option<u64>, Option<u64>);
 
-/// Counts lines in a patch of files in this order. `None` if it is not of exactly these.
+/// Counts lines in a patch of files in this order. `None` if it is not of exactly these, or does not say of each whether
+/// it is binary: one whose content is the same has no lines in it.
 fn count_patch(
     order: Vec<(Vec<u8>, ChangeKind)>,
     patch: &[u8],
 ) -> Option<BTreeMap<Vec<u8>, Count>> {
-    let mut sections = Vec::new();
-    let mut in_hunk = false;
+    let mut sections: Vec<Count> = Vec::new();
+    let (mut in_hunk, mut told) = (false, true);
     for line in patch.split(|byte| *byte == b'\n') {
         // No line of a file begins so: each has a sign before it.
         if line.starts_with(b"diff --git ") {
+            if !told {
+                return None;
+            }
             sections.push((Some(0), Some(0)));
-            in_hunk = false;
+            (in_hunk, told) = (false, false);
             continue;
         }
         let (added, removed) = sections.last_mut()?;
         match line {
-            b"GIT binary patch" if !in_hunk => (*added, *removed) = (None, None),
-            [b'@', b'@', b' ', ..] => in_hunk = true,
+            b"GIT binary patch" if !in_hunk => {
+                (*added, *removed) = (None, None);
+                told = true;
+            }
+            [b'@', b'@', b' ', ..] => (in_hunk, told) = (true, true),
             [b'+', ..] if in_hunk => *added = added.map(|added| added + 1),
             [b'-', ..] if in_hunk => *removed = removed.map(|removed| removed + 1),
             _ => {}
         }
+    }
+    if !told {
+        return None;
     }
     let mut sections = sections.into_iter();
     let mut counts = BTreeMap::new();
@@ -201,5 +211,27 @@ mod tests {
         );
         assert_eq!(parsed.files[2].old_path, Some(Locator::new(*b"old")));
         assert!(Parsed::read(b"").files.is_empty());
+    }
+
+    #[test]
+    fn lines_are_counted_in_the_patch_where_it_tells() {
+        let raw =
+            b":100644 100644 11 22 M\0a\0:100644 120000 11 22 T\0t\0:100644 100644 11 22 M\0z\0\0";
+        let a = "diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1,2 @@\n--- a\n+++ b\n+diff --git\n";
+        let t =
+            "diff --git a/t b/t\n@@ -1 +0,0 @@\n-x\ndiff --git a/t b/t\n@@ -0,0 +1 @@\n+y\n\\ No\n";
+        let z = "diff --git a/z b/z\nGIT binary patch\nliteral 1\nIcmZ\n\n";
+        let read = |patch: String| {
+            let output = [raw.to_vec(), patch.into_bytes()].concat();
+            let parsed = Parsed::read(&output);
+            let counts = |file: &FileDiff| (file.added, file.removed);
+            (!parsed.uncounted).then(|| parsed.files.iter().map(counts).collect::<Vec<_>>())
+        };
+        let counted = [(Some(2), Some(1)), (Some(1), Some(1)), (None, None)];
+        assert_eq!(read(format!("{a}{t}{z}")), Some(counted.to_vec()));
+        // A section too few, one too many, and one that does not tell.
+        assert_eq!(read(format!("{a}{z}")), None);
+        assert_eq!(read(format!("{a}{t}{z}{z}")), None);
+        assert_eq!(read(format!("{a}{t}diff --git a/z b/z\nold mode 100644\n")), None);
     }
 }
