@@ -45,7 +45,7 @@ const ATTRIBUTES: [&str; 6] = [
     "*.txt text eol=crlf\n",
     "* ident\n",
     "a -text\n",
-    "* filter=up\n",
+    "a filter=up\n*.txt filter=up\n",
     "*.txt working-tree-encoding=UTF-16LE\n",
 ];
 const CONFIG: [&[&str]; 6] = [
