@@ -41,6 +41,13 @@ pub(super) struct Site<'a> {
     pub(super) oid: &'a Oid,
 }
 
+/// Copies an index with its time: an entry that is as young as its index proves nothing.
+fn copy_index(index: &Path, copy: &Path) -> io::Result<()> {
+    let written = fs::metadata(index)?.modified()?;
+    fs::copy(index, copy)?;
+    File::options().write(true).open(copy)?.set_modified(written)
+}
+
 /// How a checkout in this process ended.
 enum Tried {
     Done,
@@ -65,9 +72,7 @@ impl Inner {
             Tried::Full => return Err(VcsWorktreeError::Full),
         }
         let copy = site.admin.join(CHECKED_OUT_INDEX);
-        fs::copy(site.admin.join("index"), &copy)
-            .map(drop)
-            .map_err(|error| failed("create", &copy, error))
+        copy_index(&site.admin.join("index"), &copy).map_err(|error| failed("create", &copy, error))
     }
 
     fn try_here(&self, config: &Config, site: Site<'_>, stop: &AtomicBool) -> Tried {

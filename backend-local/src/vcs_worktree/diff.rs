@@ -22,7 +22,7 @@ use windlass_core::vcs_worktree::{
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::git::first_line;
-use super::scan::{HeadItem, Looked, apart};
+use super::scan::{Looked, apart};
 use super::scratch::ScratchDir;
 use super::verify::Found;
 use super::{Inner, failed, refs};
@@ -112,7 +112,7 @@ impl Inner {
             Comparison::Narrow(narrow) => {
                 let (narrowed, looked) = &**narrow;
                 made = self.sides(narrowed, looked.hash, scratch, &nothing_left_out)?;
-                (&made, &narrowed.untracked, is_small(found, narrowed, looked))
+                (&made, &narrowed.untracked, is_small(narrowed))
             }
             Comparison::Whole(sides, untracked) => (sides, untracked, false),
         };
@@ -251,20 +251,20 @@ impl Inner {
         comparison: &Comparison,
         files: &[FileDiff],
     ) -> Result<Vec<(u64, u64)>, VcsWorktreeError> {
-        let before: BTreeMap<Vec<u8>, u64> = match comparison {
-            Comparison::Narrow(narrow) => {
-                let (narrowed, looked) = &**narrow;
-                let sized = |(path, item): (&Vec<u8>, &Option<HeadItem>)| {
-                    (path.clone(), item.map_or(0, |item| looked.objects.size_of(&item.oid)))
-                };
-                narrowed.present.iter().chain(&narrowed.absent).map(sized).collect()
+        let size = |path: &[u8]| -> (u64, u64) {
+            match comparison {
+                Comparison::Narrow(narrow) => narrow.0.sizes.get(path).copied().unwrap_or_default(),
+                Comparison::Whole(..) => (0, on_disk(found, path)),
             }
+        };
+        let tree = match comparison {
+            Comparison::Narrow(..) => BTreeMap::new(),
             Comparison::Whole(..) => self.tree_sizes(cancel, found, base)?,
         };
         let sizes = files.iter().map(|file| {
             let old = file.old_path.as_ref().unwrap_or(&file.path).as_bytes();
-            let after = on_disk(found, file.path.as_bytes());
-            (before.get(old).copied().unwrap_or_default(), after)
+            let before = tree.get(old).copied().unwrap_or_else(|| size(old).0);
+            (before, size(file.path.as_bytes()).1)
         });
         Ok(sizes.collect())
     }
@@ -294,13 +294,11 @@ fn on_disk(found: &Found, path: &[u8]) -> u64 {
 }
 
 /// Says whether nothing of it can be too large.
-fn is_small(found: &Found, narrowed: &Narrowed, looked: &Looked) -> bool {
+fn is_small(narrowed: &Narrowed) -> bool {
     let mut sum = 0_u64;
-    narrowed.present.iter().chain(&narrowed.absent).all(|(path, item)| {
-        let before = item.map_or(0, |item| looked.objects.size_of(&item.oid));
-        let after = on_disk(found, path);
-        sum = sum.saturating_add(before).saturating_add(after);
-        before <= DIFF_FILE_BYTES && after <= DIFF_FILE_BYTES && sum <= DIFF_BYTES
+    narrowed.sizes.values().all(|(before, after)| {
+        sum = sum.saturating_add(*before).saturating_add(*after);
+        *before <= DIFF_FILE_BYTES && *after <= DIFF_FILE_BYTES && sum <= DIFF_BYTES
     })
 }
 

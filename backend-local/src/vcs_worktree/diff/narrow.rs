@@ -33,6 +33,8 @@ pub(super) struct Narrowed {
     /// What the base has and counts as gone.
     pub(super) absent: BTreeMap<Vec<u8>, Option<HeadItem>>,
     pub(super) untracked: Untracked,
+    /// Bytes of each, before and after.
+    pub(super) sizes: BTreeMap<Vec<u8>, (u64, u64)>,
 }
 
 impl Inner {
@@ -111,6 +113,9 @@ impl Inner {
             && !repository
             && found.path.join(OsStr::from_bytes(&path)).join(".git").symlink_metadata().is_ok();
         let unseen = unclear || special || inside || other || (!gone && !shown);
+        let before = item.map_or(0, |item| looked.objects.size_of(&item.oid));
+        let after = meta.filter(fs::Metadata::is_file).map_or(0, |meta| meta.len());
+        narrowed.sizes.insert(path.clone(), (before, after));
         match item {
             None if gone || unseen => {}
             item if unseen => drop(narrowed.absent.insert(path, item)),

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use gix::ObjectId;
+use gix::bstr::ByteSlice as _;
 use gix::hash::Kind as HashKind;
 use gix::index::entry::{Flags, Mode, Stat};
 use gix::index::{Entry, File, State};
@@ -199,7 +200,7 @@ pub(super) fn groups<'a>(
     while at < range.end {
         let path = known[at].path;
         let rest = &path[prefix..];
-        let slash = rest.iter().position(|byte| *byte == b'/');
+        let slash = rest.find_byte(b'/');
         let Some(slash) = slash else {
             groups.push(Group { name: rest, own: Some(at), below: 0..0 });
             at += 1;
