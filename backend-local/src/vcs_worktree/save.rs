@@ -69,7 +69,7 @@ impl Inner {
         }
     }
 
-    /// Says whether what was saved is what is asked for now.
+    /// Says whether what was saved is what is asked for this time.
     fn answers(&self, record: &Record, request: &SaveRequest) -> Result<bool, VcsWorktreeError> {
         let alike = request.from == SaveFrom::Aside
             && record.ignored == request.ignored

@@ -60,7 +60,7 @@ fn clear_in(
     Ok(())
 }
 
-/// Makes a directory that only we may enter for now; one that is there is kept.
+/// Makes a directory that only we may enter until its mode is set; one that is there is kept.
 pub(super) fn dir(below: &mut Below, path: &Path) -> io::Result<()> {
     let (parent, name) = below.parent(path)?;
     match mkdirat(parent, name, Mode::RWXU) {
