@@ -76,11 +76,13 @@ pub(super) struct Context {
     nested: bool,
     /// Index or HEAD have a submodule here.
     gitlink: bool,
+    /// The index has an entry with this path, whatever it is.
+    indexed: bool,
 }
 
 impl Context {
     pub(super) const fn top(range: Range<usize>, rules: Rules) -> Self {
-        Self { range, rules, ignored: false, nested: false, gitlink: false }
+        Self { range, rules, ignored: false, nested: false, gitlink: false, indexed: false }
     }
 }
 
@@ -117,8 +119,10 @@ impl Visit for Full<'_> {
         }
         if directory.is_empty() && !top && !context.gitlink {
             let standing = match context.unknown() {
-                // A directory that held tracked files is not ignored, whatever the rules say.
-                Standing::Ignored if self.is_tracked_below(&context) => Standing::Untracked,
+                // What the index has, or has something below, is not ignored, whatever the rules say.
+                Standing::Ignored if context.indexed || self.is_tracked_below(&context) => {
+                    Standing::Untracked
+                }
                 other => other,
             };
             found.differing.push(differing(&directory.path, standing));
@@ -357,7 +361,9 @@ impl Of<'_, '_> {
         }
         let nested = self.context.nested || gitlink || name_of(path) == GIT;
         let ignored = self.context.ignored || (!nested && self.context.rules.ignore(path, true));
-        Context { range: below, rules: self.context.rules.clone(), ignored, nested, gitlink }
+        let indexed = known.is_some_and(|known| known.entry.is_some());
+        let rules = self.context.rules.clone();
+        Context { range: below, rules, ignored, nested, gitlink, indexed }
     }
 
     fn is_as_copied(&self, item: Item<'_>, path: &[u8], stamp: &Stamp) -> bool {

@@ -142,6 +142,19 @@ fn submodules_are_their_own_repositories() {
 }
 
 #[test]
+fn an_empty_directory_in_the_place_of_an_indexed_file_is_not_ignored() {
+    let place = plain();
+    place.write(".gitignore", "/out\n");
+    place.write("out", "x\n");
+    place.git(&place.at, &["add", "--force", "out"]);
+    fs::remove_file(place.at.join("out")).unwrap();
+    fs::create_dir(place.at.join("out")).unwrap();
+    check(&place, &[(".gitignore", Untracked), ("out", Untracked)]);
+    place.write("out/inside", "x\n");
+    check(&place, &[(".gitignore", Untracked), ("out/inside", Ignored)]);
+}
+
+#[test]
 fn nested_repositories_are_nested_whole_also_where_they_are_ignored() {
     let place = plain();
     for (dir, commit) in [("n", true), ("unborn", false), ("ignored/n", true)] {
