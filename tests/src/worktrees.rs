@@ -65,7 +65,8 @@ pub fn serve(data: &Path) -> io::Result<()> {
         ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.into(), env::var_os(name)?)));
     let identity = data.display().to_string();
     let options = GitOptions::new(identity, data.join("worktrees"), env);
-    let vcs = runtime.block_on(GitWorktrees::open(options)).map_err(io::Error::other)?;
+    let vcs = runtime.block_on(GitWorktrees::open(options));
+    let vcs = vcs.map_err(|error| io::Error::other(chain(&error)))?;
     for line in io::stdin().lock().lines() {
         let ask: Ask = serde_json::from_str(&line?).map_err(io::Error::other)?;
         let answer = runtime.block_on(answer(&vcs, ask));
