@@ -354,8 +354,14 @@ enum Ending {
     AsItIs,
 }
 
-/// Marks the log of a place as complete.
+/// Marks the log of a place as complete. What its shim wrote and did not live to sync is on the disk before: from here on it
+/// counts.
 pub(crate) fn seal(place: &PlaceDir) -> io::Result<()> {
+    for name in place.files()? {
+        if segment_index(&name).is_some() {
+            rustix::fs::fdatasync(place.open(&name, OFlags::RDONLY)?)?;
+        }
+    }
     drop(place.open(SEALED, OFlags::WRONLY | OFlags::CREATE)?);
     place.sync()
 }

@@ -43,7 +43,8 @@ impl RepositoryLocks {
         wait_in_thread(file, turn)?.await.map_err(io::Error::other)?
     }
 
-    fn turn(&self, repository: &Locator) -> Arc<Mutex<()>> {
+    /// Whose turn it is in this process to wait for what has this name.
+    pub(crate) fn turn(&self, repository: &Locator) -> Arc<Mutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(turn) = turns.get(repository).and_then(Weak::upgrade) {
             return turn;

@@ -290,7 +290,9 @@ impl<'a> SegmentReader<'a> {
                 }
                 seq = covered;
             })?;
-            let end = Position { index, offset: segment.len()?, seq };
+            // At the seal, if there is one: it tells of what is missing before it.
+            let behind = if segment.seal()?.is_some() { frame::SEAL_BYTES as u64 } else { 0 };
+            let end = Position { index, offset: segment.len()?.saturating_sub(behind), seq };
             wanted -= last.len();
             start = last.pop_front().or(start).or(Some(end));
             if wanted == 0 {
@@ -311,7 +313,12 @@ impl<'a> SegmentReader<'a> {
                 return Ok(());
             }
             // The next one is looked for before the end of this one is believed: it is sealed before there is a next.
-            let Some(next) = self.next_after(index)? else { return Ok(()) };
+            let Some(next) = self.next_after(index)? else {
+                if let Some(seal) = seal.filter(|seal| seal.last_seq > page.seq) {
+                    page.gap(self.lost_before(&segment, &seal, page.seq)?);
+                }
+                return Ok(());
+            };
             let seal = match seal {
                 Some(seal) => Some(seal),
                 None => {
@@ -331,6 +338,15 @@ impl<'a> SegmentReader<'a> {
             offset = SEGMENT_HEADER_BYTES as u64;
             page.position = Some(Position { index: segment.header.index, offset, seq: page.seq });
         }
+    }
+
+    /// Returns what a seal counts and its segment lacks, after what was read of it: the seal reached the disk, and what
+    /// stands before it did not.
+    fn lost_before(&self, segment: &Segment, seal: &Seal, seq: u64) -> io::Result<Gap> {
+        let there = self.measure(segment)?;
+        // Who begins within it is not told the sum.
+        let bytes = if there.last_seq == seq { seal.bytes.saturating_sub(there.bytes) } else { 0 };
+        Ok(Gap { first_seq: seq + 1, last_seq: seal.last_seq, bytes, cause: GapCause::Power })
     }
 
     /// Returns what is missing between two segments, after what was read of the first.

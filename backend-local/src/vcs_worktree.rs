@@ -9,6 +9,7 @@
 //! a crash at any point.
 
 mod aside;
+mod below;
 mod cache_tree;
 mod checkout;
 mod commit;
@@ -23,6 +24,7 @@ mod marker;
 mod mend;
 mod name;
 mod occupants;
+mod own_branch;
 mod plan;
 mod provenance;
 mod record;
@@ -57,8 +59,9 @@ use windlass_core::error::BackendError;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    BranchFate, CommitPlan, Diff, DiffDetail, Found, Identity, Origin, Planned, Removal,
-    SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
+    BranchFate, CommitPlan, CreateMode, Creation, Diff, DiffDetail, Found, Identity, Origin,
+    Planned, Removal, SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest,
+    WorktreeStatus,
 };
 use windlass_core::workspace::Worktree;
 
@@ -286,17 +289,25 @@ impl GitWorktrees {
         self.blocking_under(op, Some(held), work).await
     }
 
-    /// Waits until a creation that nobody waits for any more, or a git of a dead host, is done with this worktree. Its
-    /// files are written without the repository's lock.
+    /// Waits until a creation that nobody waits for any more, a git of a dead host, or a step is done with this worktree.
+    /// Its files are written without the repository's lock.
     async fn wait_for_creation(&self, worktree: &Worktree) -> Result<(), VcsWorktreeError> {
         let owned = worktree.clone();
         let inside = move |inner: &Inner, _: &Cancel| inner.inside(&owned);
         let note = underway::note_of(&self.blocking("create", inside).await?);
-        let free = underway::wait_until_free(note.clone(), self.lock_wait).await;
-        match free.map_err(|error| failed("create", &note, error))? {
-            true => Ok(()),
-            false => Err(VcsWorktreeError::Busy { repo: worktree.repo.clone(), holder: None }),
+        let free = underway::wait_until_free(&self.locks, note.clone(), self.lock_wait).await;
+        if !free.map_err(|error| failed("create", &note, error))? {
+            return Err(VcsWorktreeError::Busy { repo: worktree.repo.clone(), holder: None });
         }
+        let owned = worktree.clone();
+        let step = move |inner: &Inner, _: &Cancel| {
+            let path = inner.inside(&owned)?;
+            create::lock_of(&path, &owned).map_err(|error| failed("create", &path, error))
+        };
+        if let Some(admin) = self.blocking("create", step).await? {
+            drop(lock::acquire(&self.locks, &admin, self.lock_wait).await?);
+        }
+        Ok(())
     }
 }
 
@@ -312,7 +323,8 @@ impl VcsWorktree for GitWorktrees {
         attempt: AttemptId,
         worktree: &Worktree,
         origin: &Origin,
-    ) -> Result<Verified, VcsWorktreeError> {
+        mode: CreateMode,
+    ) -> Result<Creation, VcsWorktreeError> {
         let repo = path_of(&worktree.repo);
         if !repo.is_dir() {
             return Err(VcsWorktreeError::NotARepository { path: worktree.repo.clone() });
@@ -322,8 +334,8 @@ impl VcsWorktree for GitWorktrees {
         let work = move |inner: &Inner, cancel: &Cancel| {
             inner.clear_for_creation(cancel, attempt, &owned)?;
             match &origin {
-                Origin::Base => inner.create(cancel, attempt, &owned),
-                Origin::Removed(removed) => inner.restore(cancel, attempt, &owned, removed),
+                Origin::Base => inner.create(cancel, attempt, &owned, mode),
+                Origin::Removed(removed) => inner.restore(cancel, attempt, &owned, removed, mode),
             }
         };
         self.locked("create", worktree, work).await
@@ -451,8 +463,8 @@ impl Inner {
             trash.leave_alone();
         } else {
             trash.empty();
-            snapshot::sweep(&snapshots_root)
-                .map_err(|error| failed("open", &snapshots_root, error))?;
+            // What is left of unfinished ones is in nobody's way.
+            drop(snapshot::sweep(&snapshots_root));
         }
         Ok(Self {
             git,

@@ -25,6 +25,8 @@ mod dirt;
 mod identity;
 #[path = "vcs_worktree/kills.rs"]
 mod kills;
+#[path = "vcs_worktree/latecomers.rs"]
+mod latecomers;
 #[path = "vcs_worktree/likeness.rs"]
 mod likeness;
 #[path = "vcs_worktree/place.rs"]
@@ -37,6 +39,8 @@ mod removal;
 mod snapshots;
 #[path = "vcs_worktree/sources.rs"]
 mod sources;
+#[path = "vcs_worktree/steps.rs"]
+mod steps;
 #[path = "vcs_worktree/strangers.rs"]
 mod strangers;
 #[path = "vcs_worktree/survey.rs"]

@@ -6,6 +6,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -131,9 +132,10 @@ fn use_database(
 fn make(path: &Path, options: &RedbOptions, format: &Format) -> Result<Option<Opened>, OpenError> {
     let of_io = |error| OpenError::of_io(path, error);
     let unfinished = beside(path, ".new");
-    let file =
-        File::options().read(true).write(true).create(true).truncate(false).open(&unfinished);
-    let file = file.map_err(of_io)?;
+    // Commands and what they wrote are nobody else's business.
+    let mut creating = File::options();
+    creating.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = creating.open(&unfinished).map_err(of_io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

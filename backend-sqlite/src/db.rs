@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use windlass_core::error::BackendError;
 use windlass_core::process_store::ProcessStoreError;
 
@@ -112,6 +112,15 @@ pub(crate) async fn open(
 }
 
 impl Db {
+    /// Writes the file anew, without what is free in it, and makes it as long as what it holds.
+    pub(crate) async fn compact(&self) -> Result<(), sqlx::Error> {
+        // A copy of everything does not belong into memory.
+        const SQL: &str = "PRAGMA temp_store = FILE; VACUUM; PRAGMA wal_checkpoint(TRUNCATE)";
+        let mut connection = self.writer.connect().await?;
+        sqlx::raw_sql(SQL).execute(&mut connection).await?;
+        connection.close().await
+    }
+
     /// Returns a reader that has the log open, `None` if there can be none.
     pub(crate) async fn keeper(&self) -> Option<Reader<'_>> {
         let mut reader = self.readers.take().await.ok()?;
@@ -239,11 +248,16 @@ fn extended_code(error: &sqlx::Error) -> Option<i32> {
 /// Wraps an error of an opening. Here it also means a full disk that the index of the log finds no room; of a commit it
 /// does not, because the log itself may have been written by then.
 fn opening(error: sqlx::Error) -> ProcessStoreError {
+    failed_before("open", error)
+}
+
+/// Wraps an error after which nothing can have been committed.
+pub(crate) fn failed_before(op: &'static str, error: sqlx::Error) -> ProcessStoreError {
     const IOERR_SHMSIZE: i32 = 10 | (19 << 8);
     if condition(&error) == Condition::Full || extended_code(&error) == Some(IOERR_SHMSIZE) {
         return ProcessStoreError::Full;
     }
-    failed("open", error)
+    failed(op, error)
 }
 
 /// Wraps an error of a read, or of a write that may have happened.

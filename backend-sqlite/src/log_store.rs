@@ -72,6 +72,16 @@ impl SqliteLogs {
         &self.db.path
     }
 
+    /// Makes the file as small as what is in it allows: it is written anew, for which there has to be room. Appends wait
+    /// meanwhile, up to the busy timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`LogStoreError::Full`] or [`LogStoreError::Backend`]; the logs are as they were.
+    pub async fn compact(&self) -> Result<(), LogStoreError> {
+        self.db.compact().await.map_err(|error| not_opened(db::failed_before("compact", error)))
+    }
+
     /// Writes what waits, brings SQLite's log into the main file and closes all connections. Later calls, and those that
     /// wait for growth, fail.
     ///

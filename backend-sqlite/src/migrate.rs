@@ -30,6 +30,10 @@ pub(crate) const MIGRATIONS: &[Migration] =
 pub(crate) const APPLICATION_ID: u32 = 0x574e_444c;
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// How a rollback journal begins.
+const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+/// Where it says how many pages the file had before.
+const JOURNAL_PAGES: std::ops::Range<usize> = 16..20;
 const HEADER_BYTES: usize = 100;
 
 /// What lies at the path.
@@ -71,14 +75,9 @@ fn look(path: &Path, wanted: u32) -> Result<Found, ProcessStoreError> {
         Err(error) => return Err(refused(path, error)),
     };
     let mut header = [0_u8; HEADER_BYTES];
-    let mut length = 0;
-    while length < HEADER_BYTES {
-        match file.read(&mut header[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(refused(path, error)),
-        }
+    let length = fill(&mut file, &mut header).map_err(|error| refused(path, error))?;
+    if is_half_made(path).map_err(|error| refused(path, error))? {
+        return Ok(Found::Nothing);
     }
     if length == 0 {
         // A store never shrinks to nothing: with a log beside it, this is damage and not a beginning.
@@ -101,6 +100,35 @@ fn look(path: &Path, wanted: u32) -> Result<Found, ProcessStoreError> {
         return Err(refused(path, "it is a SQLite database, but not one of Windlass for this"));
     }
     Ok(Found::Store { version })
+}
+
+/// Reads as much as there is room for, or there is.
+fn fill(file: &mut File, room: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < room.len() {
+        match file.read(&mut room[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// Says whether the making of the file was cut short: then the journal beside it says that there was nothing before, and
+/// whatever its beginning looks like, the first one to open it makes nothing of it again.
+fn is_half_made(path: &Path) -> io::Result<bool> {
+    let mut journal = match File::open(beside(path, "-journal")) {
+        Ok(journal) => journal,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut header = [0_u8; JOURNAL_PAGES.end];
+    let length = fill(&mut journal, &mut header)?;
+    Ok(length == header.len()
+        && header.starts_with(&JOURNAL_MAGIC)
+        && header[JOURNAL_PAGES].iter().all(|byte| *byte == 0))
 }
 
 /// Makes a new store: with a rollback journal, so that it is complete or empty at every instant.
@@ -356,6 +384,33 @@ mod tests {
         fs::write(beside(&path, ".v1.new"), "half").unwrap();
         open(&path, NEXT).await.unwrap().close().await;
         assert_eq!(names(&directory), ["windlass.db"]);
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_making_was_cut_short_while_it_was_written_is_made() {
+        let made = tempfile::tempdir().unwrap();
+        let options = |path: &Path| SqliteConnectOptions::new().filename(path);
+        let path = made.path().join("windlass.db");
+        bring_up(&path, &options(&path), APPLICATION_ID, MIGRATIONS).await.unwrap();
+        let whole = fs::read(&path).unwrap();
+        // Sizes of sectors and pages; no page was there, so none is kept.
+        let mut journal = vec![0; 512];
+        journal[..8].copy_from_slice(&JOURNAL_MAGIC);
+        journal[20..28].copy_from_slice(&[0, 0, 2, 0, 0, 0, 0x10, 0]);
+        let hollow = vec![0; whole.len()];
+        let torn = [&whole[..512], &hollow[512..]].concat();
+        for written in [&whole, &hollow, &torn, &torn[..512].to_vec()] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("windlass.db");
+            fs::write(&path, written).unwrap();
+            fs::write(beside(&path, "-journal"), &journal).unwrap();
+            for _ in 0..2 {
+                let store = open(&path, MIGRATIONS).await.unwrap();
+                assert_eq!(records(&store).await, 0);
+                store.close().await;
+                assert!(!beside(&path, "-journal").exists());
+            }
+        }
     }
 
     #[tokio::test]

@@ -80,6 +80,16 @@ impl SqliteStore {
         &self.db.path
     }
 
+    /// Makes the file as small as what is in it allows: it is written anew, for which there has to be room. Commits wait
+    /// meanwhile, up to the busy timeout; the room that is kept for a full disk goes and is taken again.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessStoreError::Full`] or [`ProcessStoreError::Backend`]; the records are as they were.
+    pub async fn compact(&self) -> Result<(), ProcessStoreError> {
+        self.db.compact().await.map_err(|error| db::failed_before("compact", error))
+    }
+
     /// Writes what waits, brings the log into the main file and closes all connections. Later calls fail.
     ///
     /// Not needed for durability; it only leaves one tidy file behind. On a disk that is nearly full the log stays, with

@@ -107,9 +107,9 @@ pub struct Fixed {
     /// The format of the directory.
     pub format: u32,
     /// The store.
-    pub store: String,
+    pub store: StoreKind,
     /// The log store.
-    pub logs: String,
+    pub logs: LogsKind,
     /// This machine's name in the records.
     pub node: Uuid,
 }
@@ -127,7 +127,7 @@ pub struct DataDir {
 const OUR_NAMES: [&str; 4] = ["host.lock", "host.start", "host.log", "settings.toml"];
 
 /// The names that a program which embeds the engine leaves in a data directory of its own.
-const EMBEDDED_NAMES: [&str; 3] = ["node", "runs", "windlass.db"];
+const EMBEDDED_NAMES: [&str; 2] = ["node", "runs"];
 
 impl DataDir {
     /// Opens a data directory, and makes it if it is not there.
@@ -142,16 +142,20 @@ impl DataDir {
         create_directory(path)?;
         check_owner(path)?;
         check_empty(path)?;
+        let store = global.store.unwrap_or(StoreKind::Sqlite);
         let fixed = Fixed {
             format: FORMAT,
-            store: global.store.unwrap_or(StoreKind::Sqlite).as_str().to_owned(),
-            logs: global.logs.unwrap_or(LogsKind::Files).as_str().to_owned(),
+            store,
+            logs: global.logs.unwrap_or(LogsKind::Files).beside(store),
             node: crate::context::random_uuid()?,
         };
         let text = format!(
             "# Written once when this data directory was made. Settings are in settings.toml.\n\
              format = {}\nstore = \"{}\"\nlogs = \"{}\"\nnode = \"{}\"\n",
-            fixed.format, fixed.store, fixed.logs, fixed.node
+            fixed.format,
+            fixed.store.as_str(),
+            fixed.logs.as_str(),
+            fixed.node
         );
         write_once(path, "config.toml", &text)
             .map_err(|error| CliError::unusable(format!("write {}", show(path)), &error))?;
@@ -168,7 +172,11 @@ impl DataDir {
     }
 
     /// Refuses a directory that another program made: it can be asked through its host, and only so.
-    fn ours(self) -> Result<Self, CliError> {
+    ///
+    /// # Errors
+    ///
+    /// It belongs to another program.
+    pub(crate) fn ours(self) -> Result<Self, CliError> {
         if self.fixed.is_some() {
             return Ok(self);
         }
@@ -202,8 +210,10 @@ impl DataDir {
             Err(error) => return Err(CliError::unusable(format!("read {}", show(&file)), &error)),
         };
         let fixed = parse_fixed(&text, &file)?;
-        check_kind("--store", global.store.map(StoreKind::as_str), &fixed.store, path)?;
-        check_kind("--logs", global.logs.map(LogsKind::as_str), &fixed.logs, path)?;
+        let store = global.store.map(StoreKind::as_str);
+        let logs = global.logs.map(|kind| kind.beside(fixed.store).as_str());
+        check_kind("--store", store, fixed.store.as_str(), path)?;
+        check_kind("--logs", logs, fixed.logs.as_str(), path)?;
         Ok(Some(Self { path: path.to_owned(), fixed: Some(fixed) }))
     }
 
@@ -237,10 +247,35 @@ impl DataDir {
         self.path.join("host.log")
     }
 
+    /// Returns the kind of the store. Directories of other programs have the usual one.
+    #[must_use]
+    pub fn store_kind(&self) -> StoreKind {
+        self.fixed.as_ref().map_or(StoreKind::Sqlite, |fixed| fixed.store)
+    }
+
+    /// Returns the kind of the log store.
+    #[must_use]
+    pub fn logs_kind(&self) -> LogsKind {
+        self.fixed.as_ref().map_or(LogsKind::Files, |fixed| fixed.logs)
+    }
+
     /// Returns the path of the database.
     #[must_use]
     pub fn store(&self) -> PathBuf {
-        self.path.join("windlass.db")
+        self.path.join(match self.store_kind() {
+            StoreKind::Sqlite => "windlass.db",
+            StoreKind::Redb => "windlass.redb",
+        })
+    }
+
+    /// Returns the path of the database that keeps the logs.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.path.join(match self.logs_kind().beside(self.store_kind()) {
+            LogsKind::Files => "runs",
+            LogsKind::Sqlite | LogsKind::Store => "logs.db",
+            LogsKind::Redb => "logs.redb",
+        })
     }
 
     /// Returns the path of the settings.
@@ -346,7 +381,9 @@ fn parse_fixed(text: &str, file: &Path) -> Result<Fixed, CliError> {
             "use the newer windlass that made it, or another --data-dir",
         ));
     }
-    toml::from_str(text).map_err(|error| damaged(&error))
+    let mut fixed: Fixed = toml::from_str(text).map_err(|error| damaged(&error))?;
+    fixed.logs = fixed.logs.beside(fixed.store);
+    Ok(fixed)
 }
 
 fn check_kind(flag: &str, asked: Option<&str>, have: &str, path: &Path) -> Result<(), CliError> {
@@ -448,6 +485,44 @@ mod tests {
         fs::write(root.path().join("thesis.tex"), "").unwrap();
         let error = DataDir::open_or_create(root.path(), &global("windlass ps")).unwrap_err();
         assert_eq!(error.view.kind, "not_a_data_directory");
+    }
+
+    #[test]
+    fn what_a_directory_keeps_its_records_and_logs_in_is_fixed_when_it_is_made() {
+        let root = tempfile::tempdir().unwrap();
+        for (number, (flags, store, logs)) in [
+            ("", StoreKind::Sqlite, LogsKind::Files),
+            ("--store sqlite --logs store ", StoreKind::Sqlite, LogsKind::Sqlite),
+            ("--store redb ", StoreKind::Redb, LogsKind::Files),
+            ("--store redb --logs store ", StoreKind::Redb, LogsKind::Redb),
+            ("--store redb --logs sqlite ", StoreKind::Redb, LogsKind::Sqlite),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let path = root.path().join(number.to_string());
+            let open = |line: &str| DataDir::open_or_create(&path, &global(line));
+            let made = open(&format!("windlass {flags}ps")).unwrap();
+            assert_eq!((made.store_kind(), made.logs_kind()), (store, logs));
+            let again = open("windlass ps").unwrap();
+            assert_eq!((again.store_kind(), again.logs_kind()), (store, logs), "{flags}");
+            for (flag, word) in [
+                ("--store", "sqlite"),
+                ("--store", "redb"),
+                ("--logs", "files"),
+                ("--logs", "sqlite"),
+                ("--logs", "redb"),
+            ] {
+                let have = if flag == "--store" { store.as_str() } else { logs.as_str() };
+                let opened = open(&format!("windlass {flag} {word} ps"));
+                assert_eq!(opened.is_ok(), word == have, "{flags}and then {flag} {word}");
+                if let Err(error) = opened {
+                    assert_eq!(error.view.kind, "other_kind");
+                    assert!(error.view.message.contains(have), "{}", error.view.message);
+                    assert!(error.view.hint.is_some_and(|hint| hint.contains(flag)));
+                }
+            }
+        }
     }
 
     #[test]

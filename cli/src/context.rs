@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use windlass::Backends;
 use windlass::api::client::Client;
+use windlass::core::log_store::LogStore;
 use windlass::request::Caller;
 
 use crate::args::Global;
@@ -14,6 +15,9 @@ use crate::error::CliError;
 use crate::host::connect::{HostAt, no_host};
 use crate::host::inside;
 use crate::output::Output;
+
+/// Puts something around the store that keeps the logs.
+pub type WrapLogs = fn(Arc<dyn LogStore>) -> Arc<dyn LogStore>;
 
 /// What a program that is its own command line may set.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct Options {
     pub idle: Option<Duration>,
     /// What is put around the backends when a host opens them; `None` is nothing.
     pub wrap: Option<fn(Backends) -> Backends>,
+    /// The same for the store that keeps the logs.
+    pub wrap_logs: Option<WrapLogs>,
 }
 
 /// What every verb works with.

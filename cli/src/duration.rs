@@ -41,6 +41,9 @@ pub fn now_ms() -> u64 {
 /// What to tell the user.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 {
+        return Err("a duration begins with a number: 500ms, 30s, 5m, 2h".to_owned());
+    }
     let (number, unit) = text.split_at(digits);
     let ms_per_unit: u64 = match unit {
         "ms" => 1,
@@ -49,9 +52,12 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err("a duration is a number with a unit: 500ms, 30s, 5m, 2h".to_owned()),
     };
-    let number: u64 = number.parse().map_err(|_| "a duration begins with a number".to_owned())?;
+    // Of digits alone, so it can only be too large.
+    let number: Option<u64> = number.parse().ok();
     // Milliseconds beyond a signed 64-bit number would not fit into every store.
-    let ms = number.checked_mul(ms_per_unit).filter(|&ms| i64::try_from(ms).is_ok());
+    let ms = number
+        .and_then(|number| number.checked_mul(ms_per_unit))
+        .filter(|&ms| i64::try_from(ms).is_ok());
     ms.map(Duration::from_millis).ok_or_else(|| "the duration is too long".to_owned())
 }
 
@@ -121,7 +127,10 @@ mod tests {
         for text in ["", "5", "s", "-5s", "1.5s", "5 s", "5d", "99999999999999999999s", "1h30m"] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert!(parse("18446744073709551615ms").is_err());
+        for text in ["18446744073709551615ms", "99999999999999999999999h"] {
+            assert!(parse(text).is_err_and(|error| error.contains("too long")), "{text}");
+        }
+        assert!(parse("-5s").is_err_and(|error| error.contains("begins with a number")));
         assert!(parse_positive("0ms").is_err());
     }
 

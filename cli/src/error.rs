@@ -118,7 +118,7 @@ impl CliError {
             ),
             ErrorKind::NotFound => (
                 "data_directory",
-                "a link in its path leads nowhere: repair it, or name another directory with --data-dir",
+                "a link in its path leads nowhere, or nothing can be made there: name another directory with --data-dir",
             ),
             _ => (
                 "data_directory",
@@ -184,12 +184,13 @@ impl fmt::Display for CliError {
 impl std::error::Error for CliError {}
 
 /// The kinds that say that a data directory cannot be used as it is.
-const UNUSABLE: [&str; 10] = [
+const UNUSABLE: [&str; 11] = [
     "copied",
     "damaged",
     "data_directory",
     "full",
     "host_exists",
+    "moved",
     "newer_format",
     "not_a_data_directory",
     "other_kind",
@@ -200,7 +201,7 @@ const UNUSABLE: [&str; 10] = [
 /// Returns what sort of failure a kind of the API is.
 fn class_of(kind: &str) -> Class {
     match kind {
-        "not_found" => Class::NotFound,
+        "not_found" | "no_snapshot" => Class::NotFound,
         "invalid" | "usage" => Class::Usage,
         "no_host" | "closing" | "superseded" | "api_version" => Class::NoHost,
         "backend" | "io" => Class::Failed,

@@ -1,6 +1,7 @@
 //! Follows an execution: its output to standard output and error, exactly, until it ends or somebody interrupts.
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::pin::pin;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -130,38 +131,127 @@ pub trait Sink {
     fn finish(&mut self) -> impl Future<Output = Result<(), CliError>>;
 }
 
-/// Writes bytes as they were: each stream to its own. Nothing is added but a word about gaps, if that is wanted.
+/// Writes bytes as they were: each stream to its own. Nothing is added but a word about gaps, if that is wanted: at the
+/// first of each cause, and about all of them in the end.
 #[derive(Debug)]
 pub struct Exact<O, E> {
     out: O,
     err: E,
     tells_gaps: bool,
+    /// What was written to standard input is shown, too.
+    with_input: bool,
+    /// A terminal shows it, and its cursor is not at the beginning of a line.
+    open: Open,
+    /// How many gaps of a cause there were, and their bytes.
+    gaps: Vec<(GapCause, u64, u64)>,
+}
+
+/// Which of the two outputs are terminals, and whether a line is open there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    out_is_terminal: bool,
+    err_is_terminal: bool,
+    line: bool,
+}
+
+impl Open {
+    fn wrote(&mut self, is_terminal: bool, bytes: &[u8]) {
+        if let (true, Some(last)) = (is_terminal, bytes.last()) {
+            self.line = *last != b'\n';
+        }
+    }
 }
 
 impl Exact<tokio::io::Stdout, tokio::io::Stderr> {
     /// Writes to this process's standard output and error.
     #[must_use]
     pub fn standard(tells_gaps: bool) -> Self {
-        Self { out: tokio::io::stdout(), err: tokio::io::stderr(), tells_gaps }
+        let open = Open {
+            out_is_terminal: std::io::stdout().is_terminal(),
+            err_is_terminal: std::io::stderr().is_terminal(),
+            line: false,
+        };
+        Self { open, ..Self::new(tokio::io::stdout(), tokio::io::stderr(), tells_gaps) }
+    }
+}
+
+impl<O, E> Exact<O, E> {
+    fn new(out: O, err: E, tells_gaps: bool) -> Self {
+        let (with_input, open, gaps) = (false, Open::default(), Vec::new());
+        Self { out, err, tells_gaps, with_input, open, gaps }
+    }
+
+    /// Shows what was written to standard input as well, on standard output.
+    #[must_use]
+    pub fn with_input(self, with_input: bool) -> Self {
+        Self { with_input, ..self }
+    }
+
+    /// Says whether a terminal shows the beginning of a line that was not ended.
+    #[must_use]
+    pub fn is_within_a_line(&self) -> bool {
+        self.open.line
+    }
+
+    /// Counts a gap; returns what to say about it.
+    fn count(&mut self, gap: &GapView) -> Option<String> {
+        match self.gaps.iter_mut().find(|(cause, ..)| *cause == gap.cause) {
+            Some((_, count, bytes)) => {
+                *count += 1;
+                *bytes += gap.bytes;
+                None
+            }
+            None => {
+                self.gaps.push((gap.cause, 1, gap.bytes));
+                Some(gap_text(gap))
+            }
+        }
+    }
+
+    /// Says what all gaps come to, where more than the first one was not told.
+    fn sums(&self) -> Vec<String> {
+        let told = self.gaps.iter().filter(|(_, count, _)| *count > 1);
+        told.map(|(cause, count, bytes)| {
+            let why = why_missing(*cause);
+            format!("[windlass: {bytes} bytes of output are missing in {count} places: {why}]")
+        })
+        .collect()
+    }
+}
+
+impl<O, E: AsyncWrite + Unpin> Exact<O, E> {
+    async fn say(&mut self, text: &str) -> std::io::Result<()> {
+        let line = std::mem::take(&mut self.open.line) && self.open.err_is_terminal;
+        let text = format!("{}{text}\n", if line { "\n" } else { "" });
+        write_flushed(&mut self.err, text.as_bytes()).await
     }
 }
 
 impl<O: AsyncWrite + Unpin, E: AsyncWrite + Unpin> Sink for Exact<O, E> {
     async fn write(&mut self, entry: &LogEntryView) -> Result<(), CliError> {
         let written = match (payload(entry)?, entry) {
-            (Some((Stream::Stdout | Stream::Pty, bytes)), _) => {
+            (Some((Stream::Stdin, _)), _) if !self.with_input => Ok(()),
+            (Some((Stream::Stderr, bytes)), _) => {
+                self.open.wrote(self.open.err_is_terminal, &bytes);
+                write_flushed(&mut self.err, &bytes).await
+            }
+            (Some((Stream::Stdout | Stream::Pty | Stream::Stdin, bytes)), _) => {
+                self.open.wrote(self.open.out_is_terminal, &bytes);
                 write_flushed(&mut self.out, &bytes).await
             }
-            (Some((Stream::Stderr, bytes)), _) => write_flushed(&mut self.err, &bytes).await,
-            (None, LogEntryView::Gap { gap, .. }) if self.tells_gaps => {
-                write_flushed(&mut self.err, format!("{}\n", gap_text(gap)).as_bytes()).await
-            }
+            (None, LogEntryView::Gap { gap, .. }) if self.tells_gaps => match self.count(gap) {
+                Some(text) => self.say(&text).await,
+                None => Ok(()),
+            },
             _ => Ok(()),
         };
         written.map_err(|error| CliError::output(&error))
     }
 
     async fn finish(&mut self) -> Result<(), CliError> {
+        for text in self.sums() {
+            self.say(&text).await.map_err(|error| CliError::output(&error))?;
+        }
         Ok(())
     }
 }
@@ -264,15 +354,19 @@ fn payload(entry: &LogEntryView) -> Result<Option<(Stream, bytes::Bytes)>, CliEr
     })
 }
 
-/// Says what is missing.
-#[must_use]
-pub fn gap_text(gap: &GapView) -> String {
-    let why = match gap.cause {
+fn why_missing(cause: GapCause) -> &'static str {
+    match cause {
         GapCause::Cap => "more than the log keeps",
         GapCause::Full => "the disk was full",
         GapCause::Dropped => "dropped on request",
         GapCause::Power => "lost with the machine or the shim, or damaged",
-    };
+    }
+}
+
+/// Says what is missing.
+#[must_use]
+pub fn gap_text(gap: &GapView) -> String {
+    let why = why_missing(gap.cause);
     if gap.bytes == 0 {
         // What was lost without being counted.
         return format!("[windlass: output is missing here: {why}]");
@@ -312,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_stream_goes_to_its_own_exactly() {
-        let mut sink = Exact { out: Vec::new(), err: Vec::new(), tells_gaps: true };
+        let mut sink = Exact::new(Vec::new(), Vec::new(), true);
         let binary = LogEntryView::Bytes {
             seq: 3,
             at: Time(Timestamp(0)),
@@ -333,6 +427,31 @@ mod tests {
         assert_eq!(sink.out, b"out\n\xff\0");
         assert_eq!(sink.err.split(|&b| b == b'[').next(), Some(&b"err"[..]));
         assert!(sink.err.ends_with(b"more than the log keeps]\n"));
+    }
+
+    #[tokio::test]
+    async fn gaps_of_one_cause_are_told_at_the_first_and_in_the_end() {
+        let mut sink = Exact::new(Vec::new(), Vec::new(), true);
+        sink.open = Open { out_is_terminal: true, err_is_terminal: true, line: false };
+        sink.write(&entry(Stream::Stdout, "begun")).await.unwrap();
+        assert!(sink.is_within_a_line());
+        for seq in 2..82 {
+            let gap =
+                GapView { first_seq: seq, last_seq: Some(seq), bytes: 10, cause: GapCause::Full };
+            sink.write(&LogEntryView::Gap { seq, gap }).await.unwrap();
+        }
+        sink.finish().await.unwrap();
+        assert!(!sink.is_within_a_line());
+        let expected = "\n[windlass: 10 bytes of output are missing here: the disk was full]\n\
+            [windlass: 800 bytes of output are missing in 80 places: the disk was full]\n";
+        assert_eq!(String::from_utf8(sink.err).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn what_was_typed_is_shown_on_request() {
+        let mut sink = Exact::new(Vec::new(), Vec::new(), true).with_input(true);
+        sink.write(&entry(Stream::Stdin, "typed\n")).await.unwrap();
+        assert_eq!(sink.out, b"typed\n");
     }
 
     #[tokio::test]

@@ -80,7 +80,7 @@ pub async fn attempt(client: &Client, text: &str) -> Result<AttemptId, CliError>
     }
     // An id wins over a branch of the same name.
     match by_branch(client, text).await?.as_slice() {
-        [] => Err(CliError::not_found(format!("attempt {text:?} not found"))),
+        [] => Err(not_found("attempt ", text)),
         [one] => Ok(*one),
         several => Err(ambiguous(text, several, &[])),
     }
@@ -101,7 +101,7 @@ pub async fn execution(client: &Client, text: &str) -> Result<ExecutionId, CliEr
         ([one], _) => return Ok(*one),
         ([], [one]) => *one,
         ([], []) => match by_branch(client, text).await?.as_slice() {
-            [] => return Err(CliError::not_found(format!("execution {text:?} not found"))),
+            [] => return Err(not_found("execution ", text)),
             [one] => *one,
             several => return Err(ambiguous(text, several, &[])),
         },
@@ -125,7 +125,7 @@ pub async fn any(client: &Client, text: &str) -> Result<Named, CliError> {
         ([one], []) => Ok(Named::Attempt(*one)),
         ([], [one]) => Ok(Named::Execution(*one)),
         ([], []) => match by_branch(client, text).await?.as_slice() {
-            [] => Err(CliError::not_found(format!("{text:?} not found"))),
+            [] => Err(not_found("", text)),
             [one] => Ok(Named::Attempt(*one)),
             several => Err(ambiguous(text, several, &[])),
         },
@@ -198,10 +198,21 @@ async fn newest_of(client: &Client, attempt: AttemptId) -> Result<ExecutionId, C
         .ok_or_else(|| CliError::not_found(format!("attempt {} has no execution", attempt.short())))
 }
 
+/// Says that nothing has this id; one that is too short for any gets told so.
+fn not_found(what: &str, text: &str) -> CliError {
+    let digits = text.strip_prefix("a-").or_else(|| text.strip_prefix("x-")).unwrap_or(text);
+    let is_short = (1..4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let why = if is_short { ": an id is given by its last 4 digits or more" } else { "" };
+    CliError::not_found(format!("{what}{text:?} not found{why}"))
+}
+
 fn ambiguous(text: &str, attempts: &[AttemptId], executions: &[ExecutionId]) -> CliError {
-    let attempts = attempts.iter().map(|id| format!("a-{}", id.0.simple()));
-    let executions = executions.iter().map(|id| format!("x-{}", id.0.simple()));
-    let mut all: Vec<_> = attempts.chain(executions).collect();
+    let attempts: Vec<_> = attempts.iter().map(|id| id.0).collect();
+    let executions: Vec<_> = executions.iter().map(|id| id.0).collect();
+    let named = |letter, ids: &[Uuid]| -> Vec<String> {
+        ids.iter().map(|id| shortest(letter, *id, ids)).collect()
+    };
+    let mut all = [named('a', &attempts), named('x', &executions)].concat();
     let more = all.len().saturating_sub(LISTED);
     all.truncate(LISTED);
     if more > 0 {
@@ -288,5 +299,14 @@ mod tests {
         let error = ambiguous("0000", &ids, &[]);
         assert!(error.view.message.ends_with("and 2 more"), "{}", error.view.message);
         assert_eq!(error.class, Class::Usage);
+        assert!(error.view.message.contains("any of a-00000000, a-00000001, "), "{error}");
+    }
+
+    #[test]
+    fn an_id_that_is_too_short_is_told_so() {
+        for (text, is_short) in [("abc", true), ("x-12", true), ("x-1234", false), ("fix", false)] {
+            let message = not_found("", text).view.message;
+            assert_eq!(message.contains("4 digits"), is_short, "{message}");
+        }
     }
 }

@@ -58,6 +58,24 @@ pub fn directory(path: &Path) -> Result<Locator, CliError> {
     ))
 }
 
+/// Refuses a repository at a path where nothing is.
+///
+/// # Errors
+///
+/// There is nothing.
+pub fn is_there(repo: &Path) -> Result<(), CliError> {
+    match repo.try_exists() {
+        Ok(false) => Err(CliError::new(
+            Class::Refused,
+            "not_a_repository",
+            format!("there is no {}", repo.display()),
+            "name a directory in a git repository with --repo, or stand in one",
+        )),
+        // What cannot be looked at is the host's to say.
+        Ok(true) | Err(_) => Ok(()),
+    }
+}
+
 /// Makes the launch request.
 ///
 /// # Errors

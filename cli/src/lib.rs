@@ -38,7 +38,7 @@ use output::Output;
 /// The caller has called [`windlass_shim::main_if_shim`] first, or configures the shim with [`main_with`].
 #[must_use]
 pub fn main() -> ExitCode {
-    main_with(Options { shim: None, idle: None, wrap: None })
+    main_with(Options { shim: None, idle: None, wrap: None, wrap_logs: None })
 }
 
 /// Does what the command line says, with what the program sets.

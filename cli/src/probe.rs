@@ -11,8 +11,8 @@ use crate::table::size;
 /// The oldest git that will do.
 const GIT: (u64, u64) = (2, 36);
 
-/// Below this many free bytes nothing new is admitted.
-const DISK_FLOOR_BYTES: u64 = 1 << 30;
+/// Less free space than this is mentioned, whatever the floor is.
+const LITTLE_BYTES: u64 = 256 << 20;
 
 /// Checks git.
 #[must_use]
@@ -172,17 +172,23 @@ fn hook() -> Check {
     Check::failed("shim", "there is none", "put windlass-shim beside windlass")
 }
 
-/// Checks the free space where the data directory is, or will be.
+/// Checks the free space where the data directory is, or will be: below `floor_bytes` nothing new is started.
 #[must_use]
-pub(crate) fn disk(path: &Path) -> Check {
+pub(crate) fn disk(path: &Path, floor_bytes: u64) -> Check {
     let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
     match rustix::fs::statvfs(existing) {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
             let detail = format!("{} free at {}", size(free), show(existing));
-            if free < DISK_FLOOR_BYTES {
-                let hint = "free some: below 1 GiB nothing new is started";
-                return Check::failed("disk", detail, hint);
+            if free < floor_bytes {
+                let floor = size(floor_bytes);
+                let hint =
+                    format!("free some: below {floor} (disk_floor_bytes) nothing new is started");
+                return Check::failed("disk", detail, &hint);
+            }
+            if free < LITTLE_BYTES {
+                let hint = "free some: output, records and snapshots need room";
+                return Check::warning("disk", detail, hint);
             }
             Check::ok("disk", detail)
         }
@@ -258,7 +264,10 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_yet_is_measured_above() {
         let root = tempfile::tempdir().unwrap();
-        let check = disk(&root.path().join("a/b/c"));
+        let check = disk(&root.path().join("a/b/c"), 0);
         assert!(check.detail.contains(&show(root.path())), "{check:?}");
+        assert_ne!(check.status, State::Failed);
+        let floor = disk(root.path(), u64::MAX);
+        assert!(floor.status == State::Failed && floor.hint.is_some(), "{floor:?}");
     }
 }

@@ -74,38 +74,39 @@ pub struct Interrupts {
     mode: OnInterrupt,
     terminal: Option<Terminal>,
     stopped: bool,
-    asked: bool,
 }
 
 impl Interrupts {
     /// `terminal` is whom to ask; without one nobody is asked.
     #[must_use]
     pub fn new(mode: OnInterrupt, terminal: Option<Terminal>) -> Self {
-        Self { mode, terminal, stopped: false, asked: false }
+        Self { mode, terminal, stopped: false }
     }
 
-    /// Decides what to do about an interruption; asks once, at a terminal. A further Ctrl-C detaches.
+    /// Decides what to do about an interruption; at a terminal it asks. A Ctrl-C at the question detaches.
     pub async fn decide(&mut self, what: Interruption, signals: &mut Signals) -> Decision {
         match what {
             Interruption::Leave(code) => return Decision::Detach(code),
-            Interruption::Interrupt if self.stopped || self.asked => {
-                return Decision::Detach(INTERRUPTED);
-            }
+            Interruption::Interrupt if self.stopped => return Decision::Detach(INTERRUPTED),
             Interruption::Interrupt => {}
         }
         let decision = match (self.mode, &self.terminal) {
             (OnInterrupt::Stop, _) => Decision::Stop,
             (OnInterrupt::Detach, _) | (OnInterrupt::Ask, None) => Decision::Detach(INTERRUPTED),
             (OnInterrupt::Ask, Some(terminal)) => {
-                self.asked = true;
-                tokio::select! {
+                let (decision, typed_newline) = tokio::select! {
                     biased;
                     again = signals.next() => match again {
-                        Interruption::Interrupt => Decision::Detach(INTERRUPTED),
-                        Interruption::Leave(code) => Decision::Detach(code),
+                        Interruption::Interrupt => (Decision::Detach(INTERRUPTED), false),
+                        Interruption::Leave(code) => (Decision::Detach(code), false),
                     },
-                    answer = terminal.ask() => read_answer(&answer),
+                    answer = terminal.ask() => (read_answer(&answer), answer.ends_with('\n')),
+                };
+                if !typed_newline {
+                    // What is said next begins a line of its own.
+                    eprintln!();
                 }
+                decision
             }
         };
         self.stopped |= decision == Decision::Stop;
@@ -199,19 +200,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_terminal_is_asked_once_and_the_forwarder_hands_the_answer_over() {
+    async fn a_terminal_is_asked_each_time_and_the_forwarder_hands_the_answer_over() {
         let asked = Asked::default();
         assert!(!asked.take(b"not asked\n"));
         let terminal = Terminal { asked: asked.clone(), is_forwarded: true };
         let mut interrupts = Interrupts::new(OnInterrupt::Ask, Some(terminal));
         let mut signals = Signals::new().unwrap();
-        let (decision, ()) =
-            tokio::join!(interrupts.decide(Interruption::Interrupt, &mut signals), async {
-                assert!(asked.take(b"\n"))
-            },);
-        assert_eq!(decision, Decision::GoOn);
-        let again = interrupts.decide(Interruption::Interrupt, &mut signals).await;
-        assert_eq!(again, Decision::Detach(130));
+        for (typed, expected) in
+            [("\n", Decision::GoOn), ("\n", Decision::GoOn), ("d\n", Decision::Detach(130))]
+        {
+            let (decision, ()) =
+                tokio::join!(interrupts.decide(Interruption::Interrupt, &mut signals), async {
+                    assert!(asked.take(typed.as_bytes()))
+                });
+            assert_eq!(decision, expected);
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ use crate::output::{Output, Style};
 /// No column is cut to less than this.
 const NARROWEST: usize = 4;
 
+/// A column that is cut to less than this tells little: others are left out before.
+const LEGIBLE: usize = 10;
+
 /// What stands between two columns.
 const GAP: usize = 2;
 
@@ -77,6 +80,38 @@ pub fn fitted_table(
         narrow(&mut widths, &free, columns);
     }
     layout(output, head, rows, &widths)
+}
+
+/// The columns that a narrow terminal is not shown, the first one first.
+const EXPENDABLE: [&str; 4] = ["DISK", "BASE", "AGE", "COMMITS"];
+
+/// Leaves out columns until a terminal has room for the rest, cut as far as they may be.
+#[must_use]
+pub fn without_what_does_not_fit<'a>(
+    output: Output,
+    head: &[&'a str],
+    may_be_cut: &[&str],
+    mut rows: Vec<Vec<Cell>>,
+) -> (Vec<&'a str>, Vec<Vec<Cell>>) {
+    let mut head = head.to_vec();
+    for title in EXPENDABLE {
+        let needs = |head: &[&str], rows: &[Vec<Cell>]| {
+            let widths = widths(head, rows).into_iter().zip(head);
+            let least = widths.map(|(width, title)| match may_be_cut.contains(title) {
+                true => width.min(LEGIBLE),
+                false => width,
+            });
+            least.sum::<usize>() + head.len().saturating_sub(1) * GAP
+        };
+        if output.width.is_none_or(|columns| needs(&head, &rows) <= columns) {
+            break;
+        }
+        if let Some(n) = head.iter().position(|have| *have == title) {
+            head.remove(n);
+            rows.iter_mut().for_each(|row| drop(row.remove(n)));
+        }
+    }
+    (head, rows)
 }
 
 fn widths(head: &[&str], rows: &[Vec<Cell>]) -> Vec<usize> {
@@ -204,6 +239,25 @@ mod tests {
         }
         // What may not be cut is not, however narrow it is.
         assert_eq!(fitted(Some(3)).lines().nth(1).unwrap(), "x-1  win…  main  a t…");
+    }
+
+    #[test]
+    fn a_narrow_terminal_is_shown_less() {
+        let head = ["ATTEMPT", "BRANCH", "BASE", "DISK", "TITLE"];
+        let row = ["a-12345678", "windlass/12345678-a-title", "main", "1.2 MiB", "a long title"];
+        let rows = vec![row.map(Cell::from).to_vec()];
+        let shown = |width| {
+            let output = Output { width, ..PLAIN };
+            let free = ["BRANCH", "BASE", "TITLE"];
+            let (head, rows) = without_what_does_not_fit(output, &head, &free, rows.clone());
+            let text = fitted_table(output, &head, &free, &rows);
+            assert!(text.lines().all(|line| width.is_none_or(|width| line.width() <= width)));
+            head.join(" ")
+        };
+        assert_eq!(shown(None), "ATTEMPT BRANCH BASE DISK TITLE");
+        assert_eq!(shown(Some(49)), "ATTEMPT BRANCH BASE DISK TITLE");
+        assert_eq!(shown(Some(48)), "ATTEMPT BRANCH BASE TITLE");
+        assert_eq!(shown(Some(35)), "ATTEMPT BRANCH TITLE");
     }
 
     #[test]

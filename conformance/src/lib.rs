@@ -4,6 +4,7 @@
 //! expands places × cases into named tests. A place is where a backend keeps its things: opening it twice is a restart.
 
 pub mod container_service;
+mod histories;
 pub mod input;
 pub mod log_store;
 pub mod process_store;
@@ -33,10 +34,13 @@ macro_rules! expand {
 ///
 /// When no runtime can be made, or the case fails.
 pub fn block_on<T>(case: impl Future<Output = T>) -> T {
+    runtime().block_on(case)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime for the case")
-        .block_on(case)
 }

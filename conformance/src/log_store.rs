@@ -2,6 +2,7 @@
 #![expect(clippy::panic, reason = "a case that fails panics")]
 
 mod append;
+pub mod model;
 
 use std::sync::Arc;
 

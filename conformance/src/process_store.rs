@@ -2,6 +2,8 @@
 
 mod concurrency;
 mod lists;
+pub mod model;
+pub mod reference;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 #![expect(clippy::panic, reason = "a case fails by panicking")]
 
 mod changes;
+mod making;
 mod removal;
 mod restore;
 mod save;
@@ -25,6 +26,14 @@ pub use self::changes::{
     a_commit_step_takes_everything_and_commits_once, a_diff_ends_at_the_merge_base,
     a_diff_names_every_kind_of_change, a_new_worktree_has_no_diff, a_patch_is_made_on_request_only,
     ignored_files_are_no_dirt, nothing_to_commit_is_clean, status_tells_dirt_and_distance,
+};
+pub use self::making::{
+    MakeAtOnce, a_filter_has_a_part_in_making_a_worktree_again_and_the_hook_has_none,
+    a_half_made_worktree_is_found_by_nothing_but_a_creation_or_a_removal,
+    a_hook_runs_once_in_a_step_and_whoever_comes_next_concludes,
+    a_step_that_failed_is_undone_and_can_be_asked_for_again,
+    a_step_that_nobody_ran_is_asked_for_anew, concluding_needs_a_step_that_is_complete,
+    creating_what_is_there_keeps_it,
 };
 pub use self::removal::{
     a_branch_is_deleted_only_if_its_commits_were_saved,
@@ -87,6 +96,16 @@ pub trait VcsWorktreePlace: Default + Send + Sync {
 
     /// Reads a file of the index; `None` if there is none.
     fn indexed(&self, dir: &Locator, path: &str) -> Option<String>;
+
+    /// Gives the repository a hook that runs after the checkout of a new worktree, leaves the file `hooked` there, and fails
+    /// or not.
+    fn hook(&self, dir: &Locator, fails: bool);
+
+    /// Counts how often the hook ran.
+    fn hook_runs(&self, dir: &Locator) -> u32;
+
+    /// Has the committed file `greeting` pass a filter when it is checked out, which leaves it as it is.
+    fn filter(&self, dir: &Locator);
 
     /// Begins to merge a branch that has commits of its own, in a way that changes no file, and does not end it.
     fn begin_merge(&self, dir: &Locator, branch: &str);
@@ -171,6 +190,12 @@ macro_rules! vcs_worktree_suite {
             attempts_of_one_title_do_not_meet,
             a_worktree_of_a_worktree_belongs_to_the_repository,
             a_restart_finds_the_worktree,
+            a_hook_runs_once_in_a_step_and_whoever_comes_next_concludes,
+            a_step_that_failed_is_undone_and_can_be_asked_for_again,
+            a_step_that_nobody_ran_is_asked_for_anew,
+            concluding_needs_a_step_that_is_complete,
+            a_half_made_worktree_is_found_by_nothing_but_a_creation_or_a_removal,
+            a_filter_has_a_part_in_making_a_worktree_again_and_the_hook_has_none,
             branches_that_are_renamed_switched_or_left_are_followed,
             another_attempt_is_a_mismatch,
             another_data_directory_is_a_mismatch,
@@ -271,7 +296,7 @@ async fn created(place: &impl VcsWorktreePlace) -> (Arc<dyn VcsWorktree>, Locato
     let (repo, _) = repository(place);
     let vcs = place.open().await;
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     (vcs, repo, worktree)
 }
 
@@ -297,7 +322,7 @@ pub async fn a_new_worktree_holds_the_base_on_a_new_branch(place: impl VcsWorktr
     let (repo, oid) = repository(&place);
     let vcs = place.open().await;
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
-    let verified = vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
+    let verified = vcs.make(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     assert_eq!(verified.head, oid);
     assert_eq!(verified.branch.as_deref(), Some(worktree.branch.as_str()));
     assert_eq!(place.read(&worktree.path, "sub/numbers").as_deref(), Some("1\n2\n3\n"));
@@ -317,21 +342,10 @@ pub async fn uncommitted_changes_of_the_source_are_mentioned_and_stay_out(
     let vcs = place.open().await;
     let planned = vcs.plan(request(&repo, 1)).await.expect("a plan");
     assert!(planned.source_is_dirty);
-    vcs.create(attempt(1), &planned.worktree, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(1), &planned.worktree, &Origin::Base).await.expect("a worktree");
     let read = place.read(&planned.worktree.path, "greeting");
     assert_eq!(read.as_deref(), Some("hello\n"));
     assert_eq!(place.read(&repo, "greeting").as_deref(), Some("changed\n"));
-}
-
-/// A repeated creation finds the worktree, work and all.
-pub async fn creating_what_is_there_keeps_it(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    place.write(&worktree.path, "greeting", "work\n");
-    let oid = place.commit(&worktree.path, "work");
-    place.write(&worktree.path, "more", "work\n");
-    let verified = vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("kept");
-    assert_eq!(verified.head, oid);
-    assert_eq!(place.read(&worktree.path, "more").as_deref(), Some("work\n"));
 }
 
 /// A branch that exists is the user's, by whatever way its name came.
@@ -345,7 +359,7 @@ pub async fn a_branch_that_exists_is_refused_and_left_alone(place: impl VcsWorkt
     // It may also appear after the plan.
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
     place.branch(&repo, &worktree.branch);
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     let Err(VcsWorktreeError::BranchExists { branch }) = refused else { panic!("{refused:?}") };
     assert_eq!(branch, worktree.branch);
     assert_eq!(place.tip(&repo, &worktree.branch), oid);
@@ -365,7 +379,7 @@ pub async fn a_branch_below_another_is_refused(place: impl VcsWorktreePlace) {
     let named = WorktreeRequest { branch: Some("a/c".to_owned()), ..request(&repo, 1) };
     let worktree = vcs.plan(named).await.expect("a plan").worktree;
     assert_eq!(worktree.branch, "a/c");
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
 }
 
 /// A base is whatever names a commit; only a branch becomes the target.
@@ -389,7 +403,7 @@ pub async fn bases_are_branches_tags_and_commits(place: impl VcsWorktreePlace) {
         assert_eq!(worktree.base_oid, *oid, "{base}");
         assert_eq!(worktree.target.as_deref(), target, "{base}");
         let verified =
-            vcs.create(attempt(number), &worktree, &Origin::Base).await.expect("a worktree");
+            vcs.make(attempt(number), &worktree, &Origin::Base).await.expect("a worktree");
         assert_eq!(verified.head, *oid, "{base}");
     }
 }
@@ -451,7 +465,7 @@ pub async fn titles_of_any_script_name_branches(place: impl VcsWorktreePlace) {
         let titled = WorktreeRequest { title: title.to_owned(), ..request(&repo, number) };
         let worktree = vcs.plan(titled).await.expect("a plan").worktree;
         let verified =
-            vcs.create(attempt(number), &worktree, &Origin::Base).await.expect("a worktree");
+            vcs.make(attempt(number), &worktree, &Origin::Base).await.expect("a worktree");
         assert_eq!(verified.branch, Some(worktree.branch), "{title:?}");
     }
     let titled = WorktreeRequest { title: "Größe ändern".to_owned(), ..request(&repo, 100) };
@@ -468,8 +482,8 @@ pub async fn attempts_of_one_title_do_not_meet(place: impl VcsWorktreePlace) {
     assert_ne!(one.path, two.path);
     assert_ne!(one.branch, two.branch);
     assert_eq!(one.repo, two.repo);
-    vcs.create(attempt(1), &one, &Origin::Base).await.expect("a worktree");
-    vcs.create(attempt(2), &two, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(1), &one, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(2), &two, &Origin::Base).await.expect("a worktree");
     place.write(&one.path, "mine", "1\n");
     assert_eq!(place.read(&two.path, "mine"), None);
     assert!(!vcs.status(attempt(2), &two).await.expect("a status").dirty);
@@ -484,7 +498,7 @@ pub async fn a_worktree_of_a_worktree_belongs_to_the_repository(place: impl VcsW
     assert_eq!(second.repo, worktree.repo);
     assert_eq!(second.base_oid, oid);
     assert_eq!(second.target.as_deref(), Some(worktree.branch.as_str()));
-    vcs.create(attempt(2), &second, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(2), &second, &Origin::Base).await.expect("a worktree");
     assert_eq!(place.read(&second.path, "greeting").as_deref(), Some("work\n"));
 }
 
@@ -495,7 +509,7 @@ pub async fn a_restart_finds_the_worktree(place: impl VcsWorktreePlace) {
     drop(vcs);
     let vcs = place.open().await;
     assert_eq!(vcs.verify(attempt(1), &worktree).await.expect("verified"), before);
-    assert_eq!(vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("kept"), before);
+    assert_eq!(vcs.make(attempt(1), &worktree, &Origin::Base).await.expect("kept"), before);
 }
 
 /// The branch is observed, not fought.
@@ -520,7 +534,7 @@ pub async fn another_attempt_is_a_mismatch(place: impl VcsWorktreePlace) {
     let (vcs, _, worktree) = created(&place).await;
     let refused = vcs.verify(attempt(2), &worktree).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-    let refused = vcs.create(attempt(2), &worktree, &Origin::Base).await;
+    let refused = vcs.make(attempt(2), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     let refused = vcs.diff(attempt(2), &worktree, DiffDetail::Files).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
@@ -532,13 +546,13 @@ pub async fn another_data_directory_is_a_mismatch(place: impl VcsWorktreePlace) 
     let other = place.open_other().await;
     for refused in [
         other.verify(attempt(1), &worktree).await.map(|_| ()),
-        other.create(attempt(1), &worktree, &Origin::Base).await.map(|_| ()),
+        other.make(attempt(1), &worktree, &Origin::Base).await.map(|_| ()),
         other.save_and_remove(attempt(1), &worktree, &REMOVAL).await.map(drop),
     ] {
         assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     }
     let beside = other.plan(request(&repo, 2)).await.expect("a plan").worktree;
-    other.create(attempt(2), &beside, &Origin::Base).await.expect("a worktree");
+    other.make(attempt(2), &beside, &Origin::Base).await.expect("a worktree");
     other.save_and_remove(attempt(2), &beside, &REMOVAL).await.expect("removed");
     vcs.verify(attempt(1), &worktree).await.expect("untouched");
 }
@@ -549,7 +563,7 @@ pub async fn a_path_outside_the_root_is_a_mismatch(place: impl VcsWorktreePlace)
     let outside = Worktree { path: repo.clone(), ..worktree };
     for refused in [
         vcs.verify(attempt(1), &outside).await.map(|_| ()),
-        vcs.create(attempt(1), &outside, &Origin::Base).await.map(|_| ()),
+        vcs.make(attempt(1), &outside, &Origin::Base).await.map(|_| ()),
         vcs.save_and_remove(attempt(1), &outside, &REMOVAL).await.map(drop),
     ] {
         assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
@@ -577,7 +591,7 @@ pub async fn a_directory_that_was_replaced_is_a_mismatch(place: impl VcsWorktree
     place.replace_directory(&worktree.path);
     for refused in [
         vcs.verify(attempt(1), &worktree).await.map(|_| ()),
-        vcs.create(attempt(1), &worktree, &Origin::Base).await.map(|_| ()),
+        vcs.make(attempt(1), &worktree, &Origin::Base).await.map(|_| ()),
         vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.map(drop),
     ] {
         assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");

@@ -42,6 +42,7 @@ impl ProcessStorePlace for Json {
 }
 
 windlass_conformance::process_store_suite! { json => super::Json }
+windlass_conformance::process_store_histories! { json_histories => super::Json }
 
 #[test]
 fn the_example_is_as_short_as_the_guide_says() {

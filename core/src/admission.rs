@@ -150,13 +150,16 @@ impl State {
                     self.admit_waiting(&mut effects);
                 }
             }
+            Input::Adopt { .. } if planted!(LivingNotCounted) => {}
             Input::Adopt { slot, owner } => {
                 self.held.insert(slot, owner);
             }
             Input::Release(slot) => {
                 self.queue.retain(|(waiting, _)| *waiting != slot);
                 self.held.remove(&slot);
-                self.admit_waiting(&mut effects);
+                if !planted!(QueueForgotten) {
+                    self.admit_waiting(&mut effects);
+                }
             }
         }
         Step { state: self, effects }
@@ -202,6 +205,7 @@ impl State {
         let per_owner = usize::try_from(self.limits.per_owner).unwrap_or(usize::MAX);
         let of_owner =
             |name: &str| self.held.values().filter(|of| of.as_deref() == Some(name)).count();
+        let per_host = per_host + usize::from(planted!(OneOverTheLimit));
         self.held.len() < per_host && owner.is_none_or(|name| of_owner(name) < per_owner)
     }
 

@@ -191,6 +191,8 @@ pub enum Action {
     RemoveOrphan,
     /// The snapshot is removed: its time is over.
     ExpireSnapshot,
+    /// A removal that was interrupted after the worktree counted as removed is gone on with.
+    EndRemoval,
 }
 
 /// What the host must do about something.
@@ -204,6 +206,8 @@ pub enum Act {
     RemoveOrphan(Box<Worktree>),
     /// Remove the snapshot.
     RemoveSnapshot(SnapshotNumber),
+    /// Go on with the removal of the worktree: its attempt's record says that it was removed.
+    EndRemoval(Box<Worktree>),
 }
 
 /// One decision.
@@ -343,6 +347,16 @@ impl Pass<'_> {
 
     fn about_recorded(&mut self, subject: &Subject, found: &Found) -> Verdict {
         let record = &subject.record;
+        if let (AttemptStatus::Removed, FoundState::Removing, Some(worktree)) =
+            (record.status, &found.state, record.workspace.worktree())
+            && record.node == self.facts.node
+        {
+            return Verdict {
+                action: Action::EndRemoval,
+                reason: "its removal was interrupted".to_owned(),
+                act: Some(Act::EndRemoval(Box::new(worktree.clone()))),
+            };
+        }
         if let Err(reason) = resting(subject, self.facts.node) {
             return Verdict::keep(reason);
         }
@@ -426,6 +440,10 @@ impl Pass<'_> {
         let Some(subject) = self.facts.attempts.get(&attempt) else {
             return Verdict::keep("its attempt's record cannot be read");
         };
+        let made_from = subject.record.removed.as_ref().and_then(|removed| removed.snapshot);
+        if made_from == Some(number) && subject.record.merged_at.is_none() {
+            return Verdict::keep("its worktree is made again from it, and its work is not merged");
+        }
         let removed_at = match (subject.record.status, subject.record.removed_at) {
             (AttemptStatus::Removed, Some(at)) => at,
             (_, _) => return Verdict::keep("its attempt has a worktree"),

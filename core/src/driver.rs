@@ -5,8 +5,9 @@
 //! behind it; attempts do not wait for each other.
 
 mod operations;
+mod queues;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use crate::process_store::{ChangeNumber, Lease, ProcessStore, ProcessStoreError,
 use crate::secrets::Secrets;
 use crate::time::Timestamp;
 use crate::vcs_worktree::VcsWorktree;
+
+pub use operations::{Fresh, perform};
+pub use queues::Queues;
 
 /// The ports that the driver works through.
 #[derive(Clone, Debug)]
@@ -108,19 +112,12 @@ enum Done {
     Persisted(AttemptId, Vec<Write>, Result<ChangeNumber, ProcessStoreError>),
 }
 
-/// The effects of one attempt that wait for a batch to be durable.
-#[derive(Debug, Default)]
-struct Queue {
-    effects: VecDeque<Effect>,
-    persisting: bool,
-}
-
 /// Performs effects.
 pub struct Driver {
     ports: Ports,
     lease: Lease,
     ids: Box<dyn IdSource>,
-    queues: BTreeMap<AttemptId, Queue>,
+    queues: Queues,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     ready: VecDeque<Event>,
 }
@@ -142,7 +139,7 @@ impl Driver {
             ports,
             lease,
             ids,
-            queues: BTreeMap::new(),
+            queues: Queues::default(),
             running: FuturesUnordered::new(),
             ready: VecDeque::new(),
         }
@@ -150,14 +147,14 @@ impl Driver {
 
     /// Takes the effects of one step of an attempt's machine.
     pub fn submit(&mut self, attempt: AttemptId, effects: Vec<Effect>) {
-        self.queues.entry(attempt).or_default().effects.extend(effects);
-        self.advance(attempt);
+        let due = self.queues.submit(attempt, effects);
+        self.perform(attempt, due);
     }
 
     /// Says whether nothing is under way for an attempt but waiting for the ends of executions.
     #[must_use]
     pub fn is_quiet(&self, attempt: AttemptId) -> bool {
-        !self.queues.contains_key(&attempt)
+        self.queues.is_quiet(attempt)
     }
 
     /// Says whether no batch is under way or held back.
@@ -166,16 +163,10 @@ impl Driver {
         self.queues.is_empty() && self.ready.is_empty()
     }
 
-    /// Performs the queued effects of an attempt up to the next barrier.
-    fn advance(&mut self, attempt: AttemptId) {
-        let Some(mut queue) = self.queues.remove(&attempt) else { return };
-        while !queue.persisting {
-            let Some(effect) = queue.effects.pop_front() else { return };
+    fn perform(&mut self, attempt: AttemptId, due: Vec<Effect>) {
+        for effect in due {
             match effect {
-                Effect::Persist { writes } => {
-                    queue.persisting = true;
-                    self.persist(attempt, writes);
-                }
+                Effect::Persist { writes } => self.persist(attempt, writes),
                 Effect::Begin(operation) => self.begin(attempt, operation),
                 Effect::WakeAt(at) => self.ready.push_back(Event::WakeAt { attempt, at }),
                 Effect::Reply { request, reply } => {
@@ -183,7 +174,6 @@ impl Driver {
                 }
             }
         }
-        self.queues.insert(attempt, queue);
     }
 
     fn persist(&mut self, attempt: AttemptId, writes: Vec<Write>) {
@@ -202,17 +192,14 @@ impl Driver {
             }
             Operation::ReleaseSlot(slot) => self.ready.push_back(Event::ReleaseSlot(slot)),
             operation => {
-                let fresh = operations::Fresh {
+                let fresh = Fresh {
                     nonce: self.ids.nonce(),
                     execution: self.ids.execution(),
                     epoch: self.lease.epoch,
                 };
                 let ports = self.ports.clone();
                 self.running.push(Box::pin(async move {
-                    Done::Fact(
-                        attempt,
-                        operations::perform(&ports, attempt, operation, fresh).await,
-                    )
+                    Done::Fact(attempt, perform(&ports, attempt, operation, fresh).await)
                 }));
             }
         }
@@ -222,15 +209,14 @@ impl Driver {
         match done {
             Done::Fact(_, None) => {}
             Done::Fact(attempt, Some(fact)) => self.ready.push_back(Event::Fact { attempt, fact }),
-            Done::Persisted(attempt, writes, Ok(number)) => {
-                self.ready.push_back(Event::Persisted { attempt, number, writes });
-                if let Some(queue) = self.queues.get_mut(&attempt) {
-                    queue.persisting = false;
+            Done::Persisted(attempt, writes, result) => {
+                match self.queues.committed(attempt, result) {
+                    Ok((number, due)) => {
+                        self.ready.push_back(Event::Persisted { attempt, number, writes });
+                        self.perform(attempt, due);
+                    }
+                    Err(error) => self.ready.push_back(Event::Trouble { attempt, error }),
                 }
-                self.advance(attempt);
-            }
-            Done::Persisted(attempt, _, Err(error)) => {
-                self.ready.push_back(Event::Trouble { attempt, error });
             }
         }
     }

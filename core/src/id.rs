@@ -66,6 +66,10 @@ id! {
     TaskId, "t"
 }
 id! {
+    /// Identifies a repository with its defaults.
+    ProjectId, "p"
+}
+id! {
     /// Identifies the process that drives the engine, from its start to its end.
     HostId, "h"
 }

@@ -3,6 +3,29 @@
 //! Nothing here knows a runtime, a clock, a file system or a database. Time and ids are arguments, effects are values.
 //! Without the feature `ports` only what the shim needs is left: ids, outcomes and the modules of [`shim`].
 
+/// Says whether a planted bug is chosen; `false` without the feature `planted`.
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is($crate::planted::Bug::$bug)
+    };
+}
+
+/// Says whether a planted bug is chosen; `false` without the feature `planted`.
+#[cfg(not(feature = "planted"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
+#[cfg(feature = "planted")]
+pub mod planted;
+
 pub mod execution;
 pub mod id;
 pub mod outcome;
@@ -41,6 +64,8 @@ pub mod record;
 pub mod secrets;
 #[cfg(feature = "ports")]
 pub mod snapshot;
+#[cfg(feature = "ports")]
+pub mod task;
 #[cfg(feature = "ports")]
 pub mod vcs_worktree;
 #[cfg(feature = "ports")]

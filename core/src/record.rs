@@ -1,6 +1,10 @@
 //! What the records of a store mean: the bodies, and the only code that reads and writes them.
 
+mod making;
+mod project;
 mod removing;
+mod request;
+mod task;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,7 +21,11 @@ use crate::time::Timestamp;
 use crate::vcs_worktree::Removed;
 use crate::workspace::{Oid, Workspace};
 
+pub use making::Making;
+pub use project::{ProjectDefaults, ProjectRecord};
 pub use removing::Removing;
+pub use request::{RequestRecord, request_id};
+pub use task::TaskRecord;
 
 /// The version of the bodies that this code writes.
 pub const BODY_VERSION: u32 = 1;
@@ -32,7 +40,7 @@ pub enum AttemptStatus {
     Ready,
     /// An execution of its chain is queued, starting, running or stopping.
     Running,
-    /// What the chain left is being committed.
+    /// What the chain left is being committed, or saved where the chain did not end well.
     Committing,
     /// It ended and waits for somebody; [`AttemptRecord::reason`] says why.
     Held,
@@ -103,6 +111,9 @@ pub enum Reason {
     WorkspaceFailed {
         /// What went wrong.
         message: String,
+        /// The git execution that was to check out its files and whose log says all of it, if there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        execution: Option<ExecutionId>,
     },
     /// The workspace could not be removed.
     RemoveFailed {
@@ -188,6 +199,9 @@ pub struct AttemptRecord {
     /// What its worktree is being made again from.
     #[serde(default)]
     pub restoring: Option<Removed>,
+    /// What checks out the files of its worktree, while that is being made and hooks or filters have a part in it.
+    #[serde(default)]
+    pub making: Option<Making>,
     /// The number of its newest snapshot, gone or not; 0 if there was none.
     #[serde(default)]
     pub last_snapshot: u32,
@@ -197,6 +211,21 @@ pub struct AttemptRecord {
     /// Its worktree stays, however long nothing happens in it.
     #[serde(default)]
     pub keep: bool,
+    /// Why the chain ends, while what it left is being saved.
+    #[serde(default)]
+    pub ending: Option<Reason>,
+    /// Why what the last chain left could not be saved: it is in the worktree only.
+    #[serde(default)]
+    pub not_saved: Option<String>,
+    /// When the first execution of the chain that is active began to run.
+    #[serde(default)]
+    pub chain_started_at: Option<Timestamp>,
+    /// When its chain was finalised last.
+    #[serde(default)]
+    pub finalised_at: Option<Timestamp>,
+    /// When its work was merged last.
+    #[serde(default)]
+    pub merged_at: Option<Timestamp>,
 }
 
 /// Where an execution is in its life. Never back.
@@ -444,28 +473,17 @@ impl AttemptRecord {
             removed: None,
             removed_from: None,
             restoring: None,
+            making: None,
             last_snapshot: 0,
             missing: false,
             keep: false,
+            ending: None,
+            not_saved: None,
+            chain_started_at: None,
+            finalised_at: None,
+            merged_at: None,
         }
     }
-}
-
-/// What a request with a client key led to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestRecord {
-    /// The key.
-    pub client_key: String,
-    /// The client.
-    pub owner: Option<String>,
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// The execution.
-    pub execution: ExecutionId,
-    /// A digest of what was asked for: the same key with another request is refused.
-    pub digest: Uuid,
-    /// When.
-    pub at: Timestamp,
 }
 
 /// Why a body cannot be read.
@@ -482,11 +500,14 @@ pub enum DecodeError {
     Malformed(#[source] serde_json::Error),
 }
 
-#[derive(Serialize, Deserialize)]
-struct Versioned<T> {
-    v: u32,
-    #[serde(flatten)]
-    body: T,
+/// Writes a value as a JSON object whose first field is the version of the bodies.
+fn versioned<T: Serialize>(value: &T) -> serde_json::Result<String> {
+    let mut body = format!("{{\"v\":{BODY_VERSION}").into_bytes();
+    let own = body.len();
+    serde_json::to_writer(&mut body, value)?;
+    // Where its own fields begin.
+    body[own] = b',';
+    String::from_utf8(body).map_err(serde::ser::Error::custom)
 }
 
 /// A value that is kept as a record.
@@ -505,7 +526,6 @@ pub trait Recorded: Serialize + DeserializeOwned {
     /// Makes the record.
     fn encode(&self) -> Record {
         let (id, parent, owner, state, at) = self.fields();
-        let versioned = Versioned { v: BODY_VERSION, body: self };
         Record {
             key: RecordKey { kind: Self::KIND, id },
             parent,
@@ -513,7 +533,7 @@ pub trait Recorded: Serialize + DeserializeOwned {
             state: state.to_owned(),
             at,
             // Maps have string keys and no value refuses to be serialized, so this cannot fail.
-            body: serde_json::to_string(&versioned).unwrap_or_default(),
+            body: versioned(self).unwrap_or_default(),
         }
     }
 
@@ -532,9 +552,7 @@ pub trait Recorded: Serialize + DeserializeOwned {
         if version.v > BODY_VERSION {
             return Err(DecodeError::Newer { found: version.v });
         }
-        let versioned: Versioned<Self> =
-            serde_json::from_str(&record.body).map_err(DecodeError::Malformed)?;
-        Ok(versioned.body)
+        serde_json::from_str(&record.body).map_err(DecodeError::Malformed)
     }
 }
 
@@ -554,23 +572,4 @@ impl Recorded for ExecutionRecord {
         let parent = Some(self.attempt.0);
         (self.id.0, parent, self.owner.as_deref(), self.phase.as_str(), self.created_at)
     }
-}
-
-impl Recorded for RequestRecord {
-    const KIND: Kind = Kind::Request;
-
-    fn fields(&self) -> (Uuid, Option<Uuid>, Option<&str>, &'static str, Timestamp) {
-        let id = request_id(self.owner.as_deref(), &self.client_key);
-        (id, Some(self.attempt.0), self.owner.as_deref(), "done", self.at)
-    }
-}
-
-/// Returns the id of the record of a request: the same owner and key give the same one.
-#[must_use]
-pub fn request_id(owner: Option<&str>, client_key: &str) -> Uuid {
-    let name = match owner {
-        Some(owner) => format!("o{}:{owner}{client_key}", owner.len()),
-        None => format!("-{client_key}"),
-    };
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
 }

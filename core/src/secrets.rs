@@ -11,10 +11,12 @@ use crate::locator::OsBytes;
 
 /// A secret has no value (any more).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no value for the secret {name}")]
+#[error("no value for the secret {name}: {why}")]
 pub struct SecretGone {
     /// The variable.
     pub name: String,
+    /// Why its source gives none, for people; never anything of a value.
+    pub why: String,
 }
 
 /// Resolves secrets.

@@ -1,6 +1,6 @@
 //! The port [`VcsWorktree`]: worktrees of version-controlled repositories.
 //!
-//! It makes, checks, compares, saves and removes them. Steps that can run the user's code (commit hooks, filters) are not
+//! It makes, checks, compares, saves and removes them. Steps that can run the user's code (hooks, filters) are not
 //! performed here: they are described as a [`GitStep`] that runs as an execution of its own.
 
 mod error;
@@ -84,10 +84,31 @@ pub struct GitStep {
     pub argv: Vec<OsBytes>,
     /// Variables to add to the attempt's environment.
     pub env: Vec<(String, OsBytes)>,
+    /// The environment for an attempt that has none of its own.
+    pub base_env: Vec<(String, OsBytes)>,
     /// Where to run it.
     pub cwd: Locator,
-    /// The repository whose lock it holds.
+    /// The git directory whose lock it holds: that of the repository, or of the worktree alone.
     pub repository_lock: Locator,
+}
+
+/// What came of a creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// The worktree is there.
+    Done(Verified),
+    /// It is registered and has no files yet: this step checks them out, and may run the user's code for it. When it has
+    /// ended, however it did, the creation is to be [concluded](CreateMode::Conclude).
+    Run(GitStep),
+}
+
+/// How to go about a creation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateMode {
+    /// Begins it. What a former one left half made is completed if its step proves to be complete, and undone if not.
+    Begin,
+    /// Ends one whose step has ended: completes it if the step proves to be complete, undoes it if not. Asks for no step.
+    Conclude,
 }
 
 /// How to commit.
@@ -359,7 +380,11 @@ pub enum FoundState {
 /// let attempt = request.attempt;
 /// let planned = vcs.plan(request).await?;
 /// // … record `planned.worktree` durably, then:
-/// vcs.create(attempt, &planned.worktree, &Origin::Base).await?;
+/// let made = vcs.create(attempt, &planned.worktree, &Origin::Base, CreateMode::Begin).await?;
+/// if let Creation::Run(step) = made {
+///     // … run the step to its end as an execution, then:
+///     vcs.create(attempt, &planned.worktree, &Origin::Base, CreateMode::Conclude).await?;
+/// }
 /// let diff = vcs.diff(attempt, &planned.worktree, DiffDetail::Files).await?;
 /// assert!(diff.files.is_empty());
 /// # Ok(())
@@ -379,6 +404,11 @@ pub trait VcsWorktree: fmt::Debug + Send + Sync + 'static {
 
     /// Makes the worktree, with our marker: new on its new branch, or again as it was when it was removed.
     ///
+    /// It runs nothing of the user's: where hooks or filters have a part in making its files, they come by a
+    /// [step](Creation::Run). Until that has ended and the creation is concluded the worktree is none: nothing but a creation
+    /// or a removal finds it. A step performs its work at most once, however often it is run, and what it did is proven by
+    /// what it leaves, whoever dies when.
+    ///
     /// One that is there already is verified and kept; one that was saved from aside and not removed is put back as it is.
     /// Made again, it is on its branch if that still is where it was and
     /// is checked out nowhere else, and detached at its former commit if not; a branch that is gone comes back from the
@@ -386,14 +416,16 @@ pub trait VcsWorktree: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`NoSnapshot`](VcsWorktreeError::NoSnapshot), [`DamagedSnapshot`](VcsWorktreeError::DamagedSnapshot), and see
-    /// [`VcsWorktreeError`]; what was begun is undone.
+    /// [`NoSnapshot`](VcsWorktreeError::NoSnapshot), [`DamagedSnapshot`](VcsWorktreeError::DamagedSnapshot),
+    /// [`Incomplete`](VcsWorktreeError::Incomplete) for a step that did not come to its end, and see [`VcsWorktreeError`];
+    /// what was begun is undone.
     async fn create(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
         origin: &Origin,
-    ) -> Result<Verified, VcsWorktreeError>;
+        mode: CreateMode,
+    ) -> Result<Creation, VcsWorktreeError>;
 
     /// Checks that what is there is the recorded worktree of this attempt.
     ///

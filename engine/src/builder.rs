@@ -1,6 +1,7 @@
 //! [`Builder`]: takes the backends and starts the engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use windlass_core::container_service::ContainerService;
 use windlass_core::driver::Ports;
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::error::EngineError;
 use crate::handle::{About, Handle};
 use crate::host;
+use crate::log_store::Pumped;
 use crate::runtime::Runtime;
 use crate::secrets::MemorySecrets;
 
@@ -25,7 +27,7 @@ pub struct Backends {
     pub containers: Arc<dyn ContainerService>,
     /// Keeps the records.
     pub store: Arc<dyn ProcessStore>,
-    /// Keeps the logs.
+    /// Keeps the logs: the segments that shims write, for local containers.
     pub logs: Arc<dyn LogStore>,
     /// Makes and removes worktrees.
     pub worktrees: Arc<dyn VcsWorktree>,
@@ -39,6 +41,7 @@ pub struct Builder {
     node: NodeId,
     input: Option<Arc<dyn Input>>,
     secrets: Option<Arc<dyn Secrets>>,
+    kept_logs: Option<Arc<dyn LogStore>>,
     pid: u32,
 }
 
@@ -46,7 +49,7 @@ impl Builder {
     /// Takes what every engine needs. `node` names this machine in the records and must be the same at every start.
     #[must_use]
     pub fn new(backends: Backends, config: Config, node: NodeId) -> Self {
-        Self { backends, config, node, input: None, secrets: None, pid: 0 }
+        Self { backends, config, node, input: None, secrets: None, kept_logs: None, pid: 0 }
     }
 
     /// Says which process this is, for [`crate::handle::HostStatus`]. The library does not ask the system for it.
@@ -70,6 +73,14 @@ impl Builder {
         self
     }
 
+    /// Moves every log from [`Backends::logs`] to a store that keeps what is appended, while it is written and after hosts
+    /// were killed; nothing is read differently. Whoever opened the store closes it, after the engine was shut down.
+    #[must_use]
+    pub fn keep_logs_in(mut self, kept: Arc<dyn LogStore>) -> Self {
+        self.kept_logs = Some(kept);
+        self
+    }
+
     /// Takes over the records and starts the host loop. Returns when what was unfinished is being adopted.
     ///
     /// # Errors
@@ -77,10 +88,15 @@ impl Builder {
     /// When the store cannot be taken over or read.
     pub async fn start<R: Runtime>(self, runtime: Arc<R>) -> Result<Handle, EngineError> {
         let secrets = Arc::new(MemorySecrets::new(self.secrets));
+        let retry = Duration::from_millis(self.config.store_retry_ms);
+        let segments = self.backends.logs;
+        let pumped = self
+            .kept_logs
+            .map(|kept| Pumped::new(Arc::clone(&segments), kept, Arc::clone(&runtime), retry));
         let ports = Ports {
             containers: self.backends.containers,
             store: self.backends.store,
-            logs: self.backends.logs,
+            logs: pumped.clone().map_or(segments, |pumped| pumped),
             worktrees: self.backends.worktrees,
             secrets: Arc::clone(&secrets) as Arc<dyn Secrets>,
         };
@@ -88,7 +104,7 @@ impl Builder {
         ten.copy_from_slice(&runtime.bytes()[..10]);
         let since = runtime.now();
         let about = About { node: self.node, host: HostId::new(since, ten), pid: self.pid, since };
-        host::start(runtime, ports, self.input, secrets, self.config, about).await
+        host::start(runtime, ports, self.input, secrets, pumped, self.config, about).await
     }
 
     /// Does the same on the current tokio runtime.

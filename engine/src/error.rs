@@ -51,8 +51,12 @@ pub enum RefusalCode {
     DiskFloor,
     /// The same key was used for another request.
     KeyReused,
+    /// The source of a secret gives no value.
+    NoSecret,
     /// The path is in no repository.
     NotARepository,
+    /// The repository of the attempt is not where it was.
+    RepositoryGone,
     /// The repository has no commit.
     EmptyRepository,
     /// The base names no commit.
@@ -91,6 +95,8 @@ pub enum RefusalCode {
     WrongState,
     /// No disk space.
     Full,
+    /// Something that was to be copied in cannot be.
+    CannotCopy,
     /// Git refused.
     Git,
 }

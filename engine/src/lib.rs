@@ -8,6 +8,7 @@ pub mod error;
 pub mod handle;
 mod host;
 mod input;
+pub mod log_store;
 pub mod request;
 pub mod runtime;
 mod secrets;
@@ -19,4 +20,7 @@ pub use builder::{Backends, Builder};
 pub use config::Config;
 pub use error::EngineError;
 pub use handle::Handle;
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub use host::steps;
 pub use windlass_core as core;

@@ -57,7 +57,8 @@ impl Secrets for MemorySecrets {
             if *source == SecretSource::Memory {
                 let value =
                     self.lock().get(&execution).and_then(|values| values.get(name).cloned());
-                let gone = || SecretGone { name: name.clone() };
+                let why = "it was in the memory of a host that is gone".to_owned();
+                let gone = || SecretGone { name: name.clone(), why };
                 found.insert(name.clone(), value.ok_or_else(gone)?);
             } else {
                 elsewhere.insert(name.clone(), source.clone());
@@ -66,7 +67,10 @@ impl Secrets for MemorySecrets {
         match (&self.sources, elsewhere.keys().next()) {
             (_, None) => {}
             (Some(sources), Some(_)) => found.extend(sources.resolve(execution, &elsewhere).await?),
-            (None, Some(name)) => return Err(SecretGone { name: name.clone() }),
+            (None, Some(name)) => {
+                let why = "this host knows no source of secrets".to_owned();
+                return Err(SecretGone { name: name.clone(), why });
+            }
         }
         Ok(found)
     }

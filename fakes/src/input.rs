@@ -2,10 +2,13 @@
 
 use async_trait::async_trait;
 use windlass_core::container_service::Place;
+use windlass_core::error::BackendError;
 use windlass_core::id::{Epoch, ExecutionId};
 use windlass_core::input::{Input, InputError, InputMessage};
+use windlass_core::shim::message::{self, InputRefusal, MAX_WAITING_INPUT_BYTES};
 
-use crate::world::{Refusal, World};
+use crate::container_service::Reply;
+use crate::world::{StartId, World};
 
 /// Feeds the executions of a world.
 #[derive(Clone, Debug)]
@@ -30,22 +33,36 @@ impl Input for MemoryInput {
         message: InputMessage,
         epoch: Epoch,
     ) -> Result<(), InputError> {
-        let closed = || InputError::Closed { execution };
-        self.world.change(|state| {
-            let site = state.sites.get_mut(&place.locator).ok_or_else(closed)?;
-            assert_eq!(site.execution, execution, "the place is of another execution");
-            if !site.raise(epoch) {
-                return Err(InputError::Superseded { held: epoch });
+        let limit_bytes = MAX_WAITING_INPUT_BYTES;
+        if message.bytes.len() as u64 > limit_bytes {
+            return Err(InputError::Full { limit_bytes });
+        }
+        let start = StartId { execution, nonce: place.nonce };
+        let position = message.position;
+        let input = message::Input {
+            epoch,
+            key: message.key,
+            position,
+            secret: message.secret,
+            close: message.close,
+            bytes: message.bytes.to_vec(),
+        };
+        // Nobody listens where nothing runs.
+        let Some(letter) = self.world.change(|state| state.letter(start, input)) else {
+            return Err(InputError::Closed { execution });
+        };
+        match self.world.wait(|state| state.letters.remove(&letter)).await {
+            Reply::Taken => Ok(()),
+            Reply::Refused(InputRefusal::NotNext, next) => {
+                Err(InputError::NotNext { position, next })
             }
-            let fed = state
-                .with_process(&place.locator, |process, log, now| process.feed(&message, log, now));
-            fed.ok_or_else(closed)?.map_err(|refusal| match refusal {
-                Refusal::Closed => closed(),
-                Refusal::NotNext { next } => {
-                    InputError::NotNext { position: message.position, next }
-                }
-                Refusal::Full => InputError::Full { limit_bytes: crate::world::INPUT_LIMIT_BYTES },
-            })
-        })
+            Reply::Refused(InputRefusal::Full, _) => Err(InputError::Full { limit_bytes }),
+            Reply::Refused(InputRefusal::Closed, _) => Err(InputError::Closed { execution }),
+            Reply::Superseded => Err(InputError::Superseded { held: epoch }),
+            Reply::Broken => {
+                let why = "the shim went away";
+                Err(BackendError::transient("memory", "send", why).into())
+            }
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! Nothing here does I/O, reads a clock or needs a runtime. What a fake keeps is a value that can be cloned and compared.
 
 pub mod container_service;
+pub mod decision;
+pub mod faulty;
 pub mod input;
 pub mod log_store;
 pub mod process_store;
@@ -13,5 +15,7 @@ pub use container_service::MemoryContainers;
 pub use input::MemoryInput;
 pub use log_store::MemoryLogs;
 pub use process_store::MemoryStore;
-pub use vcs_worktree::{MemoryRepositories, MemoryWorktrees};
-pub use world::{Time, World};
+pub use vcs_worktree::{MemoryRepositories, MemoryWorktrees, WorktreeStep};
+pub use world::{
+    Ambush, Happened, Loss, Pace, ProcessName, Signaller, StartId, Time, Unsynced, World,
+};

@@ -1,15 +1,18 @@
 //! [`MemoryStore`]: the port `ProcessStore` in memory.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use uuid::Uuid;
+use windlass_core::error::BackendError;
 use windlass_core::id::{Epoch, HostId, NodeId};
 use windlass_core::process_store::{
     Change, ChangeNumber, ChangePage, CheckReport, Cursor, Expect, Lease, Page, ProcessStore,
     ProcessStoreError, Query, Record, RecordKey, Revision, Stored, Write, validate, validate_query,
 };
+
+use crate::world::{Unsynced, World};
 
 /// Everything that a store keeps: a value to clone, compare and look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,37 +165,135 @@ fn selects(query: &Query, record: &Record) -> bool {
         && query.after.is_none_or(|after| place(record) < (after.at.0, after.id))
 }
 
+/// The records of a world, and the batches that are on their way to the disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store {
+    records: Arc<Records>,
+    /// Batches that were begun and not acknowledged, by their order.
+    in_flight: BTreeMap<u64, (Vec<Write>, Lease)>,
+    /// What the records were before, the newest first; kept only where reads are stale.
+    past: VecDeque<Arc<Records>>,
+    /// By how many batches reads are behind.
+    behind: usize,
+}
+
+impl Store {
+    fn commit(
+        &mut self,
+        batch: Vec<Write>,
+        lease: Lease,
+    ) -> Result<ChangeNumber, ProcessStoreError> {
+        let before = Arc::clone(&self.records);
+        let committed = Arc::make_mut(&mut self.records).commit(batch, lease);
+        if committed.is_ok() {
+            self.remember(before);
+        }
+        committed
+    }
+
+    fn remember(&mut self, before: Arc<Records>) {
+        if self.behind > 0 {
+            self.past.push_front(before);
+            self.past.truncate(self.behind);
+        }
+    }
+
+    /// Returns what readers see.
+    fn seen(&self) -> &Records {
+        self.past.back().unwrap_or(&self.records)
+    }
+
+    /// Loses power: of the batches that nobody was told of, so many happened to be written.
+    pub(crate) fn lose(&mut self, unsynced: Unsynced) {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        let kept = unsynced.kept(in_flight.len());
+        for (batch, lease) in in_flight.into_values().take(kept) {
+            // One that was refused changes nothing.
+            let _refused = self.commit(batch, lease);
+        }
+        self.past.clear();
+    }
+}
+
+impl World {
+    /// Returns the records as they are on the disk: what is there after a power loss in which nothing on its way was kept.
+    #[must_use]
+    pub fn records(&self) -> Arc<Records> {
+        self.look(|state| Arc::clone(&state.store.records))
+    }
+
+    /// Lets every read of the store answer with what was there so many batches ago, as a reader does that kept its
+    /// snapshot; 0 ends that.
+    pub fn set_stale_reads(&self, batches: usize) {
+        self.edit(|state| {
+            state.store.behind = batches;
+            state.store.past.truncate(batches);
+        });
+    }
+}
+
 /// A store in memory. Clones share the records: opening again is cloning.
 ///
-/// It never waits: every call is done when its future is polled first.
+/// Unless its world says that a commit takes time, it never waits: every call is done when its future is polled first.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    records: Arc<Mutex<Records>>,
+    world: World,
 }
 
 impl MemoryStore {
-    /// Opens a store over records, for example those of an earlier moment.
+    /// Opens the store of a world. By default it is in a world of its own.
+    #[must_use]
+    pub fn new(world: World) -> Self {
+        Self { world }
+    }
+
+    /// Opens a store over records, for example those of an earlier moment, in a world of its own.
     #[must_use]
     pub fn over(records: Records) -> Self {
-        Self { records: Arc::new(Mutex::new(records)) }
+        let store = Self::default();
+        store.world.edit(|state| state.store.records = Arc::new(records));
+        store
     }
 
     /// Returns the records as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Records {
-        self.records().clone()
+        (*self.world.records()).clone()
     }
 
-    fn records(&self) -> MutexGuard<'_, Records> {
-        // A failed assertion of one caller must not hide what the others see.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen<T>(&self, look: impl FnOnce(&Records) -> T) -> T {
+        self.world.look(|state| look(state.store.seen()))
+    }
+}
+
+/// A batch that is on its way. Given up, it is as if it had never been, or written all the same: as the world says.
+struct OnItsWay<'a> {
+    world: &'a World,
+    number: u64,
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        self.world.edit(|state| {
+            state.alarms.remove(&self.number);
+            if let Some((batch, lease)) = state.store.in_flight.remove(&self.number)
+                && state.pace.keeps_dropped_commits
+            {
+                let _refused = state.store.commit(batch, lease);
+            }
+        });
     }
 }
 
 #[async_trait]
 impl ProcessStore for MemoryStore {
     async fn acquire(&self, host: HostId, node: NodeId) -> Result<Lease, ProcessStoreError> {
-        Ok(self.records().acquire(host, node))
+        Ok(self.world.edit(|state| {
+            let before = Arc::clone(&state.store.records);
+            let lease = Arc::make_mut(&mut state.store.records).acquire(host, node);
+            state.store.remember(before);
+            lease
+        }))
     }
 
     async fn commit(
@@ -200,15 +301,44 @@ impl ProcessStore for MemoryStore {
         batch: Vec<Write>,
         lease: Lease,
     ) -> Result<ChangeNumber, ProcessStoreError> {
-        self.records().commit(batch, lease)
+        let mut batch = Some(batch);
+        let begun = self.world.edit(|state| {
+            let batch = batch.take().unwrap_or_default();
+            if state.pace.commit_ms == 0 {
+                return Err(state.store.commit(batch, lease));
+            }
+            let number = state.fresh_number();
+            let due = state.now.plus_ms(state.pace.commit_ms);
+            state.store.in_flight.insert(number, (batch, lease));
+            state.alarms.insert(number, due);
+            Ok((number, due))
+        });
+        let (number, due) = match begun {
+            Ok(begun) => begun,
+            Err(committed) => return committed,
+        };
+        let _on_its_way = OnItsWay { world: &self.world, number };
+        self.world
+            .wait(|state| {
+                if !state.store.in_flight.contains_key(&number) {
+                    let why = "the power was cut";
+                    return Some(Err(BackendError::transient("memory", "commit", why).into()));
+                }
+                if state.now < due {
+                    return None;
+                }
+                let (batch, lease) = state.store.in_flight.remove(&number)?;
+                Some(state.store.commit(batch, lease))
+            })
+            .await
     }
 
     async fn get(&self, key: RecordKey) -> Result<Option<Stored>, ProcessStoreError> {
-        Ok(self.records().get(key).cloned())
+        Ok(self.seen(|records| records.get(key).cloned()))
     }
 
     async fn list(&self, query: Query) -> Result<Page, ProcessStoreError> {
-        self.records().list(&query)
+        self.seen(|records| records.list(&query))
     }
 
     async fn changes(
@@ -216,11 +346,11 @@ impl ProcessStore for MemoryStore {
         after: ChangeNumber,
         limit: u32,
     ) -> Result<ChangePage, ProcessStoreError> {
-        Ok(self.records().changes(after, limit))
+        Ok(self.seen(|records| records.changes(after, limit)))
     }
 
     async fn check(&self) -> Result<CheckReport, ProcessStoreError> {
-        let records = self.records().stored.len() as u64;
+        let records = self.seen(|records| records.stored.len() as u64);
         Ok(CheckReport { records, ..CheckReport::default() })
     }
 }

@@ -6,26 +6,36 @@
 
 mod compare;
 mod history;
+mod in_world;
+mod making;
 mod restore;
 mod save;
+mod steps;
 mod survey;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
+use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{
-    CommitPlan, Diff, DiffDetail, Found, GitStep, Identity, Origin, Planned, Removal, SaveRequest,
-    Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
+    CommitPlan, CreateMode, Creation, Diff, DiffDetail, Found, GitStep, Identity, Origin, Planned,
+    Removal, SaveFrom, SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified,
+    WorktreeRequest, WorktreeStatus,
 };
 use windlass_core::workspace::{CopyIn, Oid, Worktree};
 
 use history::{File, Files, Head, Repository};
+use in_world::DiskGuard;
+pub(crate) use in_world::is_step;
+use making::HalfMade;
 use save::{Archive, ArchiveKey, Aside, Leftover};
+pub use steps::WorktreeStep;
 pub use user::MemoryRepositories;
+
+use crate::world::Happened;
 
 /// The program of the steps that [`MemoryRepositories::perform`] understands.
 const STEP: &str = "memory-git-commit";
@@ -35,13 +45,20 @@ const SNAPSHOT_QUOTA_BYTES: u64 = 10 << 30;
 
 /// All repositories, checkouts and other directories: a value to clone, compare and look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct World {
+pub(crate) struct Disk {
     /// By common git directory.
     repositories: BTreeMap<Locator, Repository>,
     /// Checkouts and worktrees, by directory.
     checkouts: BTreeMap<Locator, Checkout>,
+    /// Worktrees whose files are for a step.
+    half_made: BTreeMap<Locator, HalfMade>,
     /// Directories in no repository.
     plain: BTreeMap<Locator, Files>,
+    /// Worktrees whose files are not on the disk before some time, and those of which it is not known whether they are.
+    unsettled: BTreeMap<Locator, Timestamp>,
+    doubtful: BTreeSet<Locator>,
+    /// Worktrees in which a lock of git was left, and whether somebody still holds it.
+    git_locks: BTreeMap<Locator, bool>,
     /// Worktrees that were taken out of the way, by the directory that they were in.
     asides: BTreeMap<Locator, Aside>,
     /// What removals had to leave, by the directory that it was in.
@@ -52,20 +69,27 @@ struct World {
     occupied: BTreeSet<Locator>,
     snapshot_quota_bytes: u64,
     made: u32,
+    /// What happened to directories and files, until the world is told.
+    happened: Vec<Happened>,
 }
 
-impl Default for World {
+impl Default for Disk {
     fn default() -> Self {
         Self {
             repositories: BTreeMap::new(),
             checkouts: BTreeMap::new(),
+            half_made: BTreeMap::new(),
             plain: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
+            git_locks: BTreeMap::new(),
             asides: BTreeMap::new(),
             leftovers: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             occupied: BTreeSet::new(),
             snapshot_quota_bytes: SNAPSHOT_QUOTA_BYTES,
             made: 0,
+            happened: Vec::new(),
         }
     }
 }
@@ -121,7 +145,7 @@ impl Registration {
 /// Several may share [`MemoryRepositories`]: of the same data directory they are restarts, of another they are strangers.
 #[derive(Debug)]
 pub struct MemoryWorktrees {
-    world: Arc<Mutex<World>>,
+    repositories: MemoryRepositories,
     data_directory: String,
 }
 
@@ -129,12 +153,12 @@ impl MemoryWorktrees {
     /// Opens the worktrees of a data directory, named by any string without a slash.
     #[must_use]
     pub fn open(repositories: &MemoryRepositories, data_directory: &str) -> Self {
-        let world = Arc::clone(&repositories.world);
-        Self { world, data_directory: data_directory.to_owned() }
+        let repositories = repositories.clone();
+        Self { repositories, data_directory: data_directory.to_owned() }
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    fn world(&self) -> DiskGuard<'_> {
+        self.repositories.world()
     }
 
     /// The marker of an attempt's worktree.
@@ -157,7 +181,7 @@ impl MemoryWorktrees {
     /// Finds a worktree and checks whose it is.
     fn verified(
         &self,
-        world: &World,
+        world: &Disk,
         attempt: AttemptId,
         worktree: &Worktree,
     ) -> Result<Verified, VcsWorktreeError> {
@@ -179,6 +203,12 @@ impl MemoryWorktrees {
         if registration.marker() != Some(&self.marker(attempt)) {
             return Err(mismatch(path, "it carries another marker"));
         }
+        if world.half_made.contains_key(path) {
+            return Err(mismatch(path, "its creation was not completed"));
+        }
+        if world.doubtful.contains(path) {
+            return Err(mismatch(path, "the machine went down before its files were on the disk"));
+        }
         let Some(head) = repository.oid(&registration.head) else {
             return Err(mismatch(path, "its HEAD names no commit"));
         };
@@ -194,6 +224,26 @@ impl MemoryWorktrees {
         };
         let short = named(&id[24..]);
         if repository.branches.contains_key(&short) { named(&id) } else { short }
+    }
+}
+
+impl MemoryWorktrees {
+    /// Goes on with a deletion that has begun, wherever it was given up.
+    async fn go_on_removing(
+        &self,
+        marker: &Marker,
+        worktree: &Worktree,
+        removal: Removal,
+    ) -> Result<(), VcsWorktreeError> {
+        self.came_to(WorktreeStep::Deleting).await;
+        self.world().unregister_aside(worktree);
+        self.came_to(WorktreeStep::Unregistered).await;
+        if removal == Removal::WorktreeAndBranch {
+            self.world().delete_own_branch(worktree);
+        }
+        self.world().trash(marker, worktree);
+        self.came_to(WorktreeStep::Trashed).await;
+        Ok(())
     }
 }
 
@@ -249,20 +299,51 @@ impl VcsWorktree for MemoryWorktrees {
         attempt: AttemptId,
         worktree: &Worktree,
         origin: &Origin,
-    ) -> Result<Verified, VcsWorktreeError> {
-        let mut world = self.world();
+        mode: CreateMode,
+    ) -> Result<Creation, VcsWorktreeError> {
         self.inside(worktree)?;
         let marker = self.marker(attempt);
-        world.put_back(&worktree.path, &marker)?;
-        match self.verified(&world, attempt, worktree) {
-            Err(VcsWorktreeError::Gone { .. }) => {}
-            other => return other,
+        let lock = self.lock(&worktree.repo).await;
+        let note = self.hold_note(&worktree.path, &worktree.repo)?;
+        if self.world().is_being_deleted(&worktree.path, &marker) {
+            // What was begun is ended before anything is made in its place.
+            self.go_on_removing(&marker, worktree, Removal::Worktree).await?;
         }
-        match origin {
-            Origin::Base => world.make(marker, worktree)?,
-            Origin::Removed(removed) => world.restore(marker, worktree, removed)?,
+        {
+            let mut world = self.world();
+            world.put_back(&worktree.path, &marker)?;
+            world.mend(&worktree.path);
+            if world.conclude(&marker, worktree)? {
+                return self.verified(&world, attempt, worktree).map(Creation::Done);
+            }
+            match (self.verified(&world, attempt, worktree), mode) {
+                (Err(VcsWorktreeError::Gone { .. }), CreateMode::Begin) => {}
+                (Err(VcsWorktreeError::Gone { path }), CreateMode::Conclude) => {
+                    return Err(VcsWorktreeError::Incomplete { path });
+                }
+                (other, CreateMode::Begin | CreateMode::Conclude) => {
+                    return other.map(Creation::Done);
+                }
+            }
+            if let Some(step) = world.ask_for_step(&marker, worktree, origin)? {
+                return Ok(Creation::Run(step));
+            }
+            world.note_creation(&marker, worktree, origin);
         }
-        self.verified(&world, attempt, worktree)
+        self.came_to(WorktreeStep::Noted).await;
+        let made = self.world().register(marker, worktree, origin);
+        let whole = made.inspect_err(|_| self.world().forget_note(&worktree.path))?;
+        self.came_to(WorktreeStep::Registered).await;
+        // What follows touches nothing that others share.
+        drop(lock);
+        self.world().check_out_files(&worktree.path, whole);
+        self.came_to(WorktreeStep::CheckedOut).await;
+        self.world().mark_whole(&worktree.path);
+        self.came_to(WorktreeStep::Marked).await;
+        let settled_at = self.repositories.settled_at();
+        self.world().creation_ended(&worktree.path, settled_at);
+        drop(note);
+        self.verified(&self.world(), attempt, worktree).map(Creation::Done)
     }
 
     async fn verify(
@@ -332,6 +413,7 @@ impl VcsWorktree for MemoryWorktrees {
         Ok(CommitPlan::Run(GitStep {
             argv: vec![STEP.into(), message.into()],
             env,
+            base_env: Vec::new(),
             cwd: worktree.path.clone(),
             repository_lock: worktree.repo.clone(),
         }))
@@ -343,20 +425,50 @@ impl VcsWorktree for MemoryWorktrees {
         worktree: &Worktree,
         request: &SaveRequest,
     ) -> Result<Saved, VcsWorktreeError> {
-        let mut world = self.world();
         self.inside(worktree)?;
         let marker = self.marker(attempt);
-        if let Some(saved) = world.saved_before(&worktree.path, &marker, request) {
-            return Ok(saved);
+        let _lock = self.lock(&worktree.repo).await;
+        let _note = self.hold_note(&worktree.path, &worktree.repo)?;
+        {
+            let mut world = self.world();
+            if let Some(saved) = world.saved_before(&worktree.path, &marker, request) {
+                return Ok(saved);
+            }
+            world.put_back(&worktree.path, &marker)?;
+            world.abandon(&marker, worktree);
+            match self.verified(&world, attempt, worktree) {
+                Ok(_) => {}
+                // What its registration knows may exist nowhere else.
+                Err(VcsWorktreeError::Gone { .. }) if world.is_registered(worktree, &marker) => {}
+                Err(error) => return Err(error),
+            }
+            world.refuse(worktree, request)?;
+            if request.from == SaveFrom::Aside && world.is_worked_in(&worktree.path) {
+                let (path, detail) = (worktree.path.clone(), "a process works in it".to_owned());
+                return Err(VcsWorktreeError::Occupied { path, detail });
+            }
+            if request.from == SaveFrom::Aside {
+                world.take_aside(&worktree.path);
+            }
         }
-        world.put_back(&worktree.path, &marker)?;
-        match self.verified(&world, attempt, worktree) {
-            Ok(_) => {}
-            // What its registration knows may exist nowhere else.
-            Err(VcsWorktreeError::Gone { .. }) if world.is_registered(worktree, &marker) => {}
-            Err(error) => return Err(error),
+        if request.from == SaveFrom::Aside {
+            self.came_to(WorktreeStep::TakenAside).await;
         }
-        world.save(marker, worktree, request)
+        let written = self.world().write_snapshot(&marker, worktree, request);
+        let saved = match written {
+            Ok(saved) => saved,
+            Err(error) => {
+                // As it was, so that it can be tried again.
+                self.world().put_back(&worktree.path, &marker)?;
+                return Err(error);
+            }
+        };
+        self.came_to(WorktreeStep::Archived).await;
+        if request.from == SaveFrom::Aside {
+            self.world().record_save(&worktree.path, request, &saved);
+            self.came_to(WorktreeStep::Recorded).await;
+        }
+        Ok(saved)
     }
 
     async fn remove(
@@ -365,16 +477,19 @@ impl VcsWorktree for MemoryWorktrees {
         worktree: &Worktree,
         removal: Removal,
     ) -> Result<(), VcsWorktreeError> {
-        let mut world = self.world();
         self.inside(worktree)?;
         let marker = self.marker(attempt);
         if let Removal::Snapshot(number) = removal {
-            world.snapshots.remove(&(marker.0, marker.1, number));
+            self.world().snapshots.remove(&(marker.0, marker.1, number));
             return Ok(());
         }
-        if world.remove_aside(&marker, worktree, removal)? {
-            return Ok(());
+        let _lock = self.lock(&worktree.repo).await;
+        let _note = self.hold_note(&worktree.path, &worktree.repo)?;
+        if self.world().begin_deletion(&marker, worktree, removal)? {
+            return self.go_on_removing(&marker, worktree, removal).await;
         }
+        let mut world = self.world();
+        world.abandon(&marker, worktree);
         match self.verified(&world, attempt, worktree) {
             Err(VcsWorktreeError::Gone { .. }) if !world.is_registered(worktree, &marker) => Ok(()),
             Ok(_) | Err(VcsWorktreeError::Gone { .. }) => {
@@ -398,7 +513,7 @@ struct Compared<'a> {
     files: &'a Files,
 }
 
-impl World {
+impl Disk {
     fn compared(&self, worktree: &Worktree) -> Result<Compared<'_>, VcsWorktreeError> {
         let gone = || VcsWorktreeError::Gone { path: worktree.path.clone() };
         let repository = self.repositories.get(&worktree.repo).ok_or_else(gone)?;

@@ -1,24 +1,38 @@
-//! The world that the fakes of one machine share: places, processes, logs, and the time.
+//! The world that the fakes of one machine share: its kernel, places, logs, records, repositories, and the time.
 //!
-//! Everything in it is a value. It has no clock: time stands until somebody sets it, or, if it is told to flow, jumps to the
-//! next timer when somebody waits.
+//! Everything in it is a value, and nothing in it is random. It has no clock: time stands until somebody sets it, or, if it
+//! is told to flow, jumps to the next timer when somebody waits. What may go one way or the other is said by whoever calls:
+//! see [`Loss`], [`Pace`], [`World::ambush_shim`] and the words of a `script` in the module `program`.
 
-mod process;
-mod script;
+mod command;
+mod happened;
+mod kernel;
+mod loss;
+mod pace;
+mod pipe;
+mod program;
+mod shim;
+mod shim_calls;
+mod site;
+mod state;
+mod task;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use windlass_core::container_service::{Place, Room};
-use windlass_core::id::{Epoch, ExecutionId};
+use windlass_core::id::{ExecutionId, Nonce};
 use windlass_core::locator::Locator;
 use windlass_core::time::Timestamp;
 
-pub(crate) use self::process::{INPUT_LIMIT_BYTES, Process, Refusal, Step};
-pub(crate) use self::script::{Program, Script};
-use crate::log_store::Log;
+pub use self::happened::{Happened, ProcessName, Signaller, StartId};
+pub(crate) use self::kernel::{KILL, PID_NAMESPACE, Process, TERM};
+pub use self::loss::{Loss, Unsynced};
+pub use self::pace::{Ambush, Pace};
+pub(crate) use self::shim_calls::survivor;
+pub(crate) use self::site::{Holder, HostToken, Site};
+pub(crate) use self::state::State;
 
 /// How time passes in a world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,108 +44,6 @@ pub enum Time {
     Flows,
 }
 
-/// The state of a world at one moment.
-#[derive(Clone, Debug)]
-pub(crate) struct State {
-    pub(crate) now: Timestamp,
-    time: Time,
-    last_pid: u32,
-    last_identity: u64,
-    /// What is in each place, by its locator.
-    pub(crate) sites: BTreeMap<Locator, Site>,
-    /// The logs, by the locator of their place.
-    pub(crate) logs: BTreeMap<Locator, Log>,
-    missing: BTreeSet<Locator>,
-    pub(crate) room: Room,
-}
-
-/// What is in a place.
-#[derive(Clone, Debug)]
-pub(crate) struct Site {
-    pub(crate) execution: ExecutionId,
-    pub(crate) place: Place,
-    /// The highest epoch that was heard of.
-    pub(crate) epoch: Epoch,
-    pub(crate) evidence: Evidence,
-}
-
-/// What a place says about its execution.
-#[derive(Clone, Debug)]
-pub(crate) enum Evidence {
-    /// Nothing was started.
-    Empty,
-    /// Nothing was started and nothing ever will be.
-    Closed,
-    /// It cannot be read.
-    Damaged,
-    /// It was launched.
-    Launched(Box<Process>),
-}
-
-impl Site {
-    /// Takes note of an epoch; returns whether it is the highest.
-    pub(crate) fn raise(&mut self, epoch: Epoch) -> bool {
-        self.epoch = self.epoch.max(epoch);
-        self.epoch == epoch
-    }
-
-    /// Returns what was launched.
-    pub(crate) fn process(&self) -> Option<&Process> {
-        match &self.evidence {
-            Evidence::Launched(process) => Some(process),
-            Evidence::Empty | Evidence::Closed | Evidence::Damaged => None,
-        }
-    }
-}
-
-impl State {
-    /// Returns a process number that was never given before.
-    pub(crate) fn fresh_pid(&mut self) -> u32 {
-        self.last_pid += 1;
-        self.last_pid
-    }
-
-    /// Returns an identity that no room had before.
-    pub(crate) fn fresh_identity(&mut self) -> String {
-        self.last_identity += 1;
-        format!("room {}", self.last_identity)
-    }
-
-    pub(crate) fn is_missing(&self, directory: &Locator) -> bool {
-        self.missing.contains(directory)
-    }
-
-    /// Does something to what was launched in a place, with its log at hand.
-    pub(crate) fn with_process<T>(
-        &mut self,
-        locator: &Locator,
-        act: impl FnOnce(&mut Process, &mut Log, Timestamp) -> T,
-    ) -> Option<T> {
-        let site = self.sites.get_mut(locator)?;
-        let Evidence::Launched(process) = &mut site.evidence else { return None };
-        let log = self.logs.entry(locator.clone()).or_default();
-        Some(act(process, log, self.now))
-    }
-
-    /// Returns when the next timer of any shim fires.
-    fn next_timer(&self) -> Option<Timestamp> {
-        self.sites.values().filter_map(|site| site.process()?.next_timer()).min()
-    }
-
-    /// Moves time to `now`, and fires what is due on the way, in order.
-    fn advance(&mut self, now: Timestamp) {
-        assert!(now >= self.now, "time went back from {:?} to {now:?}", self.now);
-        while let Some(due) = self.next_timer().filter(|due| *due <= now) {
-            self.now = self.now.max(due);
-            let locators: Vec<Locator> = self.sites.keys().cloned().collect();
-            for locator in locators {
-                self.with_process(&locator, |process, log, now| process.fire(log, now));
-            }
-        }
-        self.now = now;
-    }
-}
-
 /// A world. Clones are handles to the same one; [`World::fork`] makes another.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -139,35 +51,34 @@ pub struct World {
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: State,
+pub(crate) struct Shared {
+    pub(crate) state: State,
     waiting: Vec<Waker>,
+}
+
+impl Default for World {
+    /// Makes an empty world at the beginning of time, which stands.
+    fn default() -> Self {
+        Self::new(Timestamp(0), Time::Stands)
+    }
 }
 
 impl World {
     /// Makes an empty world at a time.
     #[must_use]
     pub fn new(now: Timestamp, time: Time) -> Self {
-        Self::of(State {
-            now,
-            time,
-            last_pid: 0,
-            last_identity: 0,
-            sites: BTreeMap::new(),
-            logs: BTreeMap::new(),
-            missing: BTreeSet::new(),
-            room: Room { free_bytes: 1 << 40, floor_bytes: 1 << 30 },
-        })
+        Self::of(State::new(now, time))
     }
 
     fn of(state: State) -> Self {
         Self { shared: Arc::new(Mutex::new(Shared { state, waiting: Vec::new() })) }
     }
 
-    /// Makes another world that is as this one is now, and goes its own way.
+    /// Makes another world that is as this one is now, and goes its own way. It has no hosts: what those of this world
+    /// have open is not open there.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self::of(self.lock().state.clone())
+        Self::of(self.lock().state.without_hosts())
     }
 
     /// Returns the time.
@@ -185,55 +96,158 @@ impl World {
         self.change(|state| state.advance(now));
     }
 
-    /// Returns when the next timer fires, if there is one.
+    /// Returns when the next timer of a process, a shim or a host's look at a place fires, if there is one.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
         self.look(State::next_timer)
     }
 
-    /// Says how much room there is.
+    /// Says how long things take. Nothing takes any time unless it is said here.
+    pub fn set_pace(&self, pace: Pace) {
+        self.change(|state| state.pace = pace);
+    }
+
+    /// Begins to collect what happens, for [`take_happened`](Self::take_happened).
+    pub fn collect_happened(&self) {
+        self.edit(|state| {
+            state.happened.get_or_insert_default();
+        });
+    }
+
+    /// Returns what happened since this was called last, in order; nothing where nobody began to collect.
+    #[must_use]
+    pub fn take_happened(&self) -> Vec<(Timestamp, Happened)> {
+        self.edit(|state| state.happened.as_mut().map(std::mem::take).unwrap_or_default())
+    }
+
+    /// Cuts the power, and starts the machine again at once: processes are gone, the boot is another one, and what was not
+    /// synced is as `loss` says. Hosts are gone as well: whoever drives them drops what they had.
+    pub fn power_loss(&self, loss: Loss) {
+        self.change(|state| state.lose_power(loss));
+    }
+
+    /// Kills the shim of an execution with SIGKILL, and nothing else; says whether there was one.
+    pub fn kill_shim(&self, execution: ExecutionId) -> bool {
+        self.change(|state| {
+            let shims = state.shims_of(execution);
+            for pid in &shims {
+                state.signal(*pid, KILL, Signaller::Somebody);
+            }
+            !shims.is_empty()
+        })
+    }
+
+    /// Stops the shim of an execution as SIGSTOP does, until it is [thawed](Self::thaw_shim) or a host lets it go on; says
+    /// whether there was one.
+    pub fn freeze_shim(&self, execution: ExecutionId) -> bool {
+        self.change(|state| state.with_shims(execution, shim::Shim::freeze))
+    }
+
+    /// Lets a stopped shim go on; says whether there was one.
+    pub fn thaw_shim(&self, execution: ExecutionId) -> bool {
+        self.change(|state| state.with_shims(execution, shim::Shim::thaw))
+    }
+
+    /// Does something to the shim of an execution right before it performs an effect of its machine, counted from 0 over
+    /// its life. Until then it may not even have been started.
+    pub fn ambush_shim(&self, execution: ExecutionId, effect: u32, ambush: Ambush) {
+        self.edit(|state| {
+            state.ambushes.insert(execution, (effect, ambush));
+        });
+    }
+
+    /// Lets the next so many appends to the journal of an execution fail, each after its bytes were written: they may or
+    /// may not be durable.
+    pub fn fail_persists(&self, execution: ExecutionId, count: u32) {
+        self.edit(|state| {
+            state.failing.insert(execution, count);
+        });
+    }
+
+    /// Says whether shims can be started.
+    pub fn refuse_spawns(&self, refuse: bool) {
+        self.edit(|state| state.kernel.refuses_spawns = refuse);
+    }
+
+    /// Says how many process numbers there are: numbers are given in order and again from the first that is free. The
+    /// first is 2.
+    pub fn set_numbers(&self, numbers: u32) {
+        self.edit(|state| state.kernel.numbers = numbers);
+    }
+
+    /// Starts a process that is nobody's, with this number if one is given; `None` if the number is not free.
+    pub fn start_stranger(&self, pid: Option<u32>) -> Option<ProcessName> {
+        self.change(|state| state.birth_of_stranger(pid))
+    }
+
+    /// Signals whatever process has this number now; nothing happens if none has.
+    pub fn signal(&self, pid: u32, signal: u8) {
+        self.change(|state| state.signal(pid, signal, Signaller::Somebody));
+    }
+
+    /// Says whether a process lives.
+    #[must_use]
+    pub fn lives(&self, process: ProcessName) -> bool {
+        self.look(|state| state.kernel.living(process).is_some())
+    }
+
+    /// Lists the processes of an execution that live, its shim aside.
+    #[must_use]
+    pub fn processes(&self, execution: ExecutionId) -> Vec<ProcessName> {
+        self.look(|state| {
+            let living = state.kernel.processes.values().filter(|process| {
+                let ours = process.start.is_some_and(|start| start.execution == execution);
+                ours && process.lives() && process.shim().is_none()
+            });
+            living.map(|process| process.name).collect()
+        })
+    }
+
+    /// Says how much room there is. Without free bytes no place is made, and output is dropped.
     pub fn set_room(&self, room: Room) {
-        self.change(|state| state.room = room);
+        self.edit(|state| state.room = room);
     }
 
     /// Takes a directory away: nothing can be launched in it.
     pub fn remove_directory(&self, directory: &Locator) {
-        self.change(|state| state.missing.insert(directory.clone()));
+        self.edit(|state| {
+            state.missing.insert(directory.clone());
+        });
     }
 
     /// Lets a command that waits go on.
     pub fn release(&self, execution: ExecutionId) {
-        self.change(|state| {
-            for locator in state.locators_of(execution) {
-                state.with_process(&locator, |process, log, now| {
-                    process.step(Step::Release, log, now)
-                });
-            }
-        });
+        self.change(|state| state.release(execution));
     }
 
-    /// Counts the processes of an execution that live.
+    /// Counts the processes of an execution that live, its shim aside.
     #[must_use]
     pub fn alive(&self, execution: ExecutionId) -> usize {
         self.look(|state| {
-            let of_execution = state.sites.values().filter(|site| site.execution == execution);
-            of_execution.filter_map(Site::process).map(Process::alive).sum()
+            let living = state.kernel.processes.values().filter(|process| {
+                let ours = process.start.is_some_and(|start| start.execution == execution);
+                ours && process.lives() && process.shim().is_none()
+            });
+            living.count()
         })
     }
 
-    /// Kills what supervises an execution, and nothing else.
-    pub fn kill_supervisor(&self, place: &Place) {
-        self.change(|state| {
-            state.with_process(&place.locator, |process, _, _| process.kill_supervisor());
+    /// Damages the journal of a place beyond reading.
+    pub fn damage(&self, execution: ExecutionId, nonce: Nonce) {
+        self.edit(|state| {
+            if let Some(site) = state.site(StartId { execution, nonce }) {
+                site.damage();
+            }
         });
     }
 
-    /// Damages the evidence in a place beyond reading. Its processes die with it.
-    pub fn damage(&self, place: &Place) {
+    /// Takes the directory of a place away, with its journal and its log, as somebody does who tidies up by hand.
+    pub fn remove_place(&self, execution: ExecutionId, place: &Place) {
+        let start = StartId { execution, nonce: place.nonce };
         self.change(|state| {
-            if let Some(site) = state.sites.get_mut(&place.locator) {
-                site.evidence = Evidence::Damaged;
-            }
+            state.sites.remove(&start);
+            state.logs.remove(&start);
+            state.note(|| Happened::PlaceRemoved { start });
         });
     }
 
@@ -242,10 +256,16 @@ impl World {
         look(&self.lock().state)
     }
 
-    /// Changes the state, and wakes everybody who waits for something in it.
+    /// Changes something that nobody waits for and that gives no process anything to do.
+    pub(crate) fn edit<T>(&self, edit: impl FnOnce(&mut State) -> T) -> T {
+        edit(&mut self.lock().state)
+    }
+
+    /// Changes the state, lets everybody go on who can, and wakes everybody who waits for something in it.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut shared = self.lock();
         let changed = change(&mut shared.state);
+        shared.state.settle();
         let waiting = std::mem::take(&mut shared.waiting);
         drop(shared);
         waiting.into_iter().for_each(Waker::wake);
@@ -266,10 +286,15 @@ impl World {
         let mut changed = false;
         let answer = loop {
             let state = &mut shared.state;
-            if let Some(answer) = ready(state) {
-                // Whoever finds its answer may have changed something, for example swept what nobody watches over.
-                changed = true;
-                break Some(answer);
+            let answer = ready(state);
+            // Whoever asks may have given somebody something to do.
+            let busy = state.settle();
+            changed |= busy;
+            if answer.is_some() {
+                break answer;
+            }
+            if busy {
+                continue;
             }
             match state.next_timer() {
                 Some(due) if state.time == Time::Flows => {
@@ -289,15 +314,8 @@ impl World {
         answer.map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Shared> {
         // A failed assertion of one caller must not hide what the others see.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn locators_of(&self, execution: ExecutionId) -> Vec<Locator> {
-        let of_execution = self.sites.iter().filter(|(_, site)| site.execution == execution);
-        of_execution.map(|(locator, _)| locator.clone()).collect()
     }
 }

@@ -44,8 +44,8 @@ fn words(script: &Script) -> Vec<String> {
         Script::IgnoreTerm => &["ignore-term"],
         Script::EchoStdin => &["echo-stdin"],
         Script::IgnoreStdin => &["ignore-stdin"],
-        // A world has no sessions to escape into.
-        Script::LeaveChild | Script::LeaveEscapee => &["leave-child"],
+        Script::LeaveChild => &["leave-child"],
+        Script::LeaveEscapee => &["leave-escapee"],
         Script::MissingProgram => &["no-such-program"],
         Script::NotExecutable => &["not-executable"],
         Script::MissingDirectory => &["exit", "0"],
@@ -103,12 +103,12 @@ impl ContainerServicePlace for Memory {
         self.world.alive(execution)
     }
 
-    async fn kill_supervisor(&self, _execution: ExecutionId, place: &Place) {
-        self.world.kill_supervisor(place);
+    async fn kill_supervisor(&self, execution: ExecutionId, _place: &Place) {
+        assert!(self.world.kill_shim(execution), "there is no shim to kill");
     }
 
-    async fn damage(&self, _execution: ExecutionId, place: &Place) {
-        self.world.damage(place);
+    async fn damage(&self, execution: ExecutionId, place: &Place) {
+        self.world.damage(execution, place.nonce);
     }
 }
 
@@ -182,3 +182,4 @@ windlass_conformance::container_service_suite! { memory_containers => super::Mem
 windlass_conformance::input_suite! { memory_input => super::Memory }
 windlass_conformance::log_store_suite! { memory_logs => super::Memory }
 windlass_conformance::log_store_append_suite! { memory_logs_that_are_fed => super::Memory }
+windlass_conformance::log_store_histories! { memory_logs_histories => super::Memory }

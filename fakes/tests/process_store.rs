@@ -22,3 +22,4 @@ impl ProcessStorePlace for Memory {
 
 windlass_conformance::process_store_suite! { memory => super::Memory }
 windlass_conformance::process_store_shared_suite! { memory_open_twice => super::Memory }
+windlass_conformance::process_store_histories! { memory_histories => super::Memory }

@@ -57,6 +57,18 @@ impl VcsWorktreePlace for Memory {
         self.0.indexed(dir, path).and_then(|content| String::from_utf8(content).ok())
     }
 
+    fn hook(&self, dir: &Locator, fails: bool) {
+        self.0.hook(dir, fails);
+    }
+
+    fn hook_runs(&self, dir: &Locator) -> u32 {
+        self.0.hook_runs(dir)
+    }
+
+    fn filter(&self, dir: &Locator) {
+        self.0.filter(dir);
+    }
+
     fn begin_merge(&self, dir: &Locator, branch: &str) {
         self.0.begin_merge(dir, branch);
     }

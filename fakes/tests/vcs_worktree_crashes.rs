@@ -4,6 +4,7 @@
 use std::future::Future;
 
 use uuid::Uuid;
+use windlass_conformance::vcs_worktree::MakeAtOnce as _;
 use windlass_core::id::AttemptId;
 use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
@@ -31,7 +32,7 @@ fn dirty(repositories: &MemoryRepositories) -> (MemoryWorktrees, Worktree) {
     let (base, branch, title, copy) = (None, None, String::new(), Vec::new());
     let request = WorktreeRequest { attempt: A, repo, base, branch, title, copy };
     let worktree = now(vcs.plan(request)).unwrap().worktree;
-    now(vcs.create(A, &worktree, &Origin::Base)).unwrap();
+    now(vcs.make(A, &worktree, &Origin::Base)).unwrap();
     repositories.write(&worktree.path, "new", b"work");
     (vcs, worktree)
 }
@@ -78,7 +79,7 @@ fn a_save_that_a_crash_broke_off_is_done_again_or_undone() {
     assert_eq!((other.snapshots(), repositories.snapshots()), (1, 0));
     let (head, branch) = (saved.head, saved.branch);
     let origin = Origin::Removed(Removed { head, branch, snapshot: None });
-    now(vcs.create(A, &worktree, &origin)).unwrap();
+    now(vcs.make(A, &worktree, &origin)).unwrap();
     assert_eq!(repositories.read(&worktree.path, "new").as_deref(), Some(&b"work"[..]));
 }
 
@@ -96,7 +97,7 @@ fn a_full_quota_and_a_damaged_snapshot_are_refused() {
     repositories.damage_snapshot("data", A, SnapshotNumber::FIRST);
     let snapshot = Some(SnapshotNumber::FIRST);
     let origin = Origin::Removed(Removed { head: saved.head, branch: saved.branch, snapshot });
-    let refused = now(vcs.create(A, &worktree, &origin));
+    let refused = now(vcs.make(A, &worktree, &origin));
     assert!(matches!(refused, Err(VcsWorktreeError::DamagedSnapshot { .. })), "{refused:?}");
     assert!(!repositories.exists(&worktree.path));
 }

@@ -18,13 +18,16 @@ use windlass_core::container_service::{
 use windlass_core::execution::{ExitReport, FinalReport};
 use windlass_core::id::{AttemptId, Epoch, ExecutionId, HostId, NodeId, Nonce};
 use windlass_core::locator::Locator;
+use windlass_core::log_store::{
+    LogItem, LogKey, LogPage, LogStatus, LogStore, LogStoreError, ReadOptions, Seq,
+};
 use windlass_core::process_store::{
     ChangeNumber, ChangePage, CheckReport, Lease, Page, ProcessStore, ProcessStoreError, Query,
     RecordKey, Stored, Write,
 };
 use windlass_core::vcs_worktree::{
-    CommitPlan, Diff, DiffDetail, Found, Identity, Origin, Planned, Removal, SaveRequest, Saved,
-    VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
+    CommitPlan, CreateMode, Creation, Diff, DiffDetail, Found, Identity, Origin, Planned, Removal,
+    SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
 };
 use windlass_core::workspace::Worktree;
 
@@ -69,6 +72,9 @@ impl CrashPoint {
         "worktrees.remove",
     ];
 
+    /// The calls that are points where the logs are kept in a store of their own.
+    pub const CALLS_OF_LOGS: [&str; 2] = ["logs.append", "logs.seal"];
+
     /// Reads what the environment says; `None` if it says nothing, or the crash has happened.
     #[must_use]
     pub fn from_env() -> Option<Self> {
@@ -90,7 +96,8 @@ impl CrashPoint {
             _ => return None,
         };
         let left = parts.next()?.parse().ok()?;
-        let known = Self::CALLS.contains(&call.as_str()) && parts.next().is_none();
+        let known = Self::CALLS.iter().chain(&Self::CALLS_OF_LOGS).any(|known| *known == call)
+            && parts.next().is_none();
         known.then(|| Self { call, side, left: AtomicU64::new(left), once })
     }
 
@@ -139,6 +146,43 @@ pub fn wrap(backends: Backends) -> Backends {
         store: Arc::new(Crashing { point: point(), inner: backends.store }),
         logs: backends.logs,
         worktrees: Arc::new(Crashing { point: point(), inner: backends.worktrees }),
+    }
+}
+
+/// Wraps the store that keeps the logs of a host if the environment names a point.
+#[must_use]
+pub fn wrap_logs(logs: Arc<dyn LogStore>) -> Arc<dyn LogStore> {
+    match CrashPoint::from_env().map(Arc::new) {
+        Some(point) => Arc::new(Crashing { point, inner: logs }),
+        None => logs,
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl LogStore for Crashing<dyn LogStore> {
+    async fn append(&self, log: &LogKey, items: Vec<LogItem>) -> Result<Seq, LogStoreError> {
+        self.point.around("logs.append", self.inner.append(log, items)).await
+    }
+
+    async fn seal(&self, log: &LogKey) -> Result<(), LogStoreError> {
+        self.point.around("logs.seal", self.inner.seal(log)).await
+    }
+
+    async fn read(&self, log: &LogKey, options: ReadOptions) -> Result<LogPage, LogStoreError> {
+        self.inner.read(log, options).await
+    }
+
+    async fn grown(&self, log: &LogKey, after: Seq) -> Result<(), LogStoreError> {
+        self.inner.grown(log, after).await
+    }
+
+    async fn status(&self, log: &LogKey) -> Result<LogStatus, LogStoreError> {
+        self.inner.status(log).await
+    }
+
+    async fn remove(&self, log: &LogKey) -> Result<(), LogStoreError> {
+        self.inner.remove(log).await
     }
 }
 
@@ -261,8 +305,10 @@ impl VcsWorktree for Crashing<dyn VcsWorktree> {
         attempt: AttemptId,
         worktree: &Worktree,
         origin: &Origin,
-    ) -> Result<Verified, VcsWorktreeError> {
-        self.point.around("worktrees.create", self.inner.create(attempt, worktree, origin)).await
+        mode: CreateMode,
+    ) -> Result<Creation, VcsWorktreeError> {
+        let create = self.inner.create(attempt, worktree, origin, mode);
+        self.point.around("worktrees.create", create).await
     }
 
     async fn verify(
@@ -330,7 +376,9 @@ mod tests {
 
     #[test]
     fn a_point_is_a_known_call_a_side_and_a_count() {
-        assert!(CrashPoint::parse("store.commit:after:3", PathBuf::new()).is_some());
+        for right in ["store.commit:after:3", "logs.append:before:1"] {
+            assert!(CrashPoint::parse(right, PathBuf::new()).is_some(), "{right}");
+        }
         for wrong in
             ["store.commit", "store.commit:between:3", "x.y:after:1", "store.commit:after:"]
         {

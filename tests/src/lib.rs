@@ -8,12 +8,14 @@
 use std::io::{self, Write as _};
 
 pub mod crash_points;
+pub mod images;
 pub mod namespace;
 pub mod power;
 pub mod process;
 pub mod repo;
 pub mod sandbox;
 pub mod schema;
+pub mod simulation;
 pub mod worktrees;
 
 /// Says that something could not be run on this machine, past the capture of test output; `cargo xtask ci` repeats it.

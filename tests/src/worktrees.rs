@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use windlass_conformance::vcs_worktree::MakeAtOnce as _;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::SnapshotNumber;
@@ -99,7 +100,7 @@ async fn answer(vcs: &GitWorktrees, ask: Ask) -> Result<Answer, VcsWorktreeError
             Ok(Answer::Planned(vcs.plan(request).await?.worktree))
         }
         Ask::Create { attempt, worktree, origin } => {
-            vcs.create(attempt, &worktree, &origin).await.map(|_| Answer::Done)
+            vcs.make(attempt, &worktree, &origin).await.map(|_| Answer::Done)
         }
         Ask::Verify { attempt, worktree } => {
             vcs.verify(attempt, &worktree).await.map(|_| Answer::Done)

@@ -13,11 +13,14 @@ use crate::failure::{Doing, Failure};
 
 mod adopt;
 mod container_service;
+mod databases;
 mod exit;
 mod fork;
 mod host;
 mod idle;
+mod kills;
 mod launch;
+mod logs;
 mod measure;
 mod output;
 mod report;
@@ -25,6 +28,7 @@ mod store;
 mod sync;
 mod worktree;
 
+use databases::Database;
 use host::Data;
 use report::Report;
 
@@ -58,7 +62,9 @@ pub(crate) enum Part {
         after_ms: u64,
     },
     /// Opens a store, commits some records one by one, says so and holds it open until it is killed
-    Commit { path: PathBuf, records: u64 },
+    Commit { database: Database, path: PathBuf, records: u64 },
+    /// Commits pairs of records from a number on, says which were acknowledged, until it is killed
+    CommitUntilKilled { database: Database, path: PathBuf, first: u64 },
     /// Runs the generator under an engine, follows its log, prints seconds and memory
     Keep { dir: PathBuf, shim: PathBuf, bytes: u64, followers: u32 },
     /// Starts executions that run for long, says so and waits to be killed
@@ -94,8 +100,19 @@ const ROWS: &[Row] = &[
     Row {
         name: "store",
         about: "records: many writers, many records, a killed writer",
-        measure: store::measure,
+        measure: |bench| store::measure(bench, Database::Sqlite),
     },
+    Row {
+        name: "store-redb",
+        about: "the same on redb",
+        measure: |bench| store::measure(bench, Database::Redb),
+    },
+    Row {
+        name: "store-kills",
+        about: "kill -9 of who writes, the opening after it, and the search for what is lost",
+        measure: kills::measure,
+    },
+    Row { name: "logs", about: "logs in databases", measure: logs::measure },
     Row { name: "output", about: "one command that writes flat out", measure: output::measure },
     Row {
         name: "worktree",
@@ -153,7 +170,7 @@ impl Bench {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.list {
         for row in ROWS {
-            println!("{:<8} {}", row.name, row.about);
+            println!("{:<11} {}", row.name, row.about);
         }
         return Ok(());
     }
@@ -196,6 +213,11 @@ pub(crate) fn play(part: &Part) -> Result<(), Failure> {
         Part::StartMany { dir, shim, count } => {
             adopt::start_many(&Data { dir: dir.clone(), shim: shim.clone() }, *count)
         }
-        Part::Commit { path, records } => store::commit_and_wait(path, *records),
+        Part::Commit { database, path, records } => {
+            store::commit_and_wait(*database, path, *records)
+        }
+        Part::CommitUntilKilled { database, path, first } => {
+            kills::commit_until_killed(*database, path, *first)
+        }
     }
 }

@@ -11,6 +11,8 @@ mod cargo;
 mod ci;
 mod days;
 mod failure;
+mod images;
+mod sim;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Checks and benchmarks of Windlass")]
@@ -27,6 +29,10 @@ enum Command {
     Bench(bench_command::Arguments),
     /// Works on worktrees at random while hosts are killed; nothing may be lost
     Days(days::Arguments),
+    /// Attacks the engine on a simulated machine; every promise has an oracle
+    Sim(sim::Arguments),
+    /// Cuts the power at every moment of stores and executions, in a model of a disk; no word may be broken
+    Images(images::Arguments),
     /// Does the measuring, in a build that carries it
     #[cfg(feature = "bench")]
     #[command(hide = true)]
@@ -42,6 +48,8 @@ fn main() -> ExitCode {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Bench(arguments) => bench_command::run(&arguments),
         Command::Days(arguments) => days::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
+        Command::Images(arguments) => images::run(&arguments),
         #[cfg(feature = "bench")]
         Command::Measure(arguments) => bench::run(&arguments),
         #[cfg(feature = "bench")]

@@ -24,6 +24,7 @@ use windlass_core::workspace::Worktree;
 use super::git::without_newline;
 use super::marker::{remove_durably, sync_parent};
 use super::record::{Kept, Record};
+use super::tree::Stamp;
 use super::verify::{Found, read_link};
 use super::{Inner, failed, mismatch, path_of};
 use crate::group::Cancel;
@@ -150,15 +151,23 @@ impl Inner {
         }
     }
 
-    /// Takes a worktree aside. The caller holds the repository's lock.
+    /// Takes a worktree aside that was `top` before it was verified. What has taken its place since is put back. The
+    /// caller holds the repository's lock.
     pub(super) fn take_aside(
         &self,
         found: Found,
         places: &Places,
+        top: &Stamp,
     ) -> Result<Found, VcsWorktreeError> {
         self.refuse_other_file_system(places)?;
         // On the disk before the registration says so: the two may be on different file systems.
         rename(&places.path, &places.aside)?;
+        let taken = Stamp::at(&places.aside);
+        let taken = taken.map_err(|error| failed("take aside", &places.aside, error))?;
+        if !taken.is_some_and(|taken| taken.is_same(top)) {
+            rename(&places.aside, &places.path)?;
+            return Err(mismatch(&places.path, "another directory took its place meanwhile"));
+        }
         repoint(&found.admin, &places.aside)
             .map_err(|error| failed("take aside", &found.admin, error))?;
         Ok(Found { path: places.aside.clone(), ..found })
@@ -261,4 +270,35 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), VcsWorktreeError> {
         if from.parent() == to.parent() { Ok(()) } else { sync_parent(from) }
     });
     synced.map_err(|error| failed("rename", from, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vcs_worktree::scan::tests::place::Place;
+
+    #[test]
+    fn what_took_its_place_is_put_back_and_not_taken_for_it() {
+        let place = Place::new(&[]);
+        fs::write(place.repo.join("file"), "1").unwrap();
+        place.commit(&place.repo);
+        place.worktree();
+        let attempt = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        let places = Places::new(place.at.clone(), attempt);
+        let verified = Stamp::at(&place.at).unwrap().unwrap();
+        let moved = place.home().join("moved");
+        fs::rename(&place.at, &moved).unwrap();
+        fs::create_dir(&place.at).unwrap();
+        fs::copy(moved.join(".git"), place.at.join(".git")).unwrap();
+        fs::write(place.at.join("theirs"), "x").unwrap();
+        let registered = fs::read(place.admin().join("gitdir")).unwrap();
+        let refused = place.inner.take_aside(place.found(), &places, &verified);
+        assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+        assert!(place.at.join("theirs").exists() && !places.aside.exists());
+        assert_eq!(fs::read(place.admin().join("gitdir")).unwrap(), registered);
+        fs::remove_dir_all(&place.at).unwrap();
+        fs::rename(&moved, &place.at).unwrap();
+        place.inner.take_aside(place.found(), &places, &verified).unwrap();
+        assert!(places.aside.join("file").exists() && !place.at.exists());
+    }
 }

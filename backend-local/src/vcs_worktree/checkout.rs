@@ -48,6 +48,15 @@ fn copy_index(index: &Path, copy: &Path) -> io::Result<()> {
     File::options().write(true).open(copy)?.set_modified(written)
 }
 
+/// How a checkout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckedOut {
+    /// Files and index are there.
+    Done,
+    /// Nothing was done: filters are the user's code.
+    Filtered,
+}
+
 /// How a checkout in this process ended.
 enum Tried {
     Done,
@@ -56,23 +65,30 @@ enum Tried {
 }
 
 impl Inner {
-    /// Writes files and index, and keeps a copy of the index.
+    /// Writes files and index, and keeps a copy of the index; leaves both where a filter has to run.
     pub(super) fn check_out(
         &self,
         cancel: &Cancel,
+        config: &Config,
         site: Site<'_>,
-    ) -> Result<(), VcsWorktreeError> {
-        let config = self.config(cancel, site.admin, site.path)?;
+    ) -> Result<CheckedOut, VcsWorktreeError> {
         let tried = cancel
-            .interruptible(self.git.deadline(), |stop| self.try_here(&config, site, stop))
+            .interruptible(self.git.deadline(), |stop| self.try_here(config, site, stop))
             .map_err(|error| helper_failed(OP, error))?;
         match tried {
             Tried::Done => {}
-            Tried::OnlyGit(_why) => self.check_out_by_git(cancel, site)?,
+            Tried::OnlyGit(_why) => {
+                if self.filters(cancel, config, site)? {
+                    return Ok(CheckedOut::Filtered);
+                }
+                self.check_out_by_git(cancel, site)?;
+            }
             Tried::Full => return Err(VcsWorktreeError::Full),
         }
         let copy = site.admin.join(CHECKED_OUT_INDEX);
-        copy_index(&site.admin.join("index"), &copy).map_err(|error| failed("create", &copy, error))
+        copy_index(&site.admin.join("index"), &copy)
+            .map_err(|error| failed("create", &copy, error))?;
+        Ok(CheckedOut::Done)
     }
 
     fn try_here(&self, config: &Config, site: Site<'_>, stop: &AtomicBool) -> Tried {

@@ -142,6 +142,7 @@ impl Inner {
         Ok(CommitPlan::Run(GitStep {
             argv,
             env,
+            base_env: self.git.base_env(),
             cwd: worktree.path.clone(),
             repository_lock: worktree.repo.clone(),
         }))

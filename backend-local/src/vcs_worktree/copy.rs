@@ -3,6 +3,8 @@
 //! Git itself says which files the globs mean. Both sides are walked component by component and no link is followed, so
 //! nothing is read or written outside, whoever changes directories meanwhile. What is there already stays.
 
+mod again;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -25,6 +27,8 @@ use super::tree::stamp;
 use super::verify::Found;
 use super::{Inner, failed, path_of};
 use crate::group::Cancel;
+
+pub(super) use again::FILE as COPYING;
 
 /// Most names in a message.
 const NAMED: usize = 16;
@@ -79,8 +83,38 @@ impl Inner {
             return Ok(());
         };
         check_globs(&copy.globs)?;
+        let names = self.matching(cancel, copy, &path_of(&copy.from))?;
+        self.copy_named(cancel, copy, found, names)
+    }
+
+    /// As [`copy_in`](Self::copy_in), so that what a crash leaves of it is taken back when it is done again: what was
+    /// there before stays, whoever made it.
+    pub(super) fn copy_in_once(
+        &self,
+        cancel: &Cancel,
+        worktree: &Worktree,
+        found: &Found,
+    ) -> Result<(), VcsWorktreeError> {
+        let Some(copy) = worktree.copy.as_ref().filter(|copy| !copy.globs.is_empty()) else {
+            return Ok(());
+        };
+        check_globs(&copy.globs)?;
+        let at = |error| failed("copy", &found.path, error);
+        let target = open_dir(CWD, found.path.as_os_str()).map_err(|error| at(error.into()))?;
+        again::take_back(&target, &found.admin).map_err(at)?;
+        let names = self.matching(cancel, copy, &path_of(&copy.from))?;
+        again::note(&target, &found.admin, &names).map_err(at)?;
+        self.copy_named(cancel, copy, found, names)
+    }
+
+    fn copy_named(
+        &self,
+        cancel: &Cancel,
+        copy: &CopyIn,
+        found: &Found,
+        names: Vec<PathBuf>,
+    ) -> Result<(), VcsWorktreeError> {
         let from = path_of(&copy.from);
-        let names = self.matching(cancel, copy, &from)?;
         let open = |path: &Path| open_dir(CWD, path.as_os_str());
         let source = open(&from).map_err(|error| failed("copy", &from, error.into()))?;
         let target =

@@ -3,30 +3,33 @@
 //! A note is written beside the future worktree ([`underway`](super::underway)); git makes branch, registration and
 //! directory under the repository's lock, which is let go then; files and index are written, what is to be copied or
 //! restored follows; the marker is written, the note is removed. A note that is found says that whatever stands there is a
-//! half-made worktree of ours.
+//! half-made worktree of ours. Where the user's code has a part in the files, they come by a step between two calls
+//! ([`step`]).
 
+mod step;
 mod undo;
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use windlass_core::id::AttemptId;
-use windlass_core::vcs_worktree::{VcsWorktreeError, Verified};
+use windlass_core::vcs_worktree::{CreateMode, Creation, GitStep, VcsWorktreeError};
 use windlass_core::workspace::{Oid, Worktree};
 
 use self::undo::Lock;
-use super::checkout::Site;
-use super::git::{failure, without_newline};
+use super::checkout::{CheckedOut, Site};
+use super::git::failure;
 use super::marker::{self, Intent, Marker, Read, sync_parent};
 use super::refs::HEADS;
 use super::underway::{self, note_of};
 use super::verify::{Found, read_link};
 use super::{Inner, failed, mismatch, path_of, settle};
 use crate::group::Cancel;
+
+pub(super) use step::lock_of;
 
 /// Where a new worktree starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(super) enum Start {
         name: String,
         /// The commit.
         oid: Oid,
+        /// It was made for this, so that undoing takes it away again.
+        made: bool,
     },
     /// At this commit, on no branch.
     Detached {
@@ -62,12 +67,37 @@ impl Start {
 pub(super) type Fill<'a> = &'a mut dyn FnMut(&Found) -> Result<(), VcsWorktreeError>;
 
 /// A creation under way.
+#[derive(Clone, Copy)]
 struct Making<'a> {
     common: &'a Path,
     path: &'a Path,
     intent: &'a Intent,
-    start: &'a Start,
     worktree: &'a Worktree,
+}
+
+/// What came of making a worktree.
+pub(super) enum Made {
+    /// It is whole.
+    Whole(Found),
+    /// Its files are for a step.
+    Step(GitStep),
+}
+
+impl From<Made> for Creation {
+    fn from(made: Made) -> Self {
+        match made {
+            Made::Whole(found) => Self::Done(found.verified),
+            Made::Step(step) => Self::Run(step),
+        }
+    }
+}
+
+/// How the files of a worktree come.
+enum Files {
+    /// They are there; this is its private git directory.
+    There(PathBuf),
+    /// By a step.
+    Step(GitStep),
 }
 
 impl Inner {
@@ -77,23 +107,34 @@ impl Inner {
         cancel: &Cancel,
         attempt: AttemptId,
         worktree: &Worktree,
-    ) -> Result<Verified, VcsWorktreeError> {
+        mode: CreateMode,
+    ) -> Result<Creation, VcsWorktreeError> {
         let path = self.inside(worktree)?;
         let common = path_of(&worktree.repo);
+        if let Some(half) = self.completed(attempt, worktree)? {
+            let mut fill = |found: &Found| self.copy_in_once(cancel, worktree, found);
+            let found = self.conclude(cancel, attempt, worktree, half, &mut fill)?;
+            return Ok(Creation::Done(found.verified));
+        }
+        if mode == CreateMode::Conclude {
+            let found = self.refuse_incomplete(cancel, attempt, worktree)?;
+            return Ok(Creation::Done(found.verified));
+        }
         self.mend(cancel, attempt, worktree)?;
         if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
             && note_of(&path).symlink_metadata().is_err()
             && let Some(admin) = self.registered(&common, attempt)?
         {
-            self.fill_again(cancel, &admin, &path)?;
-            return self.verify(cancel, attempt, worktree).map(|found| found.verified);
+            self.fill_again(cancel, &common, &admin, &path)?;
+            let found = self.verify(cancel, attempt, worktree)?;
+            return Ok(Creation::Done(found.verified));
         }
         let start = Start::NewBranch { oid: worktree.base_oid.clone() };
         let mut fill = |found: &Found| self.copy_in(cancel, worktree, found);
-        self.create_at(cancel, attempt, worktree, &start, &mut fill).map(|found| found.verified)
+        self.create_at(cancel, attempt, worktree, &start, &mut fill).map(Creation::from)
     }
 
-    /// Makes a worktree at `start`, or verifies the one that is there.
+    /// Makes a worktree at `start`, or verifies the one that is there, or says which step makes its files.
     ///
     /// `fill` runs after the files of the commit are checked out and before the creation counts as whole: a crash inside
     /// it is undone as half-made, and its failure undoes all. The caller holds the repository's lock through `cancel`; it
@@ -105,15 +146,18 @@ impl Inner {
         worktree: &Worktree,
         start: &Start,
         fill: Fill<'_>,
-    ) -> Result<Found, VcsWorktreeError> {
+    ) -> Result<Made, VcsWorktreeError> {
         let path = self.inside(worktree)?;
         let common = path_of(&worktree.repo);
         let note = note_of(&path);
         let half = self.half_made(attempt, worktree, &path, &note)?;
         match self.verify(cancel, attempt, worktree) {
             Ok(found) => {
+                if half.is_some() {
+                    step::forget(&found.admin);
+                }
                 remove_note(&note)?;
-                return Ok(found);
+                return Ok(Made::Whole(found));
             }
             Err(VcsWorktreeError::Gone { .. } | VcsWorktreeError::Mismatch { .. })
                 if half.is_some() =>
@@ -131,20 +175,21 @@ impl Inner {
         }
         let intent = self.intent(attempt, worktree, start);
         let held = self.begin(&path, &note, &intent)?;
-        let making = Making { common: &common, path: &path, intent: &intent, start, worktree };
-        if let Err(error) = self.register(cancel, &making) {
+        let making = Making { common: &common, path: &path, intent: &intent, worktree };
+        if let Err(error) = self.register(cancel, &making, start) {
             self.take_back(cancel, &making, Lock::Held);
             return Err(error);
         }
         // What follows touches nothing that others share. Whoever outlives us keeps the note instead of the lock.
         cancel.change_lock(held);
-        match self.make(cancel, &making, fill) {
-            Ok(admin) => {
+        match self.make(cancel, &making, start, fill) {
+            Ok(Files::There(admin)) => {
                 remove_note(&note)?;
                 // It is whole; what is not on the disk yet is said by its note.
                 drop(self.settler.settle(&admin, &path));
-                self.verify(cancel, attempt, worktree)
+                self.verify(cancel, attempt, worktree).map(Made::Whole)
             }
+            Ok(Files::Step(step)) => Ok(Made::Step(step)),
             Err(error) => {
                 self.take_back(cancel, &making, Lock::Maybe);
                 Err(error)
@@ -161,7 +206,7 @@ impl Inner {
             marker: self.marker(attempt),
             branch,
             oid: start.oid().0.clone(),
-            new_branch: matches!(start, Start::NewBranch { .. }),
+            new_branch: matches!(start, Start::NewBranch { .. } | Start::Branch { made: true, .. }),
             worktree: Some(worktree.clone()),
         }
     }
@@ -181,7 +226,9 @@ impl Inner {
                 Err(mismatch(path, "another worktree is being made there"))
             }
             Read::Says(found) => {
-                if underway::is_free(note).map_err(at_note)? {
+                let free = underway::is_free(note)
+                    .and_then(|free| Ok(free && step::is_free(path, worktree)?));
+                if free.map_err(at_note)? {
                     return Ok(Some(found));
                 }
                 Err(VcsWorktreeError::Busy { repo: worktree.repo.clone(), holder: None })
@@ -203,7 +250,7 @@ impl Inner {
                 let taken = self.branch_oid(cancel, common, &worktree.branch)?.is_some();
                 taken.then(|| VcsWorktreeError::BranchExists { branch: worktree.branch.clone() })
             }
-            Start::Branch { name, oid } => {
+            Start::Branch { name, oid, .. } => {
                 let found = self.branch_oid(cancel, common, name)?;
                 let same = found.as_ref() == Some(oid);
                 let gone = || VcsWorktreeError::UnknownBase { base: name.clone() };
@@ -230,21 +277,30 @@ impl Inner {
         made().map_err(|error| failed("create", note, error))
     }
 
-    /// Makes it, and answers its private git directory.
+    /// Makes it, but for what is for a step.
     fn make(
         &self,
         cancel: &Cancel,
         making: &Making<'_>,
+        start: &Start,
         fill: Fill<'_>,
-    ) -> Result<PathBuf, VcsWorktreeError> {
-        let Making { common, path, start, worktree, .. } = *making;
+    ) -> Result<Files, VcsWorktreeError> {
+        let Making { common, path, worktree, .. } = *making;
         let at = |error| failed("create", path, error);
         let admin = read_link(&path.join(".git"), "gitdir: ", path).map_err(at)?;
         let admin = admin.ok_or_else(|| mismatch(path, "git left its file .git empty"))?;
+        let site = Site { path, admin: &admin, common, oid: start.oid() };
+        let config = self.config(cancel, &admin, path)?;
+        let new = matches!(start, Start::NewBranch { .. });
+        // What is made again has what the hook once made of it, as far as it was saved.
+        let hook = if new { self.hook(cancel, &config, site)? } else { None };
+        if hook.is_some() {
+            return self.ask_for_step(site, hook.as_deref()).map(Files::Step);
+        }
         settle::note(&admin).map_err(at)?;
-        self.check_out(cancel, Site { path, admin: &admin, common, oid: start.oid() })?;
-        if let Start::NewBranch { oid } = start {
-            self.run_hook(cancel, &admin, path, oid)?;
+        match self.check_out(cancel, &config, site)? {
+            CheckedOut::Done => {}
+            CheckedOut::Filtered => return self.ask_for_step(site, None).map(Files::Step),
         }
         let verified = self.head(cancel, &admin, common, path)?;
         let found = Found {
@@ -254,17 +310,22 @@ impl Inner {
             verified,
         };
         fill(&found)?;
-        if !making.intent.new_branch {
+        if !new {
             // A checkout is completed from the objects; what was restored is nowhere else in the repository.
             settle::settle_now(&admin, path).map_err(at)?;
         }
         self.seal(&found, &making.intent.marker, worktree).map_err(at)?;
-        Ok(admin)
+        Ok(Files::There(admin))
     }
 
     /// Lets git make branch, registration and directory.
-    fn register(&self, cancel: &Cancel, making: &Making<'_>) -> Result<(), VcsWorktreeError> {
-        let Making { common, path, intent, start, .. } = *making;
+    fn register(
+        &self,
+        cancel: &Cancel,
+        making: &Making<'_>,
+        start: &Start,
+    ) -> Result<(), VcsWorktreeError> {
+        let Making { common, path, intent, .. } = *making;
         let add = self.git.on_repository(common, "worktree add");
         let add = add
             .set("core.fsync=all")
@@ -286,7 +347,7 @@ impl Inner {
         let error = failure("worktree add", &ended);
         if let VcsWorktreeError::Git { stderr, .. } = &error
             && stderr.contains("already exists")
-            && intent.new_branch
+            && matches!(start, Start::NewBranch { .. })
         {
             // Somebody who does not use the lock was quicker: the branch is his, and must survive our undoing.
             let branch = intent.branch.clone();
@@ -297,34 +358,6 @@ impl Inner {
             }
         }
         Err(error)
-    }
-
-    /// Runs the user's hook as git does after a checkout that made a worktree.
-    fn run_hook(
-        &self,
-        cancel: &Cancel,
-        admin: &Path,
-        path: &Path,
-        oid: &Oid,
-    ) -> Result<(), VcsWorktreeError> {
-        const HOOK: &str = "post-checkout hook";
-        let asked = self.git.on_worktree(admin, path, "rev-parse");
-        let asked = asked.args(["--path-format=absolute", "--git-path", "hooks/post-checkout"]);
-        let named = asked.output(cancel)?;
-        let hook = path_of(&windlass_core::locator::Locator::new(without_newline(&named)));
-        let runs = hook
-            .metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-        if !runs {
-            return Ok(());
-        }
-        // A hook's output goes to standard error, and it sees no repository but by where it is.
-        let script = r#"cd "$0" && exec "$@" >&2"#;
-        let none = "0".repeat(oid.0.len());
-        let mut args: Vec<OsString> = vec!["-c".into(), script.into(), path.into(), hook.into()];
-        args.extend([none.into(), oid.0.clone().into(), "1".into()]);
-        let ended = self.git.run_program(HOOK, Path::new("/bin/sh"), &args, cancel)?;
-        if ended.status.success() { Ok(()) } else { Err(failure(HOOK, &ended)) }
     }
 
     /// Makes what says whose it is survive a power cut, and says it last.
@@ -348,6 +381,7 @@ impl Inner {
     fn fill_again(
         &self,
         cancel: &Cancel,
+        common: &Path,
         admin: &Path,
         path: &Path,
     ) -> Result<(), VcsWorktreeError> {
@@ -357,6 +391,17 @@ impl Inner {
         if let Some(link) = moved {
             let to = link.parent().unwrap_or(&link).display();
             let detail = format!("it was moved to {to}; `git worktree move` brings it back");
+            return Err(mismatch(path, detail));
+        }
+        // Its own directory is not there to ask in.
+        let config = self.config(cancel, admin, common)?;
+        let runs = config.drivers().next().is_some() && {
+            let head = self.head(cancel, admin, common, common)?.head;
+            self.filters(cancel, &config, Site { path: common, admin, common, oid: &head })?
+        };
+        if runs {
+            let detail = "its directory is gone, and its files go through a filter: remove it, which saves what is left \
+                          of it, and make it again (restore)";
             return Err(mismatch(path, detail));
         }
         let mut link = b"gitdir: ".to_vec();

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use windlass_core::error::BackendError;
+use windlass_core::locator::OsBytes;
 use windlass_core::vcs_worktree::VcsWorktreeError;
 
 use super::BACKEND;
@@ -27,6 +28,18 @@ const ALWAYS: [&str; 5] = [
     // Objects are never collected by us.
     "gc.auto=0",
     "maintenance.auto=false",
+];
+
+/// What every git sees: it asks nobody, refreshes nothing by looking, and speaks one language.
+const OURS: [(&str, &str); 8] = [
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    ("GIT_ASKPASS", "true"),
+    ("SSH_ASKPASS", "true"),
+    ("GIT_PAGER", "cat"),
+    ("GIT_EDITOR", ":"),
+    ("GIT_SEQUENCE_EDITOR", ":"),
+    ("LC_ALL", "C"),
 ];
 
 /// A git that works.
@@ -95,18 +108,20 @@ impl Git {
         }
     }
 
-    /// Runs another program as a git command would run: in the same environment, under the same deadline.
-    pub(super) fn run_program(
-        &self,
-        name: &'static str,
-        program: &Path,
-        args: &[OsString],
-        cancel: &Cancel,
-    ) -> Result<Ended, VcsWorktreeError> {
-        let stdout = Capture::UpTo(LIST_MAX);
-        let (env, deadline) = (&self.env, self.deadline);
-        let helper = Helper { program, args, env, stdin: None, stdout, deadline };
-        group::run(helper, cancel).map_err(|error| helper_failed(name, error))
+    /// What a git step sets, whatever the environment: nobody is there to be asked.
+    pub(super) fn step_env() -> Vec<(String, OsBytes)> {
+        let asks = |(name, _): &&(&str, &str)| name.starts_with("GIT_") || name.starts_with("SSH_");
+        let kept = OURS.iter().filter(asks).filter(|(name, _)| *name != "GIT_OPTIONAL_LOCKS");
+        kept.map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()
+    }
+
+    /// The environment of a git step for which there is no other: the one that was given, as far as its names are text.
+    pub(super) fn base_env(&self) -> Vec<(String, OsBytes)> {
+        let given = self.env.iter().filter(|(name, _)| !OURS.iter().any(|(ours, _)| name == ours));
+        let named = given.filter_map(|(name, value)| {
+            Some((name.to_str()?.to_owned(), OsBytes(value.as_bytes().to_vec())))
+        });
+        named.collect()
     }
 
     /// Where attributes for the whole system would be; git is asked once. `None` if it does not say (before 2.41).
@@ -178,6 +193,10 @@ pub(super) struct GitCommand<'a> {
 }
 
 impl GitCommand<'_> {
+    pub(super) fn set_all(self, config: &[String]) -> Self {
+        config.iter().fold(self, |command, config| command.set(config))
+    }
+
     pub(super) fn set(mut self, config: &str) -> Self {
         self.globals.extend(["-c".into(), config.into()]);
         self
@@ -281,24 +300,14 @@ pub(super) fn without_newline(output: &[u8]) -> &[u8] {
 
 /// What every git sees: the given environment without variables that would lead it elsewhere or make it ask.
 fn environment(given: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    let ours = [
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GIT_OPTIONAL_LOCKS", "0"),
-        ("GIT_ASKPASS", "true"),
-        ("SSH_ASKPASS", "true"),
-        ("GIT_PAGER", "cat"),
-        ("GIT_EDITOR", ":"),
-        ("GIT_SEQUENCE_EDITOR", ":"),
-        ("LC_ALL", "C"),
-    ];
     let replaced = |name: &OsStr| {
         let bytes = name.as_encoded_bytes();
         bytes.starts_with(b"GIT_")
             || bytes == b"LANGUAGE"
-            || ours.iter().any(|(ours, _)| name == *ours)
+            || OURS.iter().any(|(ours, _)| name == *ours)
     };
     let kept = given.into_iter().filter(|(name, _)| !replaced(name));
-    kept.chain(ours.map(|(name, value)| (name.into(), value.into()))).collect()
+    kept.chain(OURS.map(|(name, value)| (name.into(), value.into()))).collect()
 }
 
 fn locate(program: &Path, env: &[(OsString, OsString)]) -> Option<PathBuf> {

@@ -5,6 +5,7 @@
 //! by ending. No clock but our own waiting decides.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -61,9 +62,15 @@ impl Inner {
             let holder = holder(found, lock);
             held = holder.or(held);
             match alone.filter(|(before, _)| holder.is_none() && *before == now) {
+                // Whoever took it since it was looked at would lose it.
+                Some((before, _)) if seen(lock) != Some(before) => alone = None,
                 Some((_, since)) if since.elapsed() >= OBSERVED => {
-                    fs::remove_file(lock).map_err(|error| failed("unlock", lock, error))?;
-                    return Ok(());
+                    return match fs::remove_file(lock) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            Err(failed("unlock", lock, error))
+                        }
+                        Ok(()) | Err(_) => Ok(()),
+                    };
                 }
                 Some(_) => {}
                 None => alone = holder.is_none().then(|| (now, Instant::now())),

@@ -3,19 +3,31 @@
 //! What a power cut leaves of a new file is nothing, an empty file, or its beginning with zeros after it. Only that is
 //! replaced by what a checkout gives; a file with any other content is somebody's work and stays.
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, fchmod, mkdirat, openat, renameat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
 
 use windlass_core::id::AttemptId;
 use windlass_core::vcs_worktree::VcsWorktreeError;
 use windlass_core::workspace::Worktree;
 
+use super::below::Below;
 use super::settle::{self, Settled};
+use super::tree::Stamp;
 use super::verify::Found;
 use super::{Inner, failed, locator};
 use crate::group::Cancel;
+
+/// How much is compared at once.
+const CHUNK: usize = 64 << 10;
 
 impl Inner {
     /// Completes the worktree if it is in doubt. The caller holds the repository's lock.
@@ -46,7 +58,9 @@ impl Inner {
         let index = scratch.path().join("index");
         let read = self.git.on_worktree(admin, path, "read-tree").env("GIT_INDEX_FILE", &index);
         read.arg("HEAD").output(cancel)?;
-        let differing = self.git.on_worktree(admin, path, "diff-files");
+        // A worktree that is in doubt was made without a filter: one that applies by now has no part in what it was.
+        let unfiltered = self.config(cancel, admin, path)?.unfiltered();
+        let differing = self.git.on_worktree(admin, path, "diff-files").set_all(&unfiltered);
         let differing = differing.env("GIT_INDEX_FILE", &index);
         let differing =
             differing.args(["-z", "--name-only", "--ignore-submodules=all"]).output(cancel)?;
@@ -61,53 +75,111 @@ impl Inner {
         let mut option = std::ffi::OsString::from("--prefix=");
         option.push(&prefix);
         let names = scratch.input("names", &differing).map_err(at)?;
-        let out = self.git.on_worktree(admin, path, "checkout-index");
+        let out = self.git.on_worktree(admin, path, "checkout-index").set_all(&unfiltered);
         let out = out.env("GIT_INDEX_FILE", &index).stdin(names);
         out.arg(option).args(["-z", "--stdin"]).output(cancel)?;
         let fresh = Path::new(&prefix);
+        let mut work = Below::open(path).map_err(at)?;
         for name in differing.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             let name = Path::new(std::ffi::OsStr::from_bytes(name));
-            replace(&path.join(name), &fresh.join(name)).map_err(at)?;
+            replace(&mut work, name, &fresh.join(name)).map_err(at)?;
         }
         Ok(())
     }
 }
 
-/// Puts a fresh file in the place of one that is missing or is what a power cut leaves of it.
-fn replace(old: &Path, fresh: &Path) -> io::Result<()> {
-    if fresh.symlink_metadata().is_err() {
-        return Ok(());
-    }
-    match old.symlink_metadata() {
-        Ok(meta) if meta.is_file() => {
-            if !is_remnant(&fs::read(old)?, &fs::read(fresh)?) {
+/// Puts a fresh file in the place of one that is missing or is what a power cut leaves of it. Nothing is read or written
+/// through a link that somebody made meanwhile.
+fn replace(work: &mut Below, name: &Path, fresh: &Path) -> io::Result<()> {
+    let Some(new) = Stamp::at(fresh)? else { return Ok(()) };
+    match work.stat(name) {
+        Ok(stat) => {
+            let files = [stat.st_mode, new.mode].map(FileType::from_raw_mode);
+            if files != [FileType::RegularFile; 2]
+                || !is_remnant(&mut work.file(name)?, &mut File::open(fresh)?)?
+            {
                 return Ok(());
             }
         }
-        Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(parent) = old.parent() {
-                fs::create_dir_all(parent)?;
+            for folder in name.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+                if !folder.as_os_str().is_empty() {
+                    make_folder(work, folder)?;
+                }
             }
         }
-        // A directory on the way is a file now: somebody's work.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(()),
+        // A directory on the way is a file or a link now: somebody's work.
+        Err(error) if is_in_the_way(&error) => return Ok(()),
         Err(error) => return Err(error),
     }
-    match fs::rename(fresh, old) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            let mut file = fs::File::create(old)?;
-            file.write_all(&fs::read(fresh)?)?;
-            file.set_permissions(fresh.symlink_metadata()?.permissions())
-        }
-        other => other,
+    let (parent, last) = work.parent(name)?;
+    match renameat(CWD, fresh, parent, last) {
+        Err(Errno::XDEV) => copy(parent, last, fresh, new.mode),
+        done => Ok(done?),
     }
 }
 
+fn make_folder(work: &mut Below, folder: &Path) -> io::Result<()> {
+    let (parent, name) = work.parent(folder)?;
+    match mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_in_the_way(error: &io::Error) -> bool {
+    let errors = [Errno::NOTDIR, Errno::LOOP].map(|errno| Some(errno.raw_os_error()));
+    errors.contains(&error.raw_os_error())
+}
+
+/// Copies what cannot be renamed, in the place of what is there.
+fn copy(parent: BorrowedFd<'_>, name: &OsStr, fresh: &Path, mode: u32) -> io::Result<()> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if FileType::from_raw_mode(mode) == FileType::Symlink {
+        return Ok(symlinkat(&fs::read_link(fresh)?, parent, name)?);
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+    io::copy(&mut File::open(fresh)?, &mut &file)?;
+    Ok(fchmod(&file, Mode::from_raw_mode(mode))?)
+}
+
 /// Says whether `found` is the beginning of `whole`, maybe an empty one, with nothing but zeros after it.
-fn is_remnant(found: &[u8], whole: &[u8]) -> bool {
-    let same = found.iter().zip(whole).take_while(|(one, other)| one == other).count();
-    found.len() <= whole.len() && found[same..].iter().all(|byte| *byte == 0)
+fn is_remnant(found: &mut impl Read, whole: &mut impl Read) -> io::Result<bool> {
+    let (mut one, mut other) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let mut same = true;
+    loop {
+        let read = fill(found, &mut one)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        if fill(whole, &mut other[..read])? < read {
+            return Ok(false);
+        }
+        let alike = one[..read].iter().zip(&other).take_while(|(one, other)| one == other);
+        let alike = if same { alike.count() } else { 0 };
+        same = alike == read;
+        if one[alike..read].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+}
+
+/// Reads as much as there is room for, or all that is left.
+fn fill(from: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < room.len() {
+        match from.read(&mut room[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// What to tell people of a worktree in doubt.
@@ -136,7 +208,36 @@ mod tests {
             ("abcdef", false),
             ("ab\0d", false),
         ] {
-            assert_eq!(is_remnant(found.as_bytes(), b"abcd"), remnant, "{found:?}");
+            let is = is_remnant(&mut found.as_bytes(), &mut &b"abcd"[..]).unwrap();
+            assert_eq!(is, remnant, "{found:?}");
+        }
+        let whole = vec![1; 3 * CHUNK];
+        for (at, byte, remnant) in [(0, 0, true), (CHUNK, 0, false), (2 * CHUNK + 5, 0, true)] {
+            let mut found = whole.clone();
+            found[at] = byte;
+            let end = if at == CHUNK { found.len() } else { at + 1 };
+            let is = is_remnant(&mut &found[..end], &mut whole.as_slice()).unwrap();
+            assert_eq!(is, remnant, "{at}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_somebody_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (work, outside) = (dir.path().join("work"), dir.path().join("outside"));
+        fs::create_dir_all(work.join("kept")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("empty"), "").unwrap();
+        std::os::unix::fs::symlink(&outside, work.join("linked")).unwrap();
+        let fresh = dir.path().join("fresh");
+        for name in ["linked/empty", "linked/missing", "kept/missing", "new/below/missing"] {
+            fs::write(&fresh, "whole").unwrap();
+            replace(&mut Below::open(&work).unwrap(), Path::new(name), &fresh).unwrap();
+        }
+        assert_eq!(fs::read(outside.join("empty")).unwrap(), b"");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+        for name in ["kept/missing", "new/below/missing"] {
+            assert_eq!(fs::read(work.join(name)).unwrap(), b"whole");
         }
     }
 }

@@ -49,6 +49,12 @@ pub(super) struct Record {
     pub(super) fate: BranchFate,
     /// Where the worktree's own branch was; `None` if there was none.
     pub(super) own_branch: Option<Oid>,
+    /// What that was called; `None` in older records: as it was made.
+    #[serde(default)]
+    pub(super) own_name: Option<String>,
+    /// What cannot be saved was to be discarded.
+    #[serde(default)]
+    pub(super) discard: bool,
     /// The boot in which it was listed: devices have other numbers in another.
     pub(super) boot: Option<String>,
     /// The directory, encoded; empty if it was gone. Whoever needs all of it decodes it.
@@ -84,6 +90,16 @@ impl Record {
         }
         admin.encode(&mut self.admin);
         self
+    }
+
+    /// What the worktree's own branch is called.
+    pub(super) fn own_name(&self) -> &str {
+        self.own_name.as_ref().unwrap_or(&self.worktree.branch)
+    }
+
+    /// Says whether it was listed in another boot: devices may have got other numbers since.
+    pub(super) fn is_of_another_boot(&self) -> bool {
+        self.boot.is_none() || self.boot != boot()
     }
 
     /// Which directory was listed; `None` if it was gone.
@@ -197,6 +213,8 @@ mod tests {
             ignored: Ignored::UpTo(1),
             fate: BranchFate::Stays,
             own_branch: None,
+            own_name: None,
+            discard: false,
             boot: None,
             listing: Vec::new(),
             admin: Vec::new(),

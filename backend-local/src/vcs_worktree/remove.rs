@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -18,10 +19,12 @@ use windlass_core::workspace::{Oid, Worktree};
 use super::aside::{Places, Whereabouts, exists, rename};
 use super::git::without_newline;
 use super::marker::sync_parent;
-use super::record::{Record, boot};
+use super::record::Record;
 use super::refs::HEADS;
 use super::save::{self, refuse_moved, refuse_occupied};
-use super::{Inner, failed, locator, mismatch, path_of, tree};
+use super::settle;
+use super::tree::{self, Listing, Stamp, Unread};
+use super::{Inner, failed, locator, mismatch, path_of};
 use crate::group::Cancel;
 
 impl Inner {
@@ -52,7 +55,7 @@ impl Inner {
             }
             Whereabouts::Home => return self.remove_unsaved(cancel, attempt, worktree, fate),
         };
-        self.unregister(attempt, worktree)?;
+        self.unregister(attempt, worktree, Some((&record, &places)))?;
         // The worktree goes all the same; a branch that may not go is said at the end.
         let branch = match fate {
             BranchFate::Stays => Ok(()),
@@ -101,7 +104,7 @@ impl Inner {
             let detail = "its directory is gone, and its private git directory was not saved";
             return Err(unsaved(&path, detail));
         }
-        self.unregister(attempt, worktree)?;
+        self.unregister(attempt, worktree, None)?;
         self.leave_folder(&path);
         match fate {
             BranchFate::Stays => Ok(()),
@@ -118,7 +121,7 @@ impl Inner {
         fate: BranchFate,
     ) -> Result<(), VcsWorktreeError> {
         refuse_occupied(places, &places.aside)?;
-        let other_boot = is_of_another_boot(record);
+        let other_boot = record.is_of_another_boot();
         let admin = self.registered(&path_of(&record.worktree.repo), record.attempt)?;
         if let Some(admin) = &admin {
             refuse_moved(admin, places)?;
@@ -139,14 +142,17 @@ impl Inner {
         }
     }
 
-    /// Takes the registration out of the repository in one step, then deletes it.
-    fn unregister(&self, attempt: AttemptId, worktree: &Worktree) -> Result<(), VcsWorktreeError> {
+    /// Takes the registration out of the repository in one step, then deletes what of it is as it was saved.
+    fn unregister(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        saved: Option<(&Record, &Places)>,
+    ) -> Result<(), VcsWorktreeError> {
         let common = path_of(&worktree.repo);
         let discarded = common.join(format!("windlass-removed-{attempt}"));
-        let clear =
-            || tree::delete_all(&discarded).map_err(|error| failed("remove", &discarded, error));
         // What a crash left of another one would be in the way.
-        clear()?;
+        self.discard(&discarded, saved)?;
         if let Some(admin) = self.registered(&common, attempt)? {
             let done = || {
                 fs::rename(&admin, &discarded)?;
@@ -160,7 +166,37 @@ impl Inner {
             };
             done().map_err(|error| failed("remove", &admin, error))?;
         }
-        clear()
+        self.discard(&discarded, saved)
+    }
+
+    /// Deletes what is left of a registration as far as it is as it was saved. The rest was staged or committed after
+    /// that, by somebody who still had the way in: it is kept in the trash, and reported.
+    fn discard(
+        &self,
+        discarded: &Path,
+        saved: Option<(&Record, &Places)>,
+    ) -> Result<(), VcsWorktreeError> {
+        let delete = || -> io::Result<()> {
+            if Stamp::at(discarded)?.is_none() {
+                return Ok(());
+            }
+            for entry in fs::read_dir(discarded)? {
+                let entry = entry?;
+                if settle::is_note(&entry.file_name()) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            let (record, places) = saved.unzip();
+            let listing = record.and_then(Record::admin).unwrap_or_else(Listing::of_nothing);
+            let other_boot = record.is_some_and(Record::is_of_another_boot);
+            let whole = &mut || ControlFlow::Continue(());
+            let deleted = tree::delete(discarded, &listing, other_boot, Unread::Stay, whole)?;
+            if deleted.is_whole() {
+                return Ok(());
+            }
+            self.trash.keep(discarded, places.map(|places| places.deleting.as_path()), deleted)
+        };
+        delete().map_err(|error| failed("remove", discarded, error))
     }
 
     /// Gives the directory to the trash, and leaves nothing in its place.
@@ -183,7 +219,8 @@ impl Inner {
         let Some(oid) = self.deletable(cancel, worktree, record, places)? else { return Ok(()) };
         let delete = self.git.on_repository(&path_of(&worktree.repo), "update-ref");
         let delete = delete.set("core.fsync=all").set("core.fsyncMethod=fsync");
-        let name = format!("{HEADS}{}", worktree.branch);
+        let branch = record.map_or(worktree.branch.as_str(), Record::own_name);
+        let name = format!("{HEADS}{branch}");
         delete.args(["-d", &name, &oid.0]).output(cancel).map(drop)
     }
 
@@ -197,7 +234,8 @@ impl Inner {
         record: Option<&Record>,
         places: Option<&Places>,
     ) -> Result<Option<Oid>, VcsWorktreeError> {
-        let (common, branch) = (path_of(&worktree.repo), &worktree.branch);
+        let common = path_of(&worktree.repo);
+        let branch = record.map_or(worktree.branch.as_str(), Record::own_name);
         let Some(oid) = self.branch_oid(cancel, &common, branch)? else { return Ok(None) };
         let refused =
             |why: &str| unsaved(&path_of(&worktree.path), format!("branch {branch} {why}"));
@@ -241,17 +279,12 @@ fn refuse_another(places: &Places, record: &Record) -> Result<(), VcsWorktreeErr
     let Some(top) = record.top().filter(|_| places.aside.symlink_metadata().is_ok()) else {
         return Ok(());
     };
-    let same = top.is_of(&places.aside, is_of_another_boot(record));
+    let same = top.is_of(&places.aside, record.is_of_another_boot());
     if same.map_err(|error| failed("remove", &places.aside, error))? {
         return Ok(());
     }
     let detail = format!("{} is another directory than was saved", places.aside.display());
     Err(mismatch(&places.path, detail))
-}
-
-/// Devices may have other numbers than when it was listed.
-fn is_of_another_boot(record: &Record) -> bool {
-    record.boot.is_none() || record.boot != boot()
 }
 
 /// Says what to do about a worktree whose repository is gone.

@@ -4,6 +4,7 @@
 //! Nothing is read from this process's environment: git, run in the environment that it was given, lists its
 //! configuration, and what matters of it is handed on.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -74,6 +75,32 @@ impl Config {
     pub(super) fn any(&self, wanted: impl Fn(&str, &[u8]) -> bool) -> bool {
         let value = |value: &Option<Vec<u8>>| value.clone().unwrap_or_else(|| b"true".to_vec());
         self.entries.iter().any(|(key, given)| wanted(key, &value(given)))
+    }
+}
+
+impl Config {
+    /// Names the filters that have something to run at a checkout.
+    pub(super) fn drivers(&self) -> impl Iterator<Item = Vec<u8>> {
+        let named = |key: &str| {
+            let name = key.strip_prefix("filter.")?;
+            let name = name.strip_suffix(".smudge").or_else(|| name.strip_suffix(".process"))?;
+            // One that is set to nothing is none.
+            let runs = self.value(key).is_some_and(|command| !command.is_empty());
+            runs.then(|| name.as_bytes().to_vec())
+        };
+        self.entries.iter().filter_map(move |(key, _)| named(key))
+    }
+
+    /// What to set for a git that is to run no filter at all.
+    pub(super) fn unfiltered(&self) -> Vec<String> {
+        let filters = self.entries.iter().filter_map(|(key, _)| {
+            let (name, _) = key.strip_prefix("filter.")?.rsplit_once('.')?;
+            Some(name)
+        });
+        let filters: BTreeSet<&str> = filters.collect();
+        let settings = ["clean=", "smudge=", "process=", "required=false"];
+        let each = |name| settings.map(|setting| format!("filter.{name}.{setting}"));
+        filters.into_iter().flat_map(each).collect()
     }
 }
 
@@ -196,10 +223,7 @@ pub(super) fn odd_attributes(
             Err(_) => return Some(format!("{} cannot be read", file.display())),
         }
     }
-    let drives = |key: &str, _: &[u8]| {
-        key.starts_with("filter.") && (key.ends_with(".smudge") || key.ends_with(".process"))
-    };
-    let filters = config.any(drives);
+    let filters = config.drivers().next().is_some();
     texts.iter().chain(in_tree).find_map(|text| odd_text(text, filters))
 }
 

@@ -1,32 +1,30 @@
 //! Saves a worktree: under the repository's lock, from its place or from aside.
 //!
-//! From aside: look that nobody works in it; take it aside, so that later writes by path fail; look again; scan; write the
-//! snapshot; keep the record of what it then was. Whatever fails, it is put back as it was, also by the next host.
+//! From aside: look that nobody works in it; take it aside, so that later writes by path fail; look again, also for mapped
+//! files; scan; write the snapshot; keep the record of what it then was. Whatever fails, it is put back as it was, also by the next host.
 
 use std::fs::DirBuilder;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use windlass_core::id::AttemptId;
 use windlass_core::snapshot::Snapshot;
 use windlass_core::vcs_worktree::{
-    BranchFate, SaveFrom, SaveRequest, Saved, Unfinished, VcsWorktreeError,
+    BranchFate, SaveFrom, SaveRequest, Saved, Unfinished, Unsavable, VcsWorktreeError,
 };
-use windlass_core::workspace::{Oid, Worktree};
+use windlass_core::workspace::Worktree;
 
 use super::aside::{Places, Whereabouts, exists, link_of};
 use super::marker::sync_parent;
-use super::occupants::occupants;
+use super::occupants::{mappers, occupants};
+use super::own_branch::OwnBranch;
 use super::record::{Record, boot};
 use super::scan::Scan;
-use super::tree::{self, Listing};
+use super::settle;
+use super::tree::{self, Listing, Stamp};
 use super::verify::{Found, gone};
 use super::{Inner, failed, locator, mismatch, path_of};
 use crate::group::Cancel;
-
-/// What the name of the note begins with that a worktree is not on the disk yet; it goes at any time.
-const UNSYNCED: &str = "windlass-unsynced";
 
 impl Inner {
     /// Saves the worktree. The caller holds the repository's lock.
@@ -51,16 +49,19 @@ impl Inner {
         if self.abandon(cancel, attempt, worktree)? {
             return Err(gone(&places.path));
         }
+        // Before it is verified: whatever takes its place after that is another directory.
+        let top = Stamp::at(&places.path).map_err(|error| failed("save", &places.path, error))?;
         match (self.verify(cancel, attempt, worktree), request.from) {
             (Ok(found), SaveFrom::Place) => {
                 refuse_unfinished(&found, &places, request)?;
-                let scan = self.scan(cancel, &found)?;
+                let scan = self.scan(cancel, &found, worktree.copy.as_ref())?;
                 let snapshot =
                     self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
                 Ok(Saved { head: found.verified.head, branch: found.verified.branch, snapshot })
             }
             (Ok(found), SaveFrom::Aside) => {
-                self.save_aside(cancel, attempt, worktree, request, &places, found)
+                let top = top.ok_or_else(|| gone(&places.path))?;
+                self.save_aside(cancel, attempt, worktree, request, &places, (found, &top))
             }
             (Err(VcsWorktreeError::Gone { .. }), _) => {
                 self.save_gone(cancel, attempt, worktree, request, &places)
@@ -91,18 +92,26 @@ impl Inner {
         worktree: &Worktree,
         request: &SaveRequest,
         places: &Places,
-        found: Found,
+        (found, top): (Found, &Stamp),
     ) -> Result<Saved, VcsWorktreeError> {
         refuse_unfinished(&found, places, request)?;
         refuse_occupied(places, &places.path)?;
-        let saved = self.take_aside(found, places).and_then(|found| {
+        let saved = self.take_aside(found, places, top).and_then(|found| {
             refuse_occupied(places, &found.path)?;
-            let scan = self.scan(cancel, &found)?;
+            let (scan, mappers) = std::thread::scope(|scope| {
+                let mappers = scope.spawn(|| mappers(&found.path));
+                let copy = worktree.copy.as_ref();
+                let scan = self.scan_aside(cancel, &found, &places.path, copy);
+                (scan, mappers.join())
+            });
+            let mappers = mappers.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            refuse_occupants(places, &mappers)?;
+            let scan = scan?;
             // Listed before it is read: what changes later is seen by it.
             let admin = list(&found.admin)?;
             let snapshot =
                 self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
-            let own = self.branch_oid(cancel, &found.common, &worktree.branch)?;
+            let own = self.own_branch(cancel, &found, worktree)?;
             let listings = (Some(&scan.listing), &admin);
             self.keep(attempt, worktree, request, places, &found, (snapshot, own), listings)
         });
@@ -138,7 +147,7 @@ impl Inner {
             let (head, branch) = (found.verified.head, found.verified.branch);
             return Ok(Saved { head, branch, snapshot });
         }
-        let own = self.branch_oid(cancel, &found.common, &worktree.branch)?;
+        let own = self.own_branch(cancel, &found, worktree)?;
         let listings = (None, &admin);
         self.keep(attempt, worktree, request, places, &found, (snapshot, own), listings)
     }
@@ -160,7 +169,7 @@ impl Inner {
         request: &SaveRequest,
         places: &Places,
         found: &Found,
-        (snapshot, own_branch): (Option<Snapshot>, Option<Oid>),
+        (snapshot, own): (Option<Snapshot>, Option<OwnBranch>),
         (directory, admin): (Option<&Listing>, &Listing),
     ) -> Result<Saved, VcsWorktreeError> {
         let record = Record {
@@ -172,7 +181,9 @@ impl Inner {
             snapshot,
             ignored: request.ignored.clone(),
             fate: request.branch,
-            own_branch,
+            own_name: own.as_ref().map(|own| own.name.clone()),
+            own_branch: own.map(|own| own.oid),
+            discard: request.unsavable == Unsavable::Discard,
             boot: boot(),
             listing: Vec::new(),
             admin: Vec::new(),
@@ -194,7 +205,7 @@ impl Inner {
 pub(super) fn list(admin: &Path) -> Result<Listing, VcsWorktreeError> {
     let listed = tree::list(admin).map_err(|error| failed("look", admin, error))?;
     let mut listed = listed.ok_or_else(|| mismatch(admin, "it is gone"))?;
-    listed.entries.retain(|name, _| !name.as_bytes().starts_with(UNSYNCED.as_bytes()));
+    listed.entries.retain(|name, _| !settle::is_note(name));
     Ok(listed)
 }
 
@@ -211,7 +222,10 @@ fn refuse_unfinished(
 
 /// Refuses while somebody works in it: what he writes later would be lost, and he cannot know.
 pub(super) fn refuse_occupied(places: &Places, at: &Path) -> Result<(), VcsWorktreeError> {
-    let occupants = occupants(at);
+    refuse_occupants(places, &occupants(at))
+}
+
+fn refuse_occupants(places: &Places, occupants: &[String]) -> Result<(), VcsWorktreeError> {
     if occupants.is_empty() {
         return Ok(());
     }

@@ -7,6 +7,7 @@
 mod config;
 mod content;
 mod convert;
+mod copies;
 mod full;
 mod ignore;
 mod index;
@@ -20,22 +21,25 @@ mod staged;
 pub(super) mod tests;
 mod walk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use gix::hash::Kind as HashKind;
 use gix::index::entry::Flags;
 use windlass_core::error::BackendError;
 use windlass_core::vcs_worktree::VcsWorktreeError;
+use windlass_core::workspace::CopyIn;
 
 use super::tree::Listing;
 use super::verify::Found;
-use super::{BACKEND, Inner, copied, failed};
+use super::{BACKEND, Inner, failed};
 use crate::group::Cancel;
+use copies::Copies;
 use full::{Context, Full, Seen};
 use index::Known;
 pub(super) use list::list;
 pub(super) use memory::Memory;
+use memory::Remembered;
 use quick::{Changes, Quick};
 pub(super) use sources::apart;
 use sources::{Sources, Want};
@@ -54,7 +58,7 @@ pub(super) enum Standing {
     Untracked,
     /// HEAD does not have it, and it is ignored.
     Ignored,
-    /// It was copied in when the worktree was made, and is unchanged since.
+    /// It was copied in when the worktree was made, is unchanged since, and where it came from has the same bytes.
     CopiedIn,
     /// It belongs to a repository inside, nested or a submodule's, its `.git` included.
     Nested,
@@ -83,8 +87,35 @@ pub(super) struct Scan {
 }
 
 impl Inner {
-    /// Looks at a worktree once. Writes nothing.
-    pub(super) fn scan(&self, cancel: &Cancel, found: &Found) -> Result<Scan, VcsWorktreeError> {
+    /// Looks at a worktree once, which was made with `copy`. Writes nothing.
+    pub(super) fn scan(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+        copy: Option<&CopyIn>,
+    ) -> Result<Scan, VcsWorktreeError> {
+        self.scan_with(cancel, found, copy, None)
+    }
+
+    /// Looks at a worktree that was taken aside from `place`. Names that only come to light later stay where they are.
+    pub(super) fn scan_aside(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+        place: &Path,
+        copy: Option<&CopyIn>,
+    ) -> Result<Scan, VcsWorktreeError> {
+        let memory = self.memory.of_moved(place, &found.path);
+        self.scan_with(cancel, found, copy, memory.as_deref())
+    }
+
+    fn scan_with(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+        copy: Option<&CopyIn>,
+        memory: Option<&Remembered>,
+    ) -> Result<Scan, VcsWorktreeError> {
         let sources = Sources::read(self, cancel, found, Want::Bytes)?;
         let known = index::known(&sources.index, &sources.staged);
         let original =
@@ -100,12 +131,11 @@ impl Inner {
             links: config.is("core.symlinks", true),
             hash: sources.hash,
             objects: &objects,
-            // A list that is damaged names nothing: all of it is looked at as if it were new.
-            copied: copied::read(&found.admin).unwrap_or_default(),
+            copies: Copies::of(&found.admin, copy),
             seen: Mutex::new(Seen::default()),
         };
         let top = Context::top(0..known.len(), sources.rules);
-        match walk(&found.path, &full, top, None, cancel) {
+        match walk(&found.path, &full, top, memory, cancel) {
             Ok(Walked::All | Walked::Enough) => {}
             Ok(Walked::Cancelled) => return Err(cancelled()),
             Err(error) => return Err(failed("look", &found.path, error)),

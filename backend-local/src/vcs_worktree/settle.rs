@@ -6,6 +6,7 @@
 //! files may be empty or missing, and the worktree is not trusted until somebody has looked, or it was created again.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -17,6 +18,12 @@ use crate::identity::Here;
 
 /// The note, in the private git directory.
 pub(super) const FILE: &str = "windlass-unsynced";
+
+/// Says whether a name in a private git directory is that of the note, or of one that is being written. It goes at any
+/// time.
+pub(super) fn is_note(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(FILE.as_bytes())
+}
 
 /// Whether what a creation wrote is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

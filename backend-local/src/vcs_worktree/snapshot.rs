@@ -4,7 +4,6 @@
 //! that name is whole. The user's repository is only read. What a snapshot consists of is in `docs/snapshots.md`.
 
 mod archive;
-mod below;
 mod examine;
 mod fill;
 mod git_state;
@@ -31,6 +30,7 @@ use windlass_core::snapshot::{Snapshot, SnapshotNumber};
 use windlass_core::vcs_worktree::{SaveFrom, SaveRequest, Unsavable, VcsWorktreeError};
 use windlass_core::workspace::Worktree;
 
+use super::below::Below;
 use super::scan::Scan;
 use super::scratch::ScratchDir;
 use super::tree::stamp;
@@ -38,7 +38,6 @@ use super::verify::Found;
 use super::{Inner, copied, failed, locator};
 use crate::group::Cancel;
 use archive::{Attributes, Writer};
-use below::Below;
 use examine::{Examined, Unusable, examine};
 use git_state::GitState;
 use index_file::IndexFile;
@@ -104,14 +103,17 @@ impl Inner {
         let state = look()?;
         let (staged, fate) = (scan.index_differs, request.branch);
         let unreached = self.unreached_objects(cancel, worktree, found, &state, staged, fate)?;
+        let elsewhere =
+            scan.deleted.is_empty() && !staged && !state.holds_work && !unreached.holds_work;
+        if elsewhere && scan.differing.is_empty() {
+            // Nothing to choose from: the ordinary end of an attempt whose work was committed.
+            refuse(worktree, &Selection::default(), &state)?;
+            return Ok(None);
+        }
         let mut restless = HashSet::new();
         let selection = select(found, scan, request, &restless)?;
         refuse(worktree, &selection, &state)?;
-        let nothing = !selection.holds_work()
-            && scan.deleted.is_empty()
-            && !staged
-            && !state.holds_work
-            && !unreached.holds_work;
+        let nothing = elsewhere && !selection.holds_work();
         if nothing {
             return Ok(None);
         }

@@ -28,13 +28,14 @@ impl Inner {
     /// Lists everything; also has the trash tried again.
     pub(super) fn survey(&self, repos: &[Locator]) -> Result<Vec<Found>, VcsWorktreeError> {
         let mut found = Vec::new();
-        for folder in entries(&self.root)? {
+        let folders = entries(&self.root);
+        for folder in folders.map_err(|error| failed("survey", &self.root, error))? {
             let name = folder.file_name().unwrap_or_default();
             if name == scratch::FOLDER || name == trash::FOLDER || name == provenance::FILE {
                 continue;
             }
             if folder.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-                self.survey_folder(&folder, &mut found)?;
+                self.survey_folder(&folder, &mut found);
             } else {
                 found.push(foreign(&folder, "it is no directory of ours"));
             }
@@ -56,8 +57,16 @@ impl Inner {
     }
 
     /// Lists what is in the folder of one repository's worktrees.
-    fn survey_folder(&self, folder: &Path, found: &mut Vec<Found>) -> Result<(), VcsWorktreeError> {
-        let all = entries(folder)?;
+    fn survey_folder(&self, folder: &Path, found: &mut Vec<Found>) {
+        let all = match entries(folder) {
+            Ok(all) => all,
+            // It went with the last of its worktrees.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                found.push(foreign(folder, format!("it cannot be read: {error}")));
+                return;
+            }
+        };
         let notes: Vec<PathBuf> = all.iter().filter_map(|path| place_of_note(path)).collect();
         for path in &all {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -69,7 +78,6 @@ impl Inner {
                 found.push(self.at_place(path));
             }
         }
-        Ok(())
     }
 
     /// Describes what stands where worktrees stand.
@@ -244,13 +252,31 @@ fn left(remains: Remains) -> Found {
     Found { path: locator(&tree), attempt, worktree, state: FoundState::Leftover { detail } }
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, VcsWorktreeError> {
-    let read = || -> io::Result<Vec<PathBuf>> {
-        let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()?;
-        paths.sort();
-        Ok(paths)
-    };
-    read().map_err(|error| failed("survey", folder, error))
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vcs_worktree::scan::tests::place::Place;
+
+    /// One that may not be read keeps nobody from hearing of the others; root may read all, so it is a file here.
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_reported_and_one_that_went_is_not() {
+        let place = Place::new(&[]);
+        let (file, gone) = (place.home().join("file"), place.home().join("gone"));
+        fs::write(&file, "x").unwrap();
+        let mut found = Vec::new();
+        place.inner.survey_folder(&file, &mut found);
+        place.inner.survey_folder(&gone, &mut found);
+        let [only] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(only.path, locator(&file));
+        let FoundState::Foreign { detail } = &only.state else { panic!("{only:?}") };
+        assert!(detail.contains("cannot be read"), "{detail}");
+    }
 }

@@ -5,6 +5,8 @@
 //! ROOT/.trash/<number>/tree       the directory
 //! ROOT/.trash/<number>/synced     empty: what the repository holds of it is on the disk
 //! ROOT/.trash/<number>/leftover   what had to stay, as JSON; while it is there, somebody has to look
+//! ROOT/.trash/<number>/kept       empty: the directory is part of a private git directory, and all of it had to stay; it
+//!                                 may be a link to where it is, if that is another file system
 //! ```
 //!
 //! A thread of its own deletes, with idle priority and pauses, only what the record lists and is as listed. Whoever opens
@@ -23,12 +25,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use windlass_core::locator::Locator;
 
 use super::marker::{remove_durably, sync_parent, write_durably};
-use super::record::{Kept, Record, boot};
-use super::tree::{self, Deleted};
+use super::record::{Kept, Record};
+use super::tree::{self, Deleted, Stamp, Unread};
 use super::{locator, path_of};
 
 /// The folder in the worktrees root.
@@ -37,6 +40,7 @@ const RECORD: &str = "record";
 const TREE: &str = "tree";
 const SYNCED: &str = "synced";
 const LEFTOVER: &str = "leftover";
+const KEPT: &str = "kept";
 
 /// How many entries are deleted between two pauses.
 const BURST: u32 = 64;
@@ -112,7 +116,8 @@ impl Trash {
     /// The record is linked first and unlinked last: whatever a crash leaves, a directory in the trash has its record,
     /// and one that is not in the trash has it beside it.
     pub(super) fn take(&self, tree: &Path, record: &Path) -> io::Result<()> {
-        if tree.symlink_metadata().is_ok() {
+        // What cannot be looked at may be there.
+        if Stamp::at(tree)?.is_some() {
             let turn = self.shared.turn()?;
             let folder = self.shared.new_folder()?;
             let to = folder.join(TREE);
@@ -130,6 +135,34 @@ impl Trash {
         }
         remove_durably(record)?;
         self.empty();
+        Ok(())
+    }
+
+    /// Keeps what `deleted` says had to stay of a directory, with the record that it belongs to, until somebody takes it
+    /// away.
+    pub(super) fn keep(
+        &self,
+        tree: &Path,
+        record: Option<&Path>,
+        deleted: Deleted,
+    ) -> io::Result<()> {
+        let turn = self.shared.turn()?;
+        let folder = self.shared.new_folder()?;
+        write_durably(&folder.join(KEPT), b"")?;
+        if let Some(record) = record {
+            link(record, &folder.join(RECORD))?;
+        }
+        note(&folder, deleted)?;
+        let to = folder.join(TREE);
+        match renameat_with(CWD, tree, CWD, &to, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::XDEV) => keep_there(tree, &to)?,
+            Err(error) => return Err(error.into()),
+        }
+        File::open(&folder)?.sync_all()?;
+        sync_parent(&folder)?;
+        sync_parent(tree)?;
+        drop(turn);
         Ok(())
     }
 
@@ -175,8 +208,10 @@ impl Trash {
         for folder in self.shared.folders()? {
             let Some(leftover) = read_leftover(&folder) else { continue };
             let tree = folder.join(TREE);
-            if tree.symlink_metadata().is_ok() {
+            if is_there(&tree).unwrap_or(true) {
                 let record = Record::read_summary(&folder.join(RECORD)).unwrap_or_default();
+                // Where it is, if it could not be moved here.
+                let tree = fs::read_link(&tree).unwrap_or(tree);
                 remains.push(Remains { tree, record, leftover });
             }
         }
@@ -253,11 +288,14 @@ impl Shared {
         let held = File::open(folder)?;
         match flock(&held, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
         let (tree, record) = (folder.join(TREE), folder.join(RECORD));
-        if tree.symlink_metadata().is_ok() {
+        if is_there(&tree)? {
+            if Stamp::at(&folder.join(KEPT))?.is_some() {
+                return Ok(());
+            }
             let deleted = self.delete_tree(&tree, &record)?;
             if deleted.stopped {
                 return Ok(());
@@ -268,10 +306,11 @@ impl Shared {
         }
         // A directory may be on its way into a folder that has none yet.
         let _turn = self.turn()?;
-        if tree.symlink_metadata().is_ok() {
+        if is_there(&tree)? {
             return Ok(());
         }
-        for name in [LEFTOVER, SYNCED, RECORD] {
+        // Where there is no directory, a link to one that was taken away is left.
+        for name in [TREE, LEFTOVER, SYNCED, KEPT, RECORD] {
             remove_durably(&folder.join(name))?;
         }
         fs::remove_dir(folder)
@@ -288,7 +327,7 @@ impl Shared {
         let Some(listing) = found.listing() else {
             return Ok(unlisted("it was not listed"));
         };
-        let other_boot = found.boot.is_none() || found.boot != boot();
+        let other_boot = found.is_of_another_boot();
         let synced = record.with_file_name(SYNCED);
         if synced.symlink_metadata().is_err() {
             if other_boot {
@@ -316,7 +355,8 @@ impl Shared {
             write_durably(&synced, b"")?;
         }
         let mut pace = Pace { shared: self, left: BURST, begun: Instant::now() };
-        tree::delete(tree, &listing, other_boot, &mut || pace.next())
+        let unread = if found.discard { Unread::Go } else { Unread::Stay };
+        tree::delete(tree, &listing, other_boot, unread, &mut || pace.next())
     }
 }
 
@@ -381,6 +421,32 @@ fn sync_file_system(_directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Says whether there is a directory, or a link to one. What cannot be looked at may be there.
+fn is_there(tree: &Path) -> io::Result<bool> {
+    match fs::metadata(tree) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a directory that cannot be moved a name that nothing else gets, and links `to` to it.
+fn keep_there(tree: &Path, to: &Path) -> io::Result<()> {
+    let name = tree.file_name().unwrap_or_default();
+    for number in 1_u64.. {
+        let mut name = name.to_owned();
+        name.push(format!("-kept-{number}"));
+        let kept = tree.with_file_name(name);
+        if Stamp::at(&kept)?.is_some() {
+            continue;
+        }
+        // A link to what is not there yet goes by itself, if it ends here.
+        std::os::unix::fs::symlink(&kept, to)?;
+        return Ok(renameat_with(CWD, tree, CWD, &kept, RenameFlags::NOREPLACE)?);
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
 fn number(folder: &Path) -> Option<u64> {
     folder.file_name()?.to_str()?.parse().ok()
 }
@@ -397,4 +463,48 @@ fn note(folder: &Path, deleted: Deleted) -> io::Result<()> {
 
 fn read_leftover(folder: &Path) -> Option<Leftover> {
     serde_json::from_slice(&fs::read(folder.join(LEFTOVER)).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_keeps_its_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let trash = Trash::open(dir.path()).unwrap();
+        let (file, record) = (dir.path().join("file"), dir.path().join("record"));
+        fs::write(&file, "x").unwrap();
+        fs::write(&record, "x").unwrap();
+        // Neither there nor gone: what is above it is no directory.
+        trash.take(&file.join("tree"), &record).unwrap_err();
+        assert!(record.exists());
+        trash.take(&dir.path().join("gone"), &record).unwrap();
+        assert!(!record.exists());
+    }
+
+    #[test]
+    fn what_is_kept_stays_until_it_is_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let trash = Trash::open(dir.path()).unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("index"), "x").unwrap();
+        let deleted = Deleted {
+            stayed: vec![("index".into(), "it was written since".to_owned())],
+            ..Deleted::default()
+        };
+        trash.keep(&tree, None, deleted).unwrap();
+        assert!(!tree.exists());
+        for _ in 0..2 {
+            trash.settle();
+            let remains = trash.remains().unwrap();
+            let [left] = remains.as_slice() else { panic!("{remains:?}") };
+            assert_eq!(fs::read(left.tree.join("index")).unwrap(), b"x");
+            assert_eq!(left.leftover.stayed.len(), 1);
+        }
+        fs::remove_dir_all(&trash.remains().unwrap()[0].tree).unwrap();
+        trash.settle();
+        assert_eq!(fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 0);
+    }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, Stat, openat};
 
 pub(super) use super::scan::list;
-pub(super) use delete::{Deleted, delete, delete_all};
+pub(super) use delete::{Deleted, Unread, delete, delete_all};
 
 /// What must not have changed between listing and deleting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,22 @@ pub(super) struct Stamp {
     /// Seconds and nanoseconds.
     pub(super) mtime: (i64, i128),
     pub(super) ctime: (i64, i128),
+}
+
+impl Stamp {
+    /// Looks at what is at `path`, which may be a link; `None` if nothing is.
+    pub(super) fn at(path: &Path) -> io::Result<Option<Self>> {
+        match rustix::fs::lstat(path) {
+            Ok(stat) => Ok(Some(stamp(&stat))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says whether both are of the same file or directory, however that has changed.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
 }
 
 /// One entry of a listed directory.

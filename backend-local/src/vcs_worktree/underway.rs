@@ -15,7 +15,9 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
+use super::locator;
 use super::marker::{Intent, sync_parent};
+use crate::repository_lock::RepositoryLocks;
 
 /// What the name of a note ends with.
 const SUFFIX: &str = ".creating";
@@ -70,9 +72,25 @@ pub(super) fn is_free(note: &Path) -> io::Result<bool> {
 /// # Cancel safety
 ///
 /// May be dropped; a thread that still waits then lets go at once of what it gets.
-pub(super) async fn wait_until_free(note: PathBuf, wait: Duration) -> io::Result<bool> {
+pub(super) async fn wait_until_free(
+    turns: &RepositoryLocks,
+    note: PathBuf,
+    wait: Duration,
+) -> io::Result<bool> {
     if is_free(&note)? {
         return Ok(true);
+    }
+    match tokio::time::timeout(wait, wait_in_turn(turns, note)).await {
+        Ok(waited) => waited.map(|()| true),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Waits as long as it takes. However many wait for a note, there is one thread for it, which keeps the turn.
+async fn wait_in_turn(turns: &RepositoryLocks, note: PathBuf) -> io::Result<()> {
+    let turn = turns.turn(&locator(&note)).lock_owned().await;
+    if is_free(&note)? {
+        return Ok(());
     }
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A thread of its own: a pool of threads would be waited for when its runtime ends.
@@ -84,13 +102,11 @@ pub(super) async fn wait_until_free(note: PathBuf, wait: Duration) -> io::Result
             }
             None => Ok(()),
         });
+        drop(turn);
         // Nobody waits any more: nothing to tell.
         drop(sender.send(waited));
     })?;
-    match tokio::time::timeout(wait, receiver).await {
-        Ok(waited) => waited.map_err(io::Error::other)?.map(|()| true),
-        Err(_) => Ok(false),
-    }
+    receiver.await.map_err(io::Error::other)?
 }
 
 fn open(note: &Path) -> io::Result<Option<OwnedFd>> {
@@ -129,10 +145,37 @@ mod tests {
         let copy = held.try_clone().unwrap();
         drop(held);
         assert!(!is_free(&note).unwrap());
-        assert!(!wait_until_free(note.clone(), Duration::from_millis(20)).await.unwrap());
-        let waiting = tokio::spawn(wait_until_free(note.clone(), Duration::from_secs(60)));
+        let turns = RepositoryLocks::default();
+        let waited = wait_until_free(&turns, note.clone(), Duration::from_millis(20)).await;
+        assert!(!waited.unwrap());
+        let waiting = {
+            let note = note.clone();
+            tokio::spawn(
+                async move { wait_until_free(&turns, note, Duration::from_secs(60)).await },
+            )
+        };
         drop(copy);
         assert!(waiting.await.unwrap().unwrap());
         assert!(is_free(&note).unwrap());
+    }
+
+    /// Whoever gives up leaves its thread waiting: that one must do for all who come later.
+    #[tokio::test]
+    async fn however_many_wait_there_is_one_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = note_of(&dir.path().join("x"));
+        let held = begin(&note, &intent()).unwrap();
+        let turns = RepositoryLocks::default();
+        for _ in 0..3 {
+            let waited = wait_until_free(&turns, note.clone(), Duration::from_millis(5)).await;
+            assert!(!waited.unwrap());
+        }
+        let turn = turns.turn(&locator(&note));
+        assert!(turn.try_lock().is_err(), "the thread keeps the turn");
+        // Itself, the one that is asked for here, and the guard in the thread: nobody else has come that far.
+        assert_eq!(std::sync::Arc::strong_count(&turn), 2);
+        drop(held);
+        drop(turn.lock().await);
+        assert!(wait_until_free(&turns, note, Duration::from_secs(60)).await.unwrap());
     }
 }

@@ -1,10 +1,12 @@
 //! Says what in a worktree is not at rest: an operation in progress, a lock that somebody put on it.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use windlass_core::vcs_worktree::VcsWorktreeError;
 
+use super::aside::exists;
 use super::git::without_newline;
 use super::{Inner, locator};
 
@@ -23,15 +25,20 @@ const OPERATIONS: [(&str, &str); 8] = [
 impl Inner {
     /// Refuses a worktree that is not at rest.
     pub(super) fn refuse_unfinished(path: &Path, admin: &Path) -> Result<(), VcsWorktreeError> {
-        let mut reasons: Vec<String> = OPERATIONS
-            .iter()
-            .filter(|(file, _)| admin.join(file).symlink_metadata().is_ok())
-            .map(|(_, reason)| (*reason).to_owned())
-            .collect();
-        if let Ok(reason) = fs::read(admin.join("locked")) {
-            let reason = String::from_utf8_lossy(without_newline(&reason)).into_owned();
-            let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-            reasons.push(format!("it is locked{reason}"));
+        let mut reasons: Vec<String> = Vec::new();
+        for (file, reason) in OPERATIONS {
+            if exists(&admin.join(file))? {
+                reasons.push(reason.to_owned());
+            }
+        }
+        match fs::read(admin.join("locked")) {
+            Ok(reason) => {
+                let reason = String::from_utf8_lossy(without_newline(&reason)).into_owned();
+                let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+                reasons.push(format!("it is locked{reason}"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => reasons.push(format!("it is locked, and why cannot be read: {error}")),
         }
         if reasons.is_empty() {
             return Ok(());

@@ -131,6 +131,26 @@ async fn what_the_journal_counted_and_the_segments_lack_is_a_gap() {
 }
 
 #[tokio::test]
+async fn what_a_seal_counted_and_its_segment_lacks_is_a_gap() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    place.with(&log, crate::logs::Writer::rotate);
+    damage(&log.place, 3, b"line 0030");
+    let store = place.logs();
+    let expected = [lines(1, 29), vec![gap(30, 30, 10, GapCause::Power)]].concat();
+    // Also once a host has found that the shim is gone, and closed the log.
+    for end in [false, true] {
+        assert_eq!(read(&*store, &log).await, (expected.clone(), end));
+        assert_eq!(store.status(&log).await.unwrap().last, Seq(30));
+        let page = store.page_after(&log, Seq(30)).await.unwrap();
+        assert!(page.items.is_empty() && page.end == end, "{page:?}");
+        let tail = ReadOptions { from: From::Tail(0), max_items: 9, max_bytes: 999 };
+        assert_eq!(store.read(&log, tail).await.unwrap().next, Seq(30));
+        store.seal(&log).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_neither_segments_nor_journal_can_tell_is_a_gap_without_an_end() {
     let unknown =
         |first| LogItem::Gap { first: Seq(first), last: None, bytes: 0, cause: GapCause::Power };

@@ -12,7 +12,7 @@ use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::Snapshot;
 use windlass_core::vcs_worktree::{
-    Origin, Removed, SaveRequest, Saved, Unfinished, VcsWorktreeExt as _,
+    Origin, Removed, SaveRequest, Saved, Unfinished, VcsWorktreeError, VcsWorktreeExt as _,
 };
 
 use crate::place::{GitPlace, REMOVAL, attempt, locator, path};
@@ -54,14 +54,14 @@ async fn comes_back_from(
     let saved = vcs.save_and_remove(attempt(1), &worktree, request).await.unwrap();
     assert!(!dir.exists());
     let vcs = place.open().await;
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    place.make(&*vcs, attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert_same(&portrait(place, &worktree), &before);
     place.ok(&dir, &["fsck", "--no-dangling", "--connectivity-only"]);
     // What came back can be taken away again.
     let again = SaveRequest { number: request.number.next(), ..request.clone() };
     let saved_again = vcs.save_and_remove(attempt(1), &worktree, &again).await.unwrap();
     assert_eq!(saved_again.snapshot.is_some(), saved.snapshot.is_some());
-    vcs.create(attempt(1), &worktree, &origin(&saved_again)).await.unwrap();
+    place.make(&*vcs, attempt(1), &worktree, &origin(&saved_again)).await.unwrap();
     assert_same(&portrait(place, &worktree), &before);
     saved.snapshot
 }
@@ -481,4 +481,24 @@ async fn shallow_and_partial_clones_fetch_nothing() {
         .await
         .unwrap();
     }
+}
+
+/// What a checkout gives depends on settings: a snapshot is not damaged because they have changed.
+#[tokio::test]
+async fn changed_line_ends_are_told_and_not_taken_for_damage() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    place.write(&worktree.path, "new", "work\n");
+    let before = portrait(&place, &worktree);
+    let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
+    place.ok(&path(&repo), &["config", "core.autocrlf", "true"]);
+    let refused = place.make(&*vcs, attempt(1), &worktree, &origin(&saved)).await;
+    let Err(VcsWorktreeError::Mismatch { detail, .. }) = refused else { panic!("{refused:?}") };
+    assert!(detail.contains("core.autocrlf") && detail.contains("greeting"), "{detail}");
+    assert!(!path(&worktree.path).exists());
+    place.ok(&path(&repo), &["config", "--unset", "core.autocrlf"]);
+    place.make(&*vcs, attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    assert_same(&portrait(&place, &worktree), &before);
 }

@@ -8,12 +8,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::locator::Locator;
-use windlass_core::vcs_worktree::{Origin, VcsWorktreeError, WorktreeRequest};
+use windlass_core::vcs_worktree::{Origin, VcsWorktreeError, VcsWorktreeExt as _, WorktreeRequest};
 use windlass_core::workspace::Worktree;
 
-use crate::place::{GitPlace, attempt, locator, path};
+use crate::comebacks::origin;
+use crate::place::{GitPlace, REMOVAL, attempt, locator, path};
 
 fn put(dir: &Path, name: impl AsRef<Path>, text: &str) {
     let file = dir.join(name.as_ref());
@@ -31,7 +32,7 @@ async fn copied(
     let copy = globs.iter().map(|glob| (*glob).to_owned()).collect();
     let request = WorktreeRequest { copy, ..place.request(from, 1) };
     let worktree = vcs.plan(request).await?.worktree;
-    vcs.create(attempt(1), &worktree, &Origin::Base).await?;
+    vcs.make(attempt(1), &worktree, &Origin::Base).await?;
     Ok(worktree)
 }
 
@@ -212,7 +213,7 @@ async fn what_is_there_stays_and_no_link_of_the_worktree_is_followed() {
         ..place.request(&repo, 1)
     };
     let worktree = vcs.plan(request).await.unwrap().worktree;
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
     assert_eq!(place.read(&worktree.path, "settings").as_deref(), Some("of the base\n"));
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain", "--ignored"]), "");
@@ -264,7 +265,46 @@ async fn a_checkout_that_is_gone_is_said_and_leaves_nothing() {
         WorktreeRequest { copy: vec![".env".to_owned()], ..place.request(&locator(&linked), 1) };
     let worktree = vcs.plan(request).await.unwrap().worktree;
     fs::remove_dir_all(&linked).unwrap();
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap_err();
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap_err();
     assert!(!path(&worktree.path).exists());
     assert_eq!(place.branches(&repo), ["main", "topic"]);
+}
+
+/// A copy exists elsewhere only as long as the place that it came from is unchanged.
+#[tokio::test]
+async fn a_copy_whose_source_changed_or_went_is_saved() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 3] = [
+        ("changed", |dir| {
+            put(dir, ".env", "NEW\n");
+            fs::remove_file(dir.join(".env.link")).unwrap();
+            symlink("elsewhere", dir.join(".env.link")).unwrap();
+        }),
+        ("gone", |dir| {
+            fs::remove_file(dir.join(".env")).unwrap();
+            fs::remove_file(dir.join(".env.link")).unwrap();
+        }),
+        ("behind a link", |dir| {
+            fs::rename(dir, dir.with_extension("moved")).unwrap();
+            symlink(dir.with_extension("moved"), dir).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        let place = GitPlace::default();
+        let repo = place.repository();
+        let linked = place.home().join("linked");
+        place.ok(&path(&repo), &["worktree", "add", "--quiet", linked.to_str().unwrap()]);
+        put(&linked, ".env", "OLD\n");
+        symlink("nothing", linked.join(".env.link")).unwrap();
+        let worktree = copied(&place, &locator(&linked), &[".env*"]).await.unwrap();
+        change(&linked);
+        let vcs = place.open().await;
+        let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
+        let snapshot = saved.snapshot.as_ref().unwrap_or_else(|| panic!("{name}: not saved"));
+        assert_eq!(snapshot.entries, 2, "{name}");
+        vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+        assert_eq!(place.read(&worktree.path, ".env").as_deref(), Some("OLD\n"), "{name}");
+        let link = fs::read_link(path(&worktree.path).join(".env.link")).unwrap();
+        assert_eq!(link, Path::new("nothing"), "{name}");
+    }
 }

@@ -6,13 +6,17 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use rustix::process::Signal;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
+use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
-use windlass_core::vcs_worktree::{Origin, VcsWorktree, VcsWorktreeError, WorktreeRequest};
+use windlass_core::vcs_worktree::{
+    CreateMode, Creation, Origin, VcsWorktree, VcsWorktreeError, WorktreeRequest,
+};
 use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
 
-use crate::place::{GitPlace, attempt, path};
+use crate::place::{GitPlace, attempt, path, step_command};
 
 /// Tells a test that it is the process that creates, and where its orders are.
 pub(crate) const ORDERS: &str = "WORKTREE_TEST_ORDERS";
@@ -56,13 +60,29 @@ impl Orders {
         let vcs = GitWorktrees::open(options).await.unwrap();
         let making = orders.worktrees.iter().map(|(number, worktree)| {
             let vcs = &vcs;
-            async move { vcs.create(attempt(*number), worktree, &Origin::Base).await }
+            async move { make(&**vcs, attempt(*number), worktree).await }
         });
         for made in futures::future::join_all(making).await {
             made.unwrap();
         }
         true
     }
+}
+
+/// Makes a worktree to its end; dies as its step does.
+async fn make(
+    vcs: &dyn VcsWorktree,
+    attempt: AttemptId,
+    worktree: &Worktree,
+) -> Result<(), VcsWorktreeError> {
+    let made = vcs.create(attempt, worktree, &Origin::Base, CreateMode::Begin).await?;
+    if let Creation::Run(step) = made {
+        if step_command(&step).status().unwrap().signal().is_some() {
+            rustix::process::kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
+        }
+        vcs.create(attempt, worktree, &Origin::Base, CreateMode::Conclude).await?;
+    }
+    Ok(())
 }
 
 /// A git that kills whoever called it, at one call.
@@ -87,7 +107,8 @@ async fn plan(place: &GitPlace, vcs: &dyn VcsWorktree, repo: &Locator, number: u
 /// What must hold after the next host has created it.
 fn assert_whole(place: &GitPlace, repo: &Locator, worktree: &Worktree, number: u32) {
     let at = path(&worktree.path);
-    assert_eq!(place.ok(&at, &["status", "--porcelain"]), "?? .env");
+    let status = place.ok(&at, &["status", "--porcelain"]).replace("\n?? hooked", "");
+    assert_eq!(status, "?? .env");
     assert_eq!(place.read(&worktree.path, ".env").as_deref(), Some("A=1\n"));
     assert_eq!(place.ok(&at, &["branch", "--show-current"]), worktree.branch);
     let listed = place.ok(&path(repo), &["worktree", "list", "--porcelain"]);
@@ -111,6 +132,7 @@ async fn killed_at_every_git(name: &str, prepare: impl Fn(&GitPlace, &Locator)) 
         let place = GitPlace::default();
         let repo = place.repository();
         prepare(&place, &repo);
+        let hooked = path(&repo).join(".git/hooks/post-checkout").exists();
         place.write(&repo, ".env", "A=1\n");
         let mut number = 0;
         loop {
@@ -128,9 +150,11 @@ async fn killed_at_every_git(name: &str, prepare: impl Fn(&GitPlace, &Locator)) 
             let killed = ended.status.signal() == Some(9);
             assert!(killed || ended.status.success(), "{ended:?}");
             let vcs = place.open().await;
-            vcs.create(attempt(number), &worktree, &Origin::Base)
+            place
+                .make(&*vcs, attempt(number), &worktree, &Origin::Base)
                 .await
                 .unwrap_or_else(|error| panic!("call {number}, after: {after}: {error}"));
+            assert_eq!(place.hook_runs(&repo), if hooked { number } else { 0 }, "{number}");
             assert_whole(&place, &repo, &worktree, number);
             if !killed {
                 break;
@@ -155,10 +179,7 @@ async fn a_creation_by_git_killed_at_any_command_is_done_again() {
         let dir = path(repo);
         place.ok(&dir, &["config", "filter.up.smudge", "tr a-z A-Z"]);
         place.ok(&dir, &["config", "filter.up.clean", "tr A-Z a-z"]);
-        let hook = dir.join(".git/hooks/post-checkout");
-        fs::create_dir_all(hook.parent().unwrap()).unwrap();
-        fs::write(&hook, "#!/bin/sh\ntest \"$3\" = 1\n").unwrap();
-        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        place.hook(repo, false);
     })
     .await;
 }
@@ -193,7 +214,7 @@ async fn a_creation_killed_while_files_are_written_is_done_again() {
     assert!(path(&worktree.path).exists());
     let vcs = place.open().await;
     assert!(vcs.verify(attempt(1), &worktree).await.is_err());
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
     assert_whole(&place, &repo, &worktree, 1);
 }
 
@@ -279,7 +300,7 @@ async fn a_worktree_that_may_not_be_on_the_disk_is_not_trusted_and_is_completed(
         let refused = vcs.verify(attempt(number), &worktree).await;
         let Err(VcsWorktreeError::Mismatch { detail, .. }) = refused else { panic!("{refused:?}") };
         assert!(detail.contains("went down"), "{detail}");
-        vcs.create(attempt(number), &worktree, &Origin::Base).await.unwrap();
+        vcs.make(attempt(number), &worktree, &Origin::Base).await.unwrap();
         vcs.verify(attempt(number), &worktree).await.unwrap();
         assert_eq!(place.read(&worktree.path, "mine").as_deref(), Some("my work\n"));
         assert_eq!(place.read(&worktree.path, "new").as_deref(), Some("my new work\n"));

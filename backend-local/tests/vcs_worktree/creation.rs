@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::vcs_worktree::{
     DiffDetail, Origin, VcsWorktree, VcsWorktreeError, VcsWorktreeExt as _, WorktreeRequest,
 };
@@ -87,7 +87,7 @@ async fn a_bare_repository_has_worktrees() {
     let planned = vcs.plan(place.request(&locator(&bare), 1)).await.unwrap();
     assert!(!planned.source_is_dirty);
     assert_eq!(planned.worktree.target.as_deref(), Some("main"));
-    vcs.create(attempt(1), &planned.worktree, &Origin::Base).await.unwrap();
+    vcs.make(attempt(1), &planned.worktree, &Origin::Base).await.unwrap();
     place.write(&planned.worktree.path, "new", "x\n");
     assert!(vcs.status(attempt(1), &planned.worktree).await.unwrap().dirty);
     place.delete(&planned.worktree.path, "new");
@@ -108,7 +108,7 @@ async fn a_detached_head_and_a_remote_branch_are_bases_without_target() {
     let remote = WorktreeRequest { base: Some("origin/main".into()), ..place.request(&repo, 2) };
     let worktree = vcs.plan(remote).await.unwrap().worktree;
     assert_eq!(worktree.target, None);
-    vcs.create(attempt(2), &worktree, &Origin::Base).await.unwrap();
+    vcs.make(attempt(2), &worktree, &Origin::Base).await.unwrap();
     let tracked = place.git(&path(&worktree.path), &["rev-parse", "@{upstream}"]);
     assert!(!tracked.status.success(), "no upstream is configured");
 }
@@ -180,7 +180,7 @@ async fn names_that_are_taken_are_made_longer() {
     let request = WorktreeRequest { attempt: twin, ..place.request(&repo, 1) };
     let second = vcs.plan(request).await.unwrap().worktree;
     assert_ne!((&first.path, &first.branch), (&second.path, &second.branch));
-    vcs.create(twin, &second, &Origin::Base).await.unwrap();
+    vcs.make(twin, &second, &Origin::Base).await.unwrap();
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn twenty_are_made_at_once() {
         let request = place.request(&repo, number);
         tokio::spawn(async move {
             let worktree = vcs.plan(request).await?.worktree;
-            vcs.create(attempt(number), &worktree, &Origin::Base).await?;
+            vcs.make(attempt(number), &worktree, &Origin::Base).await?;
             vcs.verify(attempt(number), &worktree).await.map(|_| worktree)
         })
     });
@@ -226,12 +226,12 @@ async fn another_process_holding_the_lock_is_named() {
         .unwrap();
     let mut said = [0; 5];
     std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut said).unwrap();
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Busy { .. })), "{refused:?}");
     assert!(vcs.verify(attempt(1), &worktree).await.is_err());
     other.stdin.take().unwrap().write_all(b"\n").unwrap();
     other.wait().unwrap();
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
 }
 
 /// States in which a creation that crashed may leave things, each made with the tools of git.
@@ -287,7 +287,7 @@ async fn a_creation_that_crashed_anywhere_is_done_again() {
         fs::write(&note, text).unwrap();
         crash(&place, &worktree);
         assert!(vcs.verify(attempt(1), &worktree).await.is_err(), "{name}");
-        vcs.create(attempt(1), &worktree, &Origin::Base)
+        vcs.make(attempt(1), &worktree, &Origin::Base)
             .await
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(!note.exists(), "{name}");
@@ -316,7 +316,7 @@ async fn a_branch_that_moved_on_is_never_undone() {
         "windlass-worktree 1\ndata_directory=data\nattempt={id}\nbranch={branch}\noid={oid}\n"
     );
     fs::write(&note, text).unwrap();
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::BranchExists { .. })), "{refused:?}");
     assert_eq!(place.tip(&repo, &worktree.branch), tip);
     assert!(!at.exists() && !note.exists());
@@ -333,7 +333,7 @@ async fn a_worktree_whose_directory_was_deleted_is_filled_again() {
     place.write(&worktree.path, "staged", "y\n");
     place.ok(&path(&worktree.path), &["add", "staged"]);
     place.delete_directory(&worktree.path);
-    let verified = vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    let verified = vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
     assert_eq!(verified.head, head);
     assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "A  staged");
 }
@@ -353,58 +353,40 @@ async fn a_failing_checkout_leaves_nothing() {
     assert!(planned.source_is_dirty);
     let worktree = planned.worktree;
     let before = outline(&place, &path(&worktree.repo));
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
-    let Err(VcsWorktreeError::Git { command, stderr }) = refused else { panic!("{refused:?}") };
-    assert_eq!(command, "worktree add");
+    let refused = place.make(&*vcs, attempt(1), &worktree, &Origin::Base).await;
+    let Err(VcsWorktreeError::Git { stderr, .. }) = refused else { panic!("{refused:?}") };
     assert!(stderr.contains("broken"), "{stderr}");
     assert_eq!(outline(&place, &path(&worktree.repo)), before);
     assert!(!path(&worktree.path).parent().unwrap().exists());
 }
 
 #[tokio::test]
-async fn a_hanging_hook_is_killed_at_the_deadline_and_leaves_nothing() {
-    let place = GitPlace::default();
-    let repo = place.repository();
-    let hook = path(&repo).join(".git/hooks/post-checkout");
-    fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    fs::write(&hook, "#!/bin/sh\nexec sleep 600\n").unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-    let options = GitOptions { command_deadline: Duration::from_secs(1), ..place.options("data") };
-    let vcs = GitWorktrees::open(options).await.unwrap();
-    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
-    let before = outline(&place, &path(&worktree.repo));
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
-    let Err(VcsWorktreeError::Backend(error)) = refused else { panic!("{refused:?}") };
-    assert!(error.transient, "{error:?}");
-    assert_eq!(outline(&place, &path(&worktree.repo)), before);
-    fs::write(&hook, "#!/bin/sh\necho ran > hooked\n").unwrap();
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
-    assert_eq!(place.read(&worktree.path, "hooked").as_deref(), Some("ran\n"));
-}
-
-#[tokio::test]
 async fn a_dropped_creation_can_be_done_again() {
     let place = GitPlace::default();
     let repo = place.repository();
-    let hook = path(&repo).join(".git/hooks/post-checkout");
-    let begun = place.home().join("begun");
+    let (program, begun) = (place.home().join("hanging-git"), place.home().join("begun"));
     rustix::fs::mkfifoat(rustix::fs::CWD, &begun, rustix::fs::Mode::RWXU).unwrap();
-    fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    fs::write(&hook, format!("#!/bin/sh\necho > {begun:?}\nexec sleep 600\n")).unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-    let vcs = place.open().await;
+    // It hangs when the worktree is registered, until it is told not to.
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--no-checkout*) [ -p {begun:?} ] && {{ git \"$@\"; echo > {begun:?}; exec sleep 600; }};; esac\nexec git \"$@\"\n"
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = GitOptions { program, ..place.options("data") };
+    let vcs: Arc<dyn VcsWorktree> = GitWorktrees::open(options).await.unwrap();
     let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
     let making = {
         let (vcs, worktree) = (Arc::clone(&vcs), worktree.clone());
         tokio::spawn(
-            async move { vcs.create(attempt(1), &worktree, &Origin::Base).await.map(|_| ()) },
+            async move { vcs.make(attempt(1), &worktree, &Origin::Base).await.map(|_| ()) },
         )
     };
-    tokio::task::spawn_blocking(move || fs::read(begun).unwrap()).await.unwrap();
+    let told = begun.clone();
+    tokio::task::spawn_blocking(move || fs::read(told).unwrap()).await.unwrap();
     making.abort();
     assert!(making.await.unwrap_err().is_cancelled());
-    fs::remove_file(&hook).unwrap();
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    fs::remove_file(&begun).unwrap();
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
     assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "");
 }
 
@@ -422,7 +404,7 @@ async fn what_was_moved_or_replaced_by_hand_is_said() {
     fs::rename(&moved, &at).unwrap();
     vcs.verify(attempt(1), &worktree).await.unwrap();
     place.ok(&path(&repo), &["worktree", "move", at.to_str().unwrap(), moved.to_str().unwrap()]);
-    assert_mismatch(&vcs.create(attempt(1), &worktree, &Origin::Base).await, "moved to");
+    assert_mismatch(&vcs.make(attempt(1), &worktree, &Origin::Base).await, "moved to");
     assert_mismatch(&vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await, "moved to");
     place.ok(&path(&repo), &["worktree", "move", moved.to_str().unwrap(), at.to_str().unwrap()]);
     vcs.verify(attempt(1), &worktree).await.unwrap();
@@ -571,7 +553,7 @@ async fn a_full_disk_leaves_nothing() {
         GitWorktrees::open(GitOptions::new("d", disk.join("root"), place.env())).await.unwrap();
     let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
     let before = outline(&place, &path(&worktree.repo));
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Full)), "{refused:?}");
     assert_eq!(outline(&place, &path(&worktree.repo)), before);
     assert!(!path(&worktree.path).parent().unwrap().exists());
@@ -579,7 +561,7 @@ async fn a_full_disk_leaves_nothing() {
     let rest = fs::File::create(disk.join("rest")).unwrap();
     let filled = std::io::copy(&mut std::io::repeat(0), &mut &rest);
     assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Full)), "{refused:?}");
     assert_eq!(outline(&place, &path(&worktree.repo)), before);
     drop(rest);
@@ -601,7 +583,7 @@ async fn a_read_only_file_system_is_said() {
     let before = outline(&place, &path(&worktree.repo));
     let remount = ["-o", "remount,ro", disk.to_str().unwrap()];
     assert!(std::process::Command::new("mount").args(remount).status().unwrap().success());
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     let Err(VcsWorktreeError::Backend(error)) = refused else { panic!("{refused:?}") };
     let chain = format!("{:?}", error.source);
     assert!(chain.contains("ReadOnlyFilesystem"), "{chain}");

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::vcs_worktree::{SaveRequest, Saved, VcsWorktreeError, VcsWorktreeExt as _};
 use windlass_core::workspace::Worktree;
 
@@ -126,7 +126,7 @@ async fn every_damage_is_told_and_nothing_is_made() {
     let refs = place.ok(&repo, &["for-each-ref"]);
     let vcs = place.open().await;
     let nothing_is_made = async |what: &str| {
-        let refused = vcs.create(attempt(1), &worktree, &origin(&saved)).await;
+        let refused = vcs.make(attempt(1), &worktree, &origin(&saved)).await;
         let Err(VcsWorktreeError::DamagedSnapshot { number, detail }) = refused else {
             panic!("{what}: {refused:?}")
         };
@@ -147,7 +147,7 @@ async fn every_damage_is_told_and_nothing_is_made() {
         nothing_is_made(&format!("cut at {length}")).await;
     }
     fs::write(&file, &whole).unwrap();
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
 }
 
 /// Changes the listing and everything that vouches for it.
@@ -208,7 +208,7 @@ async fn a_hostile_archive_writes_nothing_outside() {
                 None => {}
             }
         });
-        let refused = vcs.create(attempt(1), &worktree, &origin(&saved)).await;
+        let refused = vcs.make(attempt(1), &worktree, &origin(&saved)).await;
         assert!(
             matches!(refused, Err(VcsWorktreeError::DamagedSnapshot { .. })),
             "{lines}: {refused:?}"
@@ -217,7 +217,7 @@ async fn a_hostile_archive_writes_nothing_outside() {
         assert!(!path(&worktree.path).exists());
         fs::write(&file, &whole).unwrap();
     }
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn a_half_made_restoration_is_undone_and_done_again() {
     let (worktree, saved, _) = taken(&place).await;
     let dir = path(&worktree.path);
     let vcs = place.open().await;
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     let before = portrait(&place, &worktree);
     let again = SaveRequest { number: REMOVAL.number.next(), ..REMOVAL };
     let saved = vcs.save_and_remove(attempt(1), &worktree, &again).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_half_made_restoration_is_undone_and_done_again() {
     );
     fs::write(&note, marker).unwrap();
     let vcs = place.open().await;
-    let verified = vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    let verified = vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert_eq!(verified.branch, Some(worktree.branch.clone()));
     assert_same(&portrait(&place, &worktree), &before);
     assert!(!note.exists());

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::vcs_worktree::{Origin, Removed, SaveRequest, Unfinished, VcsWorktreeExt as _};
 
 use crate::place::{GitPlace, REMOVAL, attempt, path};
@@ -226,7 +226,7 @@ async fn comes_back(dirt: &[Dirt]) {
     if snapshot.is_none() {
         // Only permissions and times of what is committed may differ.
         let vcs = place.open().await;
-        vcs.create(attempt(1), &worktree, &Origin::Removed(removed)).await.unwrap();
+        vcs.make(attempt(1), &worktree, &Origin::Removed(removed)).await.unwrap();
         let after = portrait(&place, &worktree);
         assert!(after.entries.keys().eq(before.entries.keys()), "{dirt:?}");
         assert_eq!(after.said[2], before.said[2]);
@@ -235,7 +235,7 @@ async fn comes_back(dirt: &[Dirt]) {
     place.ok(&source, &["reflog", "expire", "--expire=now", "--all"]);
     place.ok(&source, &["gc", "--quiet", "--prune=now"]);
     let vcs = place.open().await;
-    vcs.create(attempt(1), &worktree, &Origin::Removed(removed)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &Origin::Removed(removed)).await.unwrap();
     assert_same(&portrait(&place, &worktree), &before);
     place.ok(&dir, &["fsck", "--no-dangling"]);
 }

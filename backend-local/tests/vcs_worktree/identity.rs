@@ -3,12 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::vcs_worktree::{Origin, VcsWorktree, VcsWorktreeError, WorktreeRequest};
 use windlass_core::workspace::Worktree;
-use windlass_local::{GitOptions, GitWorktrees};
 
 use crate::place::{GitPlace, attempt, path};
 
@@ -37,7 +35,7 @@ async fn a_pruned_registration_is_said_and_nothing_is_made_over_it() {
     fs::rename(&moved, &at).unwrap();
     let said = wrong(&*vcs, &worktree).await;
     assert!(said.contains("not registered") && said.contains("move them away"), "{said}");
-    let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     assert_eq!(place.read(&worktree.path, "work").as_deref(), Some("precious\n"));
 }
@@ -82,7 +80,7 @@ async fn a_locked_worktree_is_the_recorded_one() {
     let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
     place.ok(&path(&repo), &["worktree", "lock", path(&worktree.path).to_str().unwrap()]);
     vcs.verify(attempt(1), &worktree).await.unwrap();
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
 }
 
 #[tokio::test]
@@ -155,25 +153,4 @@ async fn a_hook_sees_what_git_shows_it() {
     let at = path(&worktree.path);
     assert_eq!(ours, expected.replace(theirs.to_str().unwrap(), at.to_str().unwrap()));
     vcs.verify(attempt(1), &worktree).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_hook_that_fails_or_hangs_is_quoted_and_leaves_nothing() {
-    let place = GitPlace::default();
-    let repo = place.repository();
-    hook(&place, &path(&repo), "echo said on output; echo said on error >&2; exit 3");
-    let options = GitOptions { command_deadline: Duration::from_secs(2), ..place.options("data") };
-    let vcs = GitWorktrees::open(options).await.unwrap();
-    let refused = place.worktree(&*vcs, &repo, 1).await;
-    let Err(VcsWorktreeError::Git { command, stderr }) = refused else { panic!("{refused:?}") };
-    assert_eq!(command, "post-checkout hook");
-    assert_eq!(stderr, "said on output\nsaid on error");
-    hook(&place, &path(&repo), "echo installing; (sleep 600) & sleep 600");
-    let refused = place.worktree(&*vcs, &repo, 1).await;
-    let Err(VcsWorktreeError::Backend(error)) = refused else { panic!("{refused:?}") };
-    assert!(error.transient);
-    let said = error.source.to_string();
-    assert!(said.contains("2s") && said.contains("installing"), "{said}");
-    assert_eq!(place.branches(&repo), ["main"]);
-    assert!(!path(&repo).join(".git/worktrees").exists());
 }

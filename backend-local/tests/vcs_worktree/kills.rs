@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
@@ -118,7 +118,7 @@ async fn go_on(
         branch: None,
         snapshot: Some(SnapshotNumber::FIRST),
     });
-    vcs.create(attempt, worktree, &origin).await.unwrap_or_else(|error| panic!("{step}: {error}"));
+    vcs.make(attempt, worktree, &origin).await.unwrap_or_else(|error| panic!("{step}: {error}"));
     assert_whole(place, worktree, before, step);
     vcs.save_and_remove(attempt, worktree, &SaveRequest { number: SnapshotNumber(2), ..forced() })
         .await

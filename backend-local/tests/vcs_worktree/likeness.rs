@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::vcs_worktree::{Origin, VcsWorktreeError, WorktreeRequest};
 use windlass_local::{GitOptions, GitWorktrees};
 
@@ -69,7 +69,7 @@ async fn compare_with(
     let request =
         WorktreeRequest { base: base.map(str::to_owned), ..place.request(&locator(dir), 1) };
     let worktree = vcs.plan(request).await.unwrap().worktree;
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    place.make(vcs, attempt(1), &worktree, &Origin::Base).await.unwrap();
     assert_eq!(recorded.who(), expected, "{}", dir.display());
     let (ours, theirs) = (path(&worktree.path), place.home().join("theirs"));
     let mut add = vec!["worktree", "add", "--quiet", "--detach", theirs.to_str().unwrap()];
@@ -524,7 +524,7 @@ async fn a_tree_that_git_refuses_is_refused_with_its_message() {
         let vcs = place.open().await;
         let request = WorktreeRequest { base: Some(commit), ..place.request(&repo, 1) };
         let worktree = vcs.plan(request).await.unwrap().worktree;
-        let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+        let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
         assert!(matches!(refused, Err(VcsWorktreeError::Git { .. })), "{name}: {refused:?}");
         assert!(!path(&worktree.path).exists());
         assert_eq!(place.branches(&repo), ["main"]);
@@ -546,7 +546,7 @@ async fn missing_objects_are_said_and_leave_nothing() {
         let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
         let oid = place.ok(&dir, &["rev-parse", what]);
         fs::remove_file(dir.join(".git/objects").join(&oid[..2]).join(&oid[2..])).unwrap();
-        let refused = vcs.create(attempt(1), &worktree, &Origin::Base).await;
+        let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
         let Err(VcsWorktreeError::Git { stderr, .. }) = refused else { panic!("{refused:?}") };
         let said = ["unable to read tree", "cannot read object"];
         assert!(said.iter().any(|said| stderr.contains(said)), "{what} {oid}: {stderr}");

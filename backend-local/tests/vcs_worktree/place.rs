@@ -16,7 +16,8 @@ use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
-    GitStep, Identity, Origin, SaveRequest, VcsWorktree, VcsWorktreeError, WorktreeRequest,
+    CreateMode, Creation, GitStep, Identity, Origin, SaveRequest, VcsWorktree, VcsWorktreeError,
+    Verified, WorktreeRequest,
 };
 use windlass_core::workspace::{Oid, Worktree};
 use windlass_local::{GitOptions, GitWorktrees};
@@ -47,6 +48,16 @@ pub(crate) fn locator(path: &Path) -> Locator {
 
 pub(crate) fn path(locator: &Locator) -> PathBuf {
     PathBuf::from(OsString::from_vec(locator.as_bytes().to_vec()))
+}
+
+/// What runs a step, in the environment that it comes with.
+pub(crate) fn step_command(step: &GitStep) -> Command {
+    let os = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+    let mut command = Command::new(os(&step.argv[0].0));
+    command.args(step.argv[1..].iter().map(|arg| os(&arg.0))).current_dir(path(&step.cwd));
+    let env = step.base_env.iter().chain(&step.env);
+    command.env_clear().envs(env.map(|(name, value)| (name, os(&value.0))));
+    command
 }
 
 impl GitPlace {
@@ -126,22 +137,51 @@ impl GitPlace {
         number: u32,
     ) -> Result<Worktree, VcsWorktreeError> {
         let worktree = vcs.plan(self.request(repo, number)).await?.worktree;
-        vcs.create(attempt(number), &worktree, &Origin::Base).await?;
+        self.make(vcs, attempt(number), &worktree, &Origin::Base).await?;
         Ok(worktree)
     }
 
     /// Runs a step as an execution would; returns its exit code and standard error.
     pub(crate) fn run_step(&self, step: &GitStep) -> (Option<i32>, String) {
-        let os = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
-        let output = Command::new(os(&step.argv[0].0))
-            .args(step.argv[1..].iter().map(|arg| os(&arg.0)))
-            .current_dir(path(&step.cwd))
-            .env_clear()
-            .envs(self.env())
-            .envs(step.env.iter().map(|(name, value)| (name, os(&value.0))))
-            .output()
-            .unwrap();
+        let output = step_command(step).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Where the hook of a repository tells that it ran.
+    fn runs(&self, dir: &Locator) -> PathBuf {
+        let name = path(dir).file_name().unwrap().to_str().unwrap().replace(' ', "-");
+        self.home().join(format!("hook-runs-{name}"))
+    }
+
+    /// Gives a repository a hook that runs after a checkout.
+    pub(crate) fn post_checkout(&self, dir: &Locator, script: &str) {
+        let hook = path(dir).join(".git/hooks/post-checkout");
+        fs::create_dir_all(hook.parent().unwrap()).unwrap();
+        fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Makes a worktree to its end, and runs the step that it asks for, if it does.
+    pub(crate) async fn make(
+        &self,
+        vcs: &dyn VcsWorktree,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        origin: &Origin,
+    ) -> Result<Verified, VcsWorktreeError> {
+        let step = match vcs.create(attempt, worktree, origin, CreateMode::Begin).await? {
+            Creation::Done(verified) => return Ok(verified),
+            Creation::Run(step) => step,
+        };
+        let (code, said) = self.run_step(&step);
+        match vcs.create(attempt, worktree, origin, CreateMode::Conclude).await {
+            Ok(Creation::Done(verified)) => Ok(verified),
+            Ok(Creation::Run(step)) => panic!("another step: {step:?}"),
+            Err(error) => {
+                assert_ne!(code, Some(0), "{said}: {error:?}");
+                Err(VcsWorktreeError::Git { command: "step".to_owned(), stderr: said })
+            }
+        }
     }
 
     /// A fingerprint of index and objects of a repository and a worktree's private directory.
@@ -226,6 +266,23 @@ impl VcsWorktreePlace for GitPlace {
     fn indexed(&self, dir: &Locator, file: &str) -> Option<String> {
         let output = self.git(&path(dir), &["cat-file", "blob", &format!(":{file}")]);
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn hook(&self, dir: &Locator, fails: bool) {
+        let runs = self.runs(dir);
+        let script = format!("echo ran >> {runs:?}\necho x > hooked\nexit {}", u8::from(fails));
+        self.post_checkout(dir, &script);
+    }
+
+    fn hook_runs(&self, dir: &Locator) -> u32 {
+        let runs = fs::read_to_string(self.runs(dir)).unwrap_or_default();
+        u32::try_from(runs.lines().count()).unwrap()
+    }
+
+    fn filter(&self, dir: &Locator) {
+        self.ok(&path(dir), &["config", "filter.same.smudge", "cat"]);
+        self.write(dir, ".gitattributes", "greeting filter=same\n");
+        self.commit(dir, "filtered");
     }
 
     fn begin_merge(&self, dir: &Locator, branch: &str) {

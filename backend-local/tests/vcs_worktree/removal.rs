@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::vcs_worktree::{
     BranchFate, Origin, Removal, Removed, SaveRequest, Saved, Unfinished, VcsWorktree as _,
     VcsWorktreeError, VcsWorktreeExt as _,
@@ -135,7 +135,7 @@ async fn what_was_saved_is_aside_until_it_is_removed_or_made_again() {
     // Git knows where it is, and does not take it for gone.
     place.ok(&path(&worktree.repo), &["worktree", "prune"]);
     assert!(admin(&worktree).exists());
-    next_host.create(attempt(1), &worktree, &removed(&saved)).await.unwrap();
+    next_host.make(attempt(1), &worktree, &removed(&saved)).await.unwrap();
     assert_eq!(place.read(&worktree.path, "new").unwrap(), "x\n");
     vcs.verify(attempt(1), &worktree).await.unwrap();
     assert_eq!(place.ok(&at(&worktree), &["status", "--porcelain"]), "?? new");
@@ -327,7 +327,7 @@ async fn a_removal_that_crashed_anywhere_is_gone_on_with() {
         vcs.remove(attempt(1), &worktree, Removal::Worktree).await.unwrap();
         vcs.survey(&[]).await.unwrap();
         assert_gone(&place, &vcs, &worktree).await;
-        vcs.create(attempt(1), &worktree, &removed(&saved)).await.unwrap();
+        vcs.make(attempt(1), &worktree, &removed(&saved)).await.unwrap();
         assert_eq!(place.read(&worktree.path, "new").unwrap(), "x\n", "{name}");
     }
 }
@@ -365,7 +365,7 @@ async fn a_saving_that_crashed_anywhere_is_put_back() {
         },
         |vcs, worktree| {
             Box::pin(async move {
-                drop(vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap());
+                drop(vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap());
             })
         },
         |vcs, worktree| {
@@ -465,7 +465,7 @@ async fn the_branch_goes_only_when_nothing_goes_with_it() {
     }
     place.ok(&common, &["reflog", "expire", "--expire=now", "--all"]);
     place.ok(&common, &["prune", "--expire=now"]);
-    vcs.create(attempt(1), &worktree, &removed(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &removed(&saved)).await.unwrap();
     assert_eq!(place.tip(&worktree.repo, &worktree.branch), commit);
 }
 

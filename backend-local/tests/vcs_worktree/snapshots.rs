@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::{LeftOutReason, Snapshot};
 use windlass_core::vcs_worktree::{
-    BranchFate, Ignored, Removal, SaveFrom, SaveRequest, Unsavable, VcsWorktree as _,
-    VcsWorktreeError, VcsWorktreeExt as _,
+    BranchFate, Ignored, Removal, SaveFrom, SaveRequest, Unsavable, VcsWorktreeError,
+    VcsWorktreeExt as _,
 };
 use windlass_local::{GitOptions, GitWorktrees};
 
@@ -32,7 +32,7 @@ async fn comes_back_without() -> Option<Snapshot> {
     place.write(&worktree.path, "new", "x\n");
     place.commit(&worktree.path, "work");
     let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
-    let again = vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    let again = vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert_eq!(again.branch, Some(worktree.branch.clone()));
     assert_eq!(place.read(&worktree.path, "new").as_deref(), Some("x\n"));
     assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "");
@@ -86,7 +86,7 @@ async fn a_branch_that_goes_takes_its_commits_along() {
     place.ok(&path(&repo), &["reflog", "expire", "--expire=now", "--all"]);
     place.ok(&path(&repo), &["gc", "--quiet", "--prune=now"]);
     assert!(!place.git(&path(&repo), &["cat-file", "-e", &head.0]).status.success());
-    let again = vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    let again = vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert_eq!((&again.head, &again.branch), (&head, &Some(worktree.branch.clone())));
     assert_eq!(place.tip(&repo, &worktree.branch), head);
     place.ok(&path(&repo), &["fsck", "--strict"]);
@@ -108,7 +108,7 @@ async fn objects_that_were_collected_meanwhile_come_back() {
     let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
     place.ok(&path(&repo), &["reflog", "expire", "--expire=now", "--all"]);
     place.ok(&path(&repo), &["gc", "--quiet", "--prune=now"]);
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert_same(&portrait(&place, &worktree), &before);
     place.ok(&dir, &["fsck", "--strict", "--no-dangling"]);
 }
@@ -145,7 +145,7 @@ async fn ignored_entries_are_kept_smallest_first_and_the_rest_is_named() {
         [("sub/node_modules".to_owned(), 5000, ignored), ("target".to_owned(), 1505, ignored)];
     assert_eq!(named, expected);
     assert_eq!((snapshot.entries, snapshot.left_out_bytes, snapshot.more_left_out), (2, 6505, 0));
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert_eq!(place.read(at, ".env").as_deref(), Some("A=1\n"));
     assert!(place.read(at, "notes.log").is_some());
     assert_eq!(place.read(at, "target/debug/b"), None);
@@ -173,7 +173,7 @@ async fn ignored_entries_are_kept_by_globs() {
         .map(|left| left.path.to_string())
         .collect();
     assert_eq!(left, ["notes.log", "target/c", "target/keep/b"]);
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert!(place.read(at, ".env").is_some() && place.read(at, "target/keep/a").is_some());
 }
 
@@ -201,7 +201,7 @@ async fn what_cannot_be_saved_is_named_or_discarded() {
     assert_eq!(left.len(), 2);
     assert!(left.iter().all(|left| left.reason == LeftOutReason::Discarded));
     drop(socket);
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert!(dir.join("new").exists() && !dir.join("socket").exists());
 }
 
@@ -223,7 +223,7 @@ async fn a_full_quota_refuses_and_evicts_nothing() {
     let kept_at = archive(kept.snapshot.as_ref().unwrap());
     let root = kept_at.parent().unwrap().parent().unwrap();
     assert_eq!(fs::read_dir(root).unwrap().count(), 1, "nothing is left of what was begun");
-    vcs.create(attempt(1), &first, &origin(&kept)).await.unwrap();
+    vcs.make(attempt(1), &first, &origin(&kept)).await.unwrap();
 }
 
 /// Bytes that do not become fewer by compression.
@@ -262,7 +262,7 @@ async fn a_full_disk_refuses_and_leaves_nothing() {
         fs::remove_file(dir.join(format!("noise {number}"))).unwrap();
     }
     let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     assert!(fs::read(dir.join("noise 0")).unwrap() == noise(4 << 20));
 }
 
@@ -280,7 +280,7 @@ async fn status_needs_to_read_no_file_after_a_restoration() {
     place.ok(&dir, &["update-index", "-q", "--refresh"]);
     place.write(&worktree.path, "new", "x\n");
     let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
-    vcs.create(attempt(1), &worktree, &origin(&saved)).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin(&saved)).await.unwrap();
     // It looks at times and numbers alone.
     assert_eq!(place.ok(&dir, &["diff-files", "--name-only"]), "");
     assert_eq!(place.ok(&dir, &["status", "--porcelain"]), "?? new");

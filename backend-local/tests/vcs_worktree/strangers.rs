@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
     FoundState, Origin, Removal, Removed, SaveRequest, Unsavable, VcsWorktree as _,
@@ -27,13 +27,13 @@ fn run(program: &str, args: &[&Path]) -> bool {
 }
 
 /// A stranger: a shell that ends when its standard input is closed, or that writes until it cannot.
-struct Stranger {
+pub(crate) struct Stranger {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
 }
 
 impl Stranger {
-    fn new(script: &str, args: &[&Path]) -> Self {
+    pub(crate) fn new(script: &str, args: &[&Path]) -> Self {
         let mut child = Command::new("sh")
             .args(["-c", script, "sh"])
             .args(args)
@@ -46,14 +46,14 @@ impl Stranger {
         Self { child, lines }
     }
 
-    fn line(&mut self) -> Option<String> {
+    pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = self.lines.read_line(&mut line).unwrap();
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
     /// Lets it end; returns what it said since.
-    fn end(mut self) -> Vec<String> {
+    pub(crate) fn end(mut self) -> Vec<String> {
         drop(self.child.stdin.take());
         let said = std::iter::from_fn(|| self.line()).collect();
         self.child.wait().unwrap();
@@ -141,7 +141,7 @@ async fn a_stranger_that_keeps_writing_loses_nothing() {
                 branch: saved.branch.clone(),
                 snapshot: saved.snapshot.as_ref().map(|snapshot| snapshot.number),
             });
-            vcs.create(attempt(1), &worktree, &origin).await.unwrap();
+            vcs.make(attempt(1), &worktree, &origin).await.unwrap();
         }
         places.push(at(&worktree));
         let logged: BTreeSet<String> =
@@ -186,7 +186,7 @@ async fn what_appears_meanwhile_stays_and_is_reported_until_it_is_taken_away() {
             let snapshot = saved.snapshot.as_ref().map(|snapshot| snapshot.number);
             let (head, branch) = (saved.head.clone(), saved.branch.clone());
             let origin = Origin::Removed(Removed { head, branch, snapshot });
-            vcs.create(attempt(1), &worktree, &origin).await.unwrap();
+            vcs.make(attempt(1), &worktree, &origin).await.unwrap();
         }
         places.push(at(&worktree));
         let kept = |name: &String| {
@@ -219,7 +219,7 @@ async fn leftovers_are_reported_until_they_are_taken_away() {
         assert!(!left.join("greeting").exists());
     }
     // Its name is free again.
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.unwrap_err();
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap_err();
     let left = path(&vcs.survey(&[]).await.unwrap()[0].path);
     fs::remove_file(left.join("sub/numbers")).unwrap();
     fs::remove_file(left.join("late\nnew")).unwrap();
@@ -302,7 +302,7 @@ async fn what_was_staged_in_a_worktree_that_somebody_deleted_comes_back() {
     place.ok(&path(&worktree.repo), &["prune", "--expire=now"]);
     let (head, branch) = (saved.head, saved.branch);
     let origin = Origin::Removed(Removed { head, branch, snapshot: Some(number) });
-    vcs.create(attempt(1), &worktree, &origin).await.unwrap();
+    vcs.make(attempt(1), &worktree, &origin).await.unwrap();
     assert_eq!(place.indexed(&worktree.path, "staged").unwrap(), "x\n");
 }
 
@@ -370,7 +370,7 @@ async fn without_its_repository_nothing_is_touched() {
 }
 
 /// A mount or a limit of this machine that a test needs; gone when the value is.
-struct Mounted<'a>(&'a Path);
+pub(crate) struct Mounted<'a>(pub(crate) &'a Path);
 
 impl<'a> Mounted<'a> {
     fn new(args: &[&Path], at: &'a Path) -> Option<Self> {
@@ -448,7 +448,7 @@ async fn an_immutable_file_stays_and_is_named() {
 }
 
 /// A place whose data directory is on a small file system of its own; `None` where that cannot be.
-async fn on_tmpfs(place: &GitPlace, size: &str) -> bool {
+pub(crate) async fn on_tmpfs(place: &GitPlace, size: &str) -> bool {
     let data = place.home().join("data");
     fs::create_dir_all(&data).unwrap();
     let options = format!("size={size}");
@@ -511,13 +511,16 @@ async fn a_read_only_file_system_refuses_and_says_so() {
     let mounted = Mounted(&data);
     let (vcs, worktree) = created(&place).await;
     let remount = |options: &str| {
-        run("mount", &[Path::new("-o"), Path::new(options), &data]);
+        assert!(run("mount", &[Path::new("-o"), Path::new(options), &data]), "{options}");
     };
     remount("remount,ro");
     let refused = vcs.save(attempt(1), &worktree, &REMOVAL).await.unwrap_err();
-    let said = std::error::Error::source(&refused).unwrap().to_string();
-    assert!(at(&worktree).join("greeting").exists(), "{refused} {said}");
     remount("remount,rw");
+    let chain = std::iter::successors(Some(&refused as &dyn std::error::Error), |one| one.source());
+    let said: Vec<_> = chain.map(ToString::to_string).collect();
+    assert!(said.iter().any(|said| said.contains("Read-only file system")), "{said:?}");
+    assert!(at(&worktree).join("greeting").exists() && !aside(&worktree).exists());
+    vcs.verify(attempt(1), &worktree).await.unwrap();
     vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
     assert_gone(&place, &vcs, &worktree).await;
     drop(vcs);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
+use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
 use windlass_core::vcs_worktree::{
     Found, FoundState, Origin, Removal, VcsWorktree as _, VcsWorktreeError, VcsWorktreeExt as _,
 };
@@ -217,7 +217,7 @@ async fn a_copied_data_directory_touches_nothing() {
                 let attempt = attempt(number);
                 let results = [
                     copies.verify(attempt, &worktree).await.map(drop),
-                    copies.create(attempt, &worktree, &Origin::Base).await.map(drop),
+                    copies.make(attempt, &worktree, &Origin::Base).await.map(drop),
                     copies.save(attempt, &worktree, &REMOVAL).await.map(drop),
                     copies.remove(attempt, &worktree, Removal::Worktree).await,
                     copies.remove(attempt, &worktree, Removal::WorktreeAndBranch).await,
@@ -268,7 +268,7 @@ async fn another_data_directory_is_never_touched() {
     let mut request = place.request(&repo, 1);
     request.branch = Some("theirs".to_owned());
     let theirs = others.plan(request).await.unwrap().worktree;
-    others.create(attempt(1), &theirs, &Origin::Base).await.unwrap();
+    others.make(attempt(1), &theirs, &Origin::Base).await.unwrap();
     let before = content(&at(&theirs));
     vcs.save_and_remove(attempt(1), &ours, &REMOVAL).await.unwrap();
     for result in [

@@ -81,3 +81,5 @@ impl LogStorePlace for Redb<RedbLogs> {
 windlass_conformance::process_store_suite! { redb => super::Redb<super::RedbStore> }
 windlass_conformance::log_store_suite! { redb_logs => super::Redb<super::RedbLogs> }
 windlass_conformance::log_store_append_suite! { redb_logs_append => super::Redb<super::RedbLogs> }
+windlass_conformance::process_store_histories! { redb_histories => super::Redb<super::RedbStore> }
+windlass_conformance::log_store_histories! { redb_logs_histories => super::Redb<super::RedbLogs> }

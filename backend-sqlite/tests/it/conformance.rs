@@ -63,3 +63,5 @@ windlass_conformance::process_store_suite! { sqlite => super::Sqlite }
 windlass_conformance::process_store_shared_suite! { sqlite_open_twice => super::Sqlite }
 windlass_conformance::log_store_suite! { sqlite_logs => super::Sqlite }
 windlass_conformance::log_store_append_suite! { sqlite_logs_append => super::Sqlite }
+windlass_conformance::process_store_histories! { sqlite_histories => super::Sqlite }
+windlass_conformance::log_store_histories! { sqlite_logs_histories => super::Sqlite }

@@ -5,8 +5,9 @@ use clap::Args;
 /// Arguments of `rm`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-What exists nowhere else is saved in a snapshot first: `windlass restore` brings it back. Of ignored files the smallest are
-saved, up to 64 MiB; what is left out is named. What cannot be saved keeps the worktree from being removed.
+What exists nowhere else is saved in a snapshot first: `windlass restore` brings it back.
+Of ignored files the smallest are saved, up to 64 MiB; what is left out is named. What
+cannot be saved keeps the worktree from being removed.
 
 Examples:
   windlass rm a-1234abcd
@@ -30,8 +31,9 @@ pub struct RmArgs {
 /// Arguments of `restore`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The worktree comes back in its place, on its branch where that is as it was, with every file, the index and an operation in
-progress as they were. `exec` and `diff` on a removed worktree bring it back by themselves.
+The worktree comes back in its place, with every file, the index and an operation in
+progress as they were; on its branch where that is as it was, else with HEAD detached,
+which is said. `exec` and `diff` on a removed worktree bring it back by themselves.
 
 Examples:
   windlass restore a-1234abcd
@@ -47,7 +49,8 @@ pub struct RestoreArgs {
 /// Arguments of `snapshots`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-A snapshot is an archive that tar reads; docs/snapshots.md says how to get work out of it without Windlass.
+A snapshot is an archive that tar reads; docs/snapshots.md says how to get work out of it
+without Windlass.
 
 Examples:
   windlass snapshots @last
@@ -67,9 +70,10 @@ pub struct SnapshotsArgs {
 /// Arguments of `gc`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The host does this by itself at its start and every 30 minutes. Worktrees in which nothing happened for 72 hours are saved
-and removed, also those that no record speaks of, after a grace; snapshots whose time is over go. Times count while a host
-runs, never by a clock that may jump.
+The host does this by itself at its start and every 30 minutes. Worktrees in which nothing
+happened for 72 hours are saved and removed, also those that no record speaks of, after a
+grace; snapshots whose time is over go. Times count while a host runs, never by a clock
+that may jump.
 
 Examples:
   windlass gc --dry-run

@@ -2,6 +2,7 @@
 
 mod keep;
 mod start;
+mod stores;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::keep::{GcArgs, RestoreArgs, RmArgs, SnapshotsArgs};
 pub use self::start::{ExecArgs, LaunchArgs, OnInterrupt, RunArgs};
+pub use self::stores::{LogsKind, StoreKind};
 use crate::duration;
 
 /// Runs commands in isolated git worktrees and never loses what they did.
@@ -22,17 +24,19 @@ use crate::duration;
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "\
-Ids are printed as a-… (attempt) and x-… (execution). Taken are full ids, their last 4 or more digits, @last, and for an
-attempt also its branch or one of its executions. Durations: 500ms, 30s, 5m, 2h.
+Ids are printed as a-… (attempt) and x-… (execution). Taken are full ids, their last 4 or
+more digits, @last, and for an attempt also its branch or one of its executions.
+Durations: 500ms, 30s, 5m, 2h.
 
 Examples:
-  windlass run -- make test          run a command in a new worktree of this repository and follow it
+  windlass run -- make test          run a command in a new worktree and follow it
   windlass ps                        what runs
   windlass logs -f @last             its output, from the beginning and as it comes
   windlass diff @last                what it changed
 
-Exit codes: 0 done; 1 failed; 2 usage; 3 not found; 4 refused or conflict; 5 no host. run, exec and wait end with the
-execution's code; their own failures are 119 (wait timed out), 120 usage, 121 no host, 122 refused, 123 not found."
+Exit codes: 0 done; 1 failed; 2 usage; 3 not found; 4 refused or conflict; 5 no host.
+run, exec and wait end with the execution's code; their own failures are 119 (wait timed
+out), 120 usage, 121 no host, 122 refused, 123 not found."
 )]
 pub struct Cli {
     /// What every verb takes.
@@ -79,40 +83,6 @@ pub struct Global {
     /// Do not start a host where none runs
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_start: bool,
-}
-
-/// The stores that there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum StoreKind {
-    /// One SQLite file.
-    Sqlite,
-}
-
-impl StoreKind {
-    /// Returns the word that is kept in the data directory.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sqlite => "sqlite",
-        }
-    }
-}
-
-/// The log stores that there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogsKind {
-    /// The segments that the shims write.
-    Files,
-}
-
-impl LogsKind {
-    /// Returns the word that is kept in the data directory.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Files => "files",
-        }
-    }
 }
 
 /// When to use colour.
@@ -229,8 +199,19 @@ pub struct PsArgs {
     #[arg(short, long)]
     pub all: bool,
     /// Only with this status: queued, starting, running, stopping, completed, failed, timed_out, killed, lost
-    #[arg(long, value_name = "S", value_parser = clap::builder::PossibleValuesParser::new(STATUS_WORDS))]
+    #[arg(long, value_name = "S", value_parser = status_words())]
     pub status: Option<String>,
+}
+
+/// Takes the status words, and the word of the outcome `stopped` for what it is called as a status.
+fn status_words() -> impl clap::builder::TypedValueParser<Value = String> {
+    use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
+    let value = |word| match word {
+        "killed" => PossibleValue::new(word).alias("stopped"),
+        word => PossibleValue::new(word),
+    };
+    let parser = PossibleValuesParser::new(STATUS_WORDS.map(value));
+    parser.map(|word| if word == "stopped" { "killed".to_owned() } else { word })
 }
 
 /// The status words of executions.
@@ -282,8 +263,9 @@ pub struct PathArgs {
 /// Arguments of `logs`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-An entry is what one read of the pipe returned: some lines, or a part of one. --after, --tail and --limit count entries.
-With --grep every matching line is an entry.
+An entry is what one read of the pipe returned: some lines, or a part of one. --after,
+--tail and --limit count entries. With --grep every matching line is an entry. What was
+written to standard input is shown with -t, --json or --stream stdin.
 
 Examples:
   windlass logs -f @last
@@ -337,8 +319,8 @@ pub enum StreamArg {
 /// Arguments of `wait`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Ends with the code of the execution; with several, with the first that is not 0, in the order given. 119 says that the
-time was up.
+Ends with the code of the execution; with several, with the first that is not 0, in the
+order given. 119 says that the time was up; --timeout 0s only looks.
 
 Examples:
   windlass wait @last
@@ -348,7 +330,7 @@ pub struct WaitArgs {
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
     /// Wait no longer than this
-    #[arg(long, value_name = "D", value_parser = duration::parse)]
+    #[arg(long, value_name = "D", allow_hyphen_values = true, value_parser = duration::parse)]
     pub timeout: Option<Duration>,
     /// Wait for the first that ends
     #[arg(long)]
@@ -366,7 +348,7 @@ pub struct StopArgs {
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
     /// How long to wait between TERM and KILL
-    #[arg(long, value_name = "D", value_parser = duration::parse)]
+    #[arg(long, value_name = "D", allow_hyphen_values = true, value_parser = duration::parse)]
     pub grace: Option<Duration>,
 }
 
@@ -455,6 +437,7 @@ pub enum ConfigAction {
         /// Its name
         name: String,
         /// Its value
+        #[arg(allow_hyphen_values = true)]
         value: String,
     },
     /// Go back to the default
@@ -467,7 +450,8 @@ pub enum ConfigAction {
 /// Arguments of `host`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-A host is started when it is needed and leaves when there is nothing to do. Executions do not need it to run on.
+A host is started when it is needed and leaves when there is nothing to do. Executions do
+not need it to run on.
 
 Examples:
   windlass host status
@@ -506,7 +490,8 @@ Example:
     Status,
     /// Make the host leave; executions run on
     #[command(after_help = "\
-The next verb that needs a host starts one, which adopts what runs: so settings and a new version come into force.
+The next verb that needs a host starts one, which adopts what runs: so settings and a new
+version come into force.
 
 Example:
   windlass host stop")]
@@ -544,6 +529,14 @@ Example:
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Make the files of the stores as small as what is in them allows; while no host runs
+    #[command(after_help = "\
+It needs room for a second copy of what is in an SQLite file. Nothing is lost if it is
+interrupted.
+
+Example:
+  windlass host stop && windlass util compact")]
+    Compact,
 }
 
 #[cfg(test)]
@@ -581,7 +574,7 @@ mod tests {
             "windlass logs x --after 3 --tail 4",
             "windlass logs x --raw --json",
             "windlass logs x --raw --grep a",
-            "windlass --store redb ps",
+            "windlass --store lmdb ps",
             "windlass merge x",
             "windlass run --pty -- true",
             "windlass gc --dry-run --keep x",
@@ -592,6 +585,34 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_status_may_be_named_by_its_outcome() {
+        let Verb::Ps(ps) = parse("windlass ps --status stopped").unwrap().verb else {
+            panic!("not ps");
+        };
+        assert_eq!(ps.status.as_deref(), Some("killed"));
+    }
+
+    #[test]
+    fn what_begins_with_a_hyphen_is_a_bad_value_and_no_flag() {
+        for line in ["windlass run --timeout -5s -- true", "windlass wait x --timeout -5s"] {
+            assert_eq!(parse(line).unwrap_err(), clap::error::ErrorKind::ValueValidation, "{line}");
+        }
+        assert!(parse("windlass config set limits.queue -1").is_ok(), "the setting refuses it");
+    }
+
+    #[test]
+    fn help_fits_the_width_that_it_is_wrapped_at() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 
     #[test]

@@ -36,10 +36,10 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "K[=SOURCE]", action = clap::ArgAction::Append)]
     pub secret: Vec<OsString>,
     /// Stop it after this time
-    #[arg(long, value_name = "D", value_parser = duration::parse_positive)]
+    #[arg(long, value_name = "D", allow_hyphen_values = true, value_parser = duration::parse_positive)]
     pub timeout: Option<Duration>,
     /// Stop it after this time without output
-    #[arg(long, value_name = "D", value_parser = duration::parse_positive)]
+    #[arg(long, value_name = "D", allow_hyphen_values = true, value_parser = duration::parse_positive)]
     pub idle_timeout: Option<Duration>,
     /// Forward standard input; with -d it is fed by `windlass input` alone
     #[arg(short = 'i', long)]
@@ -74,8 +74,10 @@ Examples:
   windlass run --dir /srv/data --no-queue -- ./check
   windlass run --shell 'make && ./smoke | tee report'
 
-The first line on standard error names attempt and execution; with -d the execution's id is on standard output.
-What the command changed is committed on the attempt's branch when it ends with 0.")]
+The command starts at the top of the new worktree, also if you stand in a directory below.
+What it changed is committed on the attempt's branch when it ends with 0.
+The first line on standard error names attempt and execution; with -d the execution's id
+is on standard output.")]
 pub struct RunArgs {
     /// A directory in the repository [default: here]
     #[arg(long, value_name = "P", conflicts_with = "dir")]
@@ -108,7 +110,10 @@ pub struct RunArgs {
 #[command(after_help = "\
 Examples:
   windlass exec @last -- git log --oneline -3
-  windlass exec a-1234abcd -d -- npm test")]
+  windlass exec a-1234abcd -d -- npm test
+
+Without --timeout it is stopped after 30 minutes, in the foreground too, or after what the
+setting background_timeout says (`windlass config`). It starts at the top of the worktree.")]
 pub struct ExecArgs {
     /// The attempt
     pub attempt: String,

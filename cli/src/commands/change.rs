@@ -7,7 +7,7 @@ use windlass::core::locator::OsBytes;
 use windlass::core::record::Reason;
 use windlass::request::InputRequest;
 
-use super::outcome::words;
+use super::outcome::{not_committed, repositories_within, words};
 use crate::args::{CommitArgs, InputArgs, OnInterrupt};
 use crate::context::{Context, random_uuid};
 use crate::error::{Class, CliError};
@@ -54,6 +54,10 @@ pub(super) async fn commit(context: &Context, args: CommitArgs) -> Result<u8, Cl
             }))?;
         } else {
             output.note("nothing to commit");
+            let within = repositories_within(&client, &client.attempt(attempt).await?).await?;
+            if let Some(text) = not_committed(&within) {
+                output.note(&text);
+            }
         }
         return Ok(0);
     };

@@ -32,8 +32,8 @@ pub(super) fn config(context: &Context, args: ConfigArgs) -> Result<u8, CliError
                 output.object(&json!({
                     "data_dir": data.path.to_string_lossy(),
                     "format": made.format,
-                    "store": made.store,
-                    "logs": made.logs,
+                    "store": made.store.as_str(),
+                    "logs": made.logs.as_str(),
                     "node": made.node,
                     "settings": values,
                 }))?;
@@ -45,8 +45,8 @@ pub(super) fn config(context: &Context, args: ConfigArgs) -> Result<u8, CliError
                 let mut rows = vec![
                     fixed("data_dir", show(&data.path)),
                     fixed("format", made.format.to_string()),
-                    fixed("store", made.store.clone()),
-                    fixed("logs", made.logs.clone()),
+                    fixed("store", made.store.as_str().to_owned()),
+                    fixed("logs", made.logs.as_str().to_owned()),
                     fixed("node", made.node.to_string()),
                 ];
                 rows.extend(SETTINGS.into_iter().map(|setting| {

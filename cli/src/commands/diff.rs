@@ -57,12 +57,14 @@ fn stat(output: Output, files: &[DiffFileView]) -> String {
     let sum = |of: fn(&DiffFileView) -> Option<u64>| files.iter().filter_map(of).sum::<u64>();
     let mut text = table(output, &["", "ADDED", "REMOVED", "FILE"], &rows);
     let (added, removed) = (sum(|file| file.added), sum(|file| file.removed));
-    let noun = if files.len() == 1 { "file" } else { "files" };
-    text.push_str(&format!(
-        "{} {noun} changed, {added} lines added, {removed} removed\n",
-        files.len()
-    ));
+    let files = counted(u64::try_from(files.len()).unwrap_or(u64::MAX), "file");
+    let added = counted(added, "line");
+    text.push_str(&format!("{files} changed, {added} added, {removed} removed\n"));
     text
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn letter(file: &DiffFileView) -> &'static str {

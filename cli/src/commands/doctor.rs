@@ -2,12 +2,16 @@
 
 use serde::Serialize;
 use windlass::api::lock::{HostLock, signature};
+use windlass::core::process_store::CheckReport;
 
+use crate::args::LogsKind;
 use crate::config::{DataDir, show};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::host::connect::{plain_client, version};
-use crate::host::{backends, inside};
+use crate::host::inside;
+use crate::host::settings::Settings;
+use crate::host::stores::{KeptLogs, Store};
 use crate::output::Style;
 use crate::probe;
 use crate::table::{Cell, table};
@@ -112,22 +116,27 @@ async fn data_directory(context: &Context) -> Vec<Check> {
         Ok((Some(data), path)) => (data, path),
         Ok((None, path)) => {
             let detail = format!("{} is not there yet; the first use makes it", show(&path));
-            return vec![Check::ok("data directory", detail), probe::disk(&path)];
+            let floor = Settings::default().disk_floor_bytes();
+            return vec![Check::ok("data directory", detail), probe::disk(&path, floor)];
         }
         Err(error) => {
             let hint = error.view.hint.unwrap_or_default();
             return vec![Check::failed("data directory", error.view.message, &hint)];
         }
     };
-    let mut checks = vec![probe::permissions(&path), probe::disk(&path)];
+    let mut checks = vec![probe::permissions(&path)];
+    // Settings that cannot be read are told below, by what needs them.
+    let settings = Settings::read(&data).unwrap_or_default();
+    checks.push(probe::disk(&path, settings.disk_floor_bytes()));
     match version(&data).await {
         Ok(host) => {
             let detail = format!("version {} runs as process {}", host.version, host.pid);
             checks.push(Check::ok("host", detail));
             checks.push(match plain_client(&data).check().await {
-                Ok(report) => store(&report),
+                Ok(report) => store(&data, &report),
                 Err(error) => Check::failed("store", error.to_string(), "see the host's log"),
             });
+            checks.push(Check::ok("logs", logs_detail(&data)));
         }
         Err(_) => checks.extend(store_without_host(&data).await),
     }
@@ -152,35 +161,54 @@ async fn store_without_host(data: &DataDir) -> Vec<Check> {
         }
     };
     let mut checks = vec![Check::ok("host", "none runs; any verb starts one")];
+    let refused = |name, error: CliError| {
+        Check::failed(name, error.view.message, &error.view.hint.unwrap_or_default())
+    };
     if data.store().exists() {
-        checks.push(match backends::store(data).await {
+        checks.push(match Store::open(data).await {
             Ok(opened) => {
-                let report = windlass::core::process_store::ProcessStore::check(&*opened).await;
+                let report = opened.port().check().await;
                 opened.close().await;
                 match report {
-                    Ok(report) => store(&report),
+                    Ok(report) => store(data, &report),
                     Err(error) => {
                         Check::failed("store", error.to_string(), "restore it from a backup")
                     }
                 }
             }
-            Err(error) => {
-                let hint = error.view.hint.unwrap_or_default();
-                Check::failed("store", error.view.message, &hint)
+            Err(error) => refused("store", error),
+        });
+    }
+    if data.logs().exists() {
+        checks.push(match KeptLogs::open(data).await {
+            Ok(opened) => {
+                if let Some(opened) = opened {
+                    opened.close().await;
+                }
+                Check::ok("logs", logs_detail(data))
             }
+            Err(error) => refused("logs", error),
         });
     }
     drop(lock);
     checks
 }
 
-fn store(report: &windlass::core::process_store::CheckReport) -> Check {
-    let detail = format!("{} records", report.records);
+/// Says in what the logs are kept.
+fn logs_detail(data: &DataDir) -> String {
+    match data.logs_kind() {
+        LogsKind::Files => "files: the segments that were written".to_owned(),
+        kind => format!("{}: {}", kind.as_str(), show(&data.logs())),
+    }
+}
+
+fn store(data: &DataDir, report: &CheckReport) -> Check {
+    let detail = format!("{}: {} records", data.store_kind().as_str(), report.records);
     if let Some(problem) = report.problems.first() {
         return Check::failed(
             "store",
             format!("{detail}; {problem}"),
-            "keep a copy of windlass.db and restore it from a backup",
+            &format!("keep a copy of {} and restore it from a backup", show(&data.store())),
         );
     }
     if let Some(damaged) = report.set_aside.first() {
@@ -195,18 +223,19 @@ fn store(report: &windlass::core::process_store::CheckReport) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use windlass::core::process_store::CheckReport;
-
     use super::*;
 
     #[test]
     fn damage_is_a_warning_and_a_broken_store_a_failure() {
+        let data = DataDir { path: "/data".into(), fixed: None };
         let mut report = CheckReport { records: 3, ..CheckReport::default() };
-        assert_eq!(store(&report), Check::ok("store", "3 records"));
+        assert_eq!(store(&data, &report), Check::ok("store", "sqlite: 3 records"));
         report.set_aside.push("attempt 1".to_owned());
-        assert_eq!(store(&report).status, State::Warning);
+        assert_eq!(store(&data, &report).status, State::Warning);
         report.problems.push("a page is torn".to_owned());
-        assert_eq!(store(&report).status, State::Failed);
+        let failed = store(&data, &report);
+        assert_eq!(failed.status, State::Failed);
+        assert!(failed.hint.is_some_and(|hint| hint.contains("/data/windlass.db")));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `host`: be it, look at it, end it, install it.
 
-use windlass::api::HostKind;
 use windlass::api::client::ClientError;
+use windlass::api::lock::HostLock;
+use windlass::api::{HostKind, VersionView};
 use windlass::view::{ErrorView, HostView};
 
 use crate::args::HostAction;
@@ -40,7 +41,7 @@ pub(super) async fn host(context: &Context, action: HostAction) -> Result<u8, Cl
         HostAction::Status => {
             let data = existing(context)?;
             // It says first whether it is one of a version that can be talked to.
-            let version = version(&data).await.map_err(|error| absent(&data, error))?;
+            let version = version_of(&data).await?;
             let view = plain_client(&data).host().await.map_err(|error| absent(&data, error))?;
             if output.json {
                 output.object(&view)?;
@@ -50,14 +51,30 @@ pub(super) async fn host(context: &Context, action: HostAction) -> Result<u8, Cl
         }
         HostAction::Stop => {
             let data = existing(context).map_err(nothing_to_end)?;
-            version(&data).await.map_err(|error| nothing_to_end(absent(&data, error)))?;
-            leave(&data).await?;
+            let host = version_of(&data).await.map_err(nothing_to_end)?;
+            leave(&data, &host).await?;
             output.note("the host has left; executions run on");
         }
         HostAction::Install { print } => service::install(&context.data_dir()?, output, print)?,
         HostAction::Run { .. } => {}
     }
     Ok(0)
+}
+
+/// Asks for the version of the host; of one that is just coming or going, when it has.
+async fn version_of(data: &DataDir) -> Result<VersionView, CliError> {
+    match version(data).await {
+        Err(ClientError::NoHost { .. } | ClientError::Lost { .. }) if has_no_socket(data) => {
+            daemon::come_or_gone(data).await?;
+            version(data).await
+        }
+        answer => answer,
+    }
+    .map_err(|error| absent(data, error))
+}
+
+fn has_no_socket(data: &DataDir) -> bool {
+    !data.socket().exists()
 }
 
 /// Says to people who want no host that there is none.
@@ -78,7 +95,12 @@ fn existing(context: &Context) -> Result<DataDir, CliError> {
 
 /// Says that no host runs, where a connection failed because of that.
 fn absent(data: &DataDir, error: ClientError) -> CliError {
-    if data.socket().exists() { error.into() } else { no_host(&data.path) }
+    // As any other verb says it: somebody has the directory, and no host of it can be asked.
+    match HostLock::is_held(&data.lock()) {
+        Ok(true) if has_no_socket(data) => daemon::exists(data, false),
+        Ok(true) => error.into(),
+        Ok(false) | Err(_) => no_host(&data.path),
+    }
 }
 
 fn text(context: &Context, view: &HostView, kind: HostKind) -> String {
@@ -87,6 +109,7 @@ fn text(context: &Context, view: &HostView, kind: HostKind) -> String {
         HostKind::Embedded => "in another program",
     };
     let up = show(now_ms().saturating_sub(view.since.0.0));
+    let said = |word: &Option<String>| word.clone().unwrap_or_else(|| "not said".to_owned());
     let rows = [
         ("process", view.pid.to_string()),
         ("version", view.version.clone()),
@@ -95,6 +118,8 @@ fn text(context: &Context, view: &HostView, kind: HostKind) -> String {
         ("running", view.running.to_string()),
         ("queued", view.queued.to_string()),
         ("since", format!("{} ({up})", view.since)),
+        ("store", said(&view.store)),
+        ("logs", said(&view.logs)),
     ];
     pairs(context.output, &rows)
 }

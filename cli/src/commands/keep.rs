@@ -4,9 +4,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use windlass::core::cleanup::{Action, Thing};
+use windlass::core::record::AttemptStatus;
 use windlass::core::snapshot::{LeftOut, LeftOutReason, SnapshotNumber};
 use windlass::request::{GcOptions, RemoveOptions};
-use windlass::view::{GcItemView, SnapshotView};
+use windlass::view::{AttemptView, GcItemView, SnapshotView};
 
 use crate::args::{GcArgs, RestoreArgs, RmArgs, SnapshotsArgs};
 use crate::context::Context;
@@ -64,7 +65,13 @@ pub(super) async fn rm(context: &Context, args: RmArgs) -> Result<u8, CliError> 
                 }
             }
             Err(error) => {
-                if let Some(earlier) = failed.replace(error.into()) {
+                let mut error = CliError::from(error);
+                if error.view.kind == "busy" && !args.force {
+                    let force = "`windlass rm --force` stops what windlass started in it";
+                    let hint = error.view.hint.take().unwrap_or_default();
+                    error.view.hint = Some(format!("{hint}; {force}"));
+                }
+                if let Some(earlier) = failed.replace(error) {
                     earlier.print(output.json);
                 }
             }
@@ -128,7 +135,11 @@ pub(super) async fn restore(context: &Context, args: RestoreArgs) -> Result<u8, 
     let id = ids::attempt(&client, &args.attempt).await?;
     let snapshot = args.snapshot.map(SnapshotNumber);
     let what = format!("restoring {} …", id.short());
+    let before = client.attempt(id).await?;
     let view = patiently(output, &what, client.restore(id, snapshot)).await?;
+    if let Some(text) = what_is_other(&before, &view) {
+        output.note(&format!("windlass: {text}"));
+    }
     if output.json {
         output.object(&view)?;
     } else {
@@ -136,6 +147,27 @@ pub(super) async fn restore(context: &Context, args: RestoreArgs) -> Result<u8, 
         output.bytes(&[view.worktree.as_bytes(), b"\n"].concat())?;
     }
     Ok(0)
+}
+
+/// Says what people may not expect of a worktree that was made again.
+fn what_is_other(before: &AttemptView, after: &AttemptView) -> Option<String> {
+    let was_there = before.status != AttemptStatus::Removed && !before.missing;
+    if was_there {
+        return Some(format!("{} was not removed; it is as it was", after.id.short()));
+    }
+    match (&before.branch, &after.branch) {
+        (Some(branch), None) => {
+            let head = after.head.as_ref().map(|head| head.0.get(..10).unwrap_or(&head.0));
+            Some(format!(
+                "HEAD is detached at {}: branch {branch} was moved, deleted or checked out elsewhere, and is left alone",
+                head.unwrap_or("its commit")
+            ))
+        }
+        (Some(branch), Some(other)) if branch != other => {
+            Some(format!("it is on branch {other}; its branch was {branch}"))
+        }
+        _ => None,
+    }
 }
 
 /// Lists an attempt's snapshots, or removes one.

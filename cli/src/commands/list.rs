@@ -16,7 +16,7 @@ use crate::duration::{age, now_ms, show};
 use crate::error::CliError;
 use crate::ids::shortest;
 use crate::output::Style;
-use crate::table::{Cell, fitted_table, printable, size};
+use crate::table::{Cell, fitted_table, printable, size, without_what_does_not_fit};
 
 /// How many items are asked for at once.
 const PAGE: u32 = 500;
@@ -149,6 +149,7 @@ pub(super) async fn ls(context: &Context, args: LsArgs) -> Result<u8, CliError> 
             ["ATTEMPT", "STATUS", "BRANCH", "BASE", "COMMITS", "DIRTY", "DISK", "AGE", "TITLE"];
         let rows = attempt_rows(&shown, now_ms());
         let may_be_cut = ["BRANCH", "BASE", "TITLE"];
+        let (head, rows) = without_what_does_not_fit(context.output, &head, &may_be_cut, rows);
         context.output.bytes(fitted_table(context.output, &head, &may_be_cut, &rows).as_bytes())?;
     }
     Ok(0)
@@ -161,6 +162,7 @@ fn attempt_rows(attempts: &[AttemptView], now: u64) -> Vec<Vec<Cell>> {
         let dirty = match view.dirty {
             Some(true) => Cell::styled("yes", Style::Active),
             Some(false) => "no".into(),
+            None if view.missing => Cell::styled("gone", Style::Bad),
             None => "-".into(),
         };
         vec![

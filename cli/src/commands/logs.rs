@@ -33,6 +33,8 @@ pub(super) async fn logs(context: &Context, args: LogsArgs) -> Result<u8, CliErr
             StreamArg::Stderr => Stream::Stderr,
             StreamArg::Stdin => Stream::Stdin,
         }),
+        // Shown as it was written, a log is its output; what was typed in between is shown on request.
+        output: args.stream.is_none() && !output.json && !args.timestamps && args.grep.is_none(),
         grep: args.grep.clone(),
         follow: args.follow,
     };
@@ -45,7 +47,9 @@ pub(super) async fn logs(context: &Context, args: LogsArgs) -> Result<u8, CliErr
     } else if args.timestamps {
         follower.output(lines, &mut Timed::standard(output)).await?
     } else {
-        follower.output(lines, &mut Exact::standard(!args.raw && !output.quiet)).await?
+        let sink = Exact::standard(!args.raw && !output.quiet);
+        let mut sink = sink.with_input(args.stream == Some(StreamArg::Stdin));
+        follower.output(lines, &mut sink).await?
     };
     Ok(match followed {
         Followed::Done(()) => 0,

@@ -1,6 +1,7 @@
 //! The verbs, a file for each family. A verb returns the exit code that the process ends with.
 
 mod change;
+mod compact;
 mod config;
 mod diff;
 pub(crate) mod doctor;
@@ -57,6 +58,7 @@ pub fn perform(context: &Context, verb: Verb) -> Result<u8, CliError> {
         Verb::Doctor => block_on(doctor::doctor(context)),
         Verb::Util(args) => match args.tool {
             UtilTool::Completion { shell } => completion(context, shell),
+            UtilTool::Compact => block_on(compact::compact(context)),
         },
     }
 }

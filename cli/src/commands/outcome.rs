@@ -2,7 +2,8 @@
 
 use windlass::api::client::Client;
 use windlass::core::action::RunReason;
-use windlass::core::outcome::{Deadline, NotStarted, Outcome};
+use windlass::core::locator::Locator;
+use windlass::core::outcome::{Deadline, NotStarted, Outcome, StoppedBy};
 use windlass::core::record::{AttemptStatus, Reason};
 use windlass::view::{AttemptView, ExecutionView, SurvivorView};
 
@@ -20,6 +21,8 @@ pub(super) struct End {
     pub(super) attempt: Option<AttemptView>,
     /// What git said, if its changes could not be committed.
     pub(super) commit_failed: Option<String>,
+    /// Repositories in the worktree that are not part of its own.
+    pub(super) repositories: Vec<Locator>,
 }
 
 impl End {
@@ -34,7 +37,8 @@ impl End {
             RunReason::Setup | RunReason::Agent | RunReason::Cleanup
         );
         if !is_chain {
-            return Ok(Self { execution, attempt: None, commit_failed: None });
+            let (commit_failed, repositories) = (None, Vec::new());
+            return Ok(Self { execution, attempt: None, commit_failed, repositories });
         }
         let attempt = client.attempt(execution.attempt_id).await?;
         let ended_well = execution.outcome.as_ref().is_some_and(|view| view.outcome.ended_well());
@@ -46,7 +50,11 @@ impl End {
         {
             commit_failed = Some(output.clone());
         }
-        Ok(Self { execution, attempt: Some(attempt), commit_failed })
+        let repositories = match (ended_well, &commit_failed) {
+            (true, None) => repositories_within(client, &attempt).await?,
+            _ => Vec::new(),
+        };
+        Ok(Self { execution, attempt: Some(attempt), commit_failed, repositories })
     }
 
     /// Returns the code that `run`, `exec` and `wait` end with.
@@ -55,6 +63,41 @@ impl End {
         match self.execution.exit_code.unwrap_or(0) {
             0 if self.commit_failed.is_some() => 1,
             code => code,
+        }
+    }
+}
+
+/// Lists the repositories in a dirty worktree that git takes for something of their own: no commit has what is in them.
+///
+/// # Errors
+///
+/// The host's.
+pub(super) async fn repositories_within(
+    client: &Client,
+    attempt: &AttemptView,
+) -> Result<Vec<Locator>, CliError> {
+    // Only of one that is there: what was removed would be made again for it.
+    if attempt.dirty != Some(true) {
+        return Ok(Vec::new());
+    }
+    let files = client.diff(attempt.id).await?.files.into_iter();
+    let within = files.filter(|file| file.untracked && file.mode.as_deref() == Some(GITLINK));
+    Ok(within.map(|file| file.path).collect())
+}
+
+/// The mode by which git names a repository in a repository.
+const GITLINK: &str = "160000";
+
+/// Says of repositories in a worktree that they are not committed; `None` if there are none.
+#[must_use]
+pub(super) fn not_committed(within: &[Locator]) -> Option<String> {
+    let names: Vec<_> = within.iter().map(|path| printable(&path.to_string())).collect();
+    match names.as_slice() {
+        [] => None,
+        [one] => Some(format!("{one} is a repository of its own and is not committed")),
+        several => {
+            let several = several.join(", ");
+            Some(format!("{several} are repositories of their own and are not committed"))
         }
     }
 }
@@ -99,20 +142,25 @@ pub(super) fn words(execution: &ExecutionView) -> String {
         Outcome::Exited { code } => format!("failed with code {code}"),
         Outcome::Signaled { signal } => format!("died from signal {signal}"),
         Outcome::TimedOut { limit: Deadline::Total } => "timed out".to_owned(),
-        Outcome::TimedOut { limit: Deadline::Idle } => {
-            "timed out: no output for too long".to_owned()
-        }
-        Outcome::Stopped { .. } => "was stopped".to_owned(),
+        Outcome::TimedOut { limit: Deadline::Idle } => "timed out for lack of output".to_owned(),
+        Outcome::Stopped { by } => format!("killed: stopped {}", by_whom(by)),
         // The message says the same with names.
         Outcome::NotStarted { reason } => {
             let why = view.message.as_deref().unwrap_or(not_started(reason));
-            return format!("was not started: {}", printable(why));
+            return format!("failed: not started: {}", printable(why));
         }
-        Outcome::Lost { reason } => format!("is lost: {}", lost(reason)),
+        Outcome::Lost { reason } => format!("lost: {}", lost(reason)),
     };
     match &view.message {
         Some(message) => format!("{text}: {}", printable(message)),
         None => text,
+    }
+}
+
+fn by_whom(by: StoppedBy) -> &'static str {
+    match by {
+        StoppedBy::User => "on request",
+        StoppedBy::Host => "by the host, or by a signal to its shim",
     }
 }
 
@@ -148,9 +196,18 @@ pub(super) fn tell(output: Output, end: &End) {
         matches!(execution.outcome.as_ref().map(|view| view.outcome), Some(Outcome::Exited { .. }));
     if output.is_terminal || !said_by_itself {
         output.say(&summary(end));
+    } else if execution.exit_code != Some(0)
+        && let Some(left) = left_changes(end)
+    {
+        output.say(&left);
+    }
+    if let Some(text) = not_committed(&end.repositories) {
+        output.say(&format!("windlass: {text}"));
     }
     if let Some(git) = &end.commit_failed {
-        output.say("windlass: the changes could not be committed; they are still in the worktree");
+        let is_gone = end.attempt.as_ref().is_some_and(|attempt| attempt.missing);
+        let where_now = if is_gone { "" } else { "; they are still in the worktree" };
+        output.say(&format!("windlass: the changes could not be committed{where_now}"));
         for line in git.lines() {
             output.say(&format!("  {line}"));
         }
@@ -191,19 +248,39 @@ fn summary(end: &End) -> String {
     if attempt.status == AttemptStatus::Failed {
         return text; // Its workspace could not be made: there may be no such branch.
     }
-    if let Some(branch) = &attempt.branch {
-        text.push_str(&format!("\nwindlass: branch {branch}"));
+    if let Some(left) = left_changes(end) {
+        text.push_str(&format!("\n{left}"));
+    } else if attempt.repo.is_some() {
+        let place = place(attempt);
         let id = attempt.id.short();
         if let Some(commit) = &execution.committed {
             let short = commit.0.get(..10).unwrap_or(&commit.0);
-            text.push_str(&format!(", committed {short}; windlass diff {id}"));
-        } else if attempt.dirty == Some(true) {
-            text.push_str(&format!(", changes not committed; windlass diff {id}"));
+            text.push_str(&format!("\nwindlass: {place}, committed {short}; windlass diff {id}"));
+        } else if attempt.missing {
+            text.push_str(&format!("\nwindlass: {place}; its worktree is gone"));
         } else {
-            text.push_str(", nothing to commit");
+            text.push_str(&format!("\nwindlass: {place}, nothing to commit"));
         }
     }
     text
+}
+
+/// Names what the commits of an attempt are on.
+fn place(attempt: &AttemptView) -> String {
+    match &attempt.branch {
+        Some(branch) => format!("branch {branch}"),
+        None => "HEAD is detached".to_owned(),
+    }
+}
+
+/// Says that changes were left in the worktree, and where.
+fn left_changes(end: &End) -> Option<String> {
+    let attempt = end.attempt.as_ref()?;
+    let is_left = attempt.dirty == Some(true)
+        && end.execution.committed.is_none()
+        && attempt.status != AttemptStatus::Failed;
+    let (place, id) = (place(attempt), attempt.id.short());
+    is_left.then(|| format!("windlass: {place}, changes not committed; windlass diff {id}"))
 }
 
 #[cfg(test)]
@@ -215,7 +292,8 @@ mod tests {
 
     #[test]
     fn a_failed_commit_makes_a_good_end_a_failure() {
-        let mut end = End { execution: execution(), attempt: None, commit_failed: None };
+        let (commit_failed, repositories) = (None, Vec::new());
+        let mut end = End { execution: execution(), attempt: None, commit_failed, repositories };
         end.execution.exit_code = Some(0);
         assert_eq!(end.exit_code(), 0);
         end.commit_failed = Some("hook refused".to_owned());
@@ -231,6 +309,9 @@ mod tests {
             outcome: Outcome::NotStarted { reason: NotStarted::ProgramNotFound },
             message: Some("nope was not found".to_owned()),
         });
-        assert_eq!(words(&execution), "was not started: nope was not found");
+        assert_eq!(words(&execution), "failed: not started: nope was not found");
+        execution.outcome =
+            Some(OutcomeView { outcome: Outcome::Stopped { by: StoppedBy::User }, message: None });
+        assert_eq!(words(&execution), "killed: stopped on request");
     }
 }

@@ -1,6 +1,7 @@
 //! `run` and `exec`: start something and follow it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use windlass::api::LogQuery;
 use windlass::api::client::Client;
@@ -12,7 +13,7 @@ use windlass::request::{Accepted, ExecRequest, RunRequest, WorkspaceRequest};
 use super::outcome::{End, tell};
 use crate::args::{ExecArgs, LaunchArgs, RunArgs};
 use crate::context::Context;
-use crate::error::CliError;
+use crate::error::{Class, CliError};
 use crate::follow::{Exact, Followed, Follower};
 use crate::ids::{self, Named};
 use crate::signals::{Asked, Interrupts, Terminal};
@@ -29,6 +30,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError
         Some(path) => WorkspaceRequest::Directory { path: launch::directory(&path)? },
         None => {
             let repo = repo.unwrap_or_else(|| PathBuf::from("."));
+            launch::is_there(&repo)?;
             WorkspaceRequest::Worktree { repo: launch::locator(&repo)?, base, branch, copy }
         }
     };
@@ -96,6 +98,18 @@ async fn go_on(
         }
         return Ok(0);
     }
+    // However it cannot be followed any more: it was taken and is not lost by that.
+    follow(context, client, id, launch).await.map_err(|error| still_there(error, id))
+}
+
+/// Follows an execution to its end.
+async fn follow(
+    context: &Context,
+    client: Client,
+    id: ExecutionId,
+    launch: &LaunchArgs,
+) -> Result<u8, CliError> {
+    let output = context.output;
     let asked = Asked::default();
     let terminal = Terminal::find(asked.clone(), launch.stdin);
     let interrupts = Interrupts::new(launch.on_interrupt, terminal);
@@ -125,7 +139,11 @@ async fn go_on(
             }
         };
         if let Followed::Detached(code) = followed {
-            return Ok(detached(context, id, code));
+            return Ok(detached(context, &client, id, code).await);
+        }
+        if sink.is_within_a_line() && output.is_terminal {
+            // What is said about its end begins a line of its own.
+            output.note("");
         }
     }
     match follower.settled(id).await? {
@@ -137,13 +155,13 @@ async fn go_on(
             tell(output, &end);
             Ok(end.exit_code())
         }
-        Followed::Detached(code) => Ok(detached(context, id, code)),
+        Followed::Detached(code) => Ok(detached(context, &client, id, code).await),
     }
 }
 
 /// Tells people at a terminal that nothing happens because something is waited for.
 async fn tell_if_queued(context: &Context, client: &Client, id: ExecutionId) {
-    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     if let Ok(view) = client.execution(id).await
         && view.status == "queued"
     {
@@ -152,8 +170,11 @@ async fn tell_if_queued(context: &Context, client: &Client, id: ExecutionId) {
                 "its worktree is being made".to_owned()
             }
             (Some(windlass::view::WaitingFor::Secret), _) => {
-                "a secret has no value; stop it, or run it again with the same --key and the value"
-                    .to_owned()
+                let name = view.missing_secret.as_deref().unwrap_or_default();
+                let key = view.client_key.as_deref().unwrap_or_default();
+                format!(
+                    "the secret {name} has no value any more; stop it, or give the value: the same command with --key {key}"
+                )
             }
             (Some(windlass::view::WaitingFor::Slot) | None, Some(before @ 1..)) => {
                 format!("it waits for a slot, {before} before it")
@@ -170,10 +191,27 @@ async fn tell_if_queued(context: &Context, client: &Client, id: ExecutionId) {
     }
 }
 
-fn detached(context: &Context, id: ExecutionId, code: u8) -> u8 {
+/// How long a client that leaves waits to hear how the execution stands.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
+async fn detached(context: &Context, client: &Client, id: ExecutionId, code: u8) -> u8 {
     let short = id.short();
-    context
-        .output
-        .note(&format!("windlass: {short} runs on; follow it with: windlass logs -f {short}"));
+    let view = tokio::time::timeout(LAST_WORD, client.execution(id)).await;
+    let state = match view {
+        Ok(Ok(view)) if view.has_ended() => "has ended; its output",
+        Ok(Ok(view)) if view.status == "queued" => "stays queued; follow it with",
+        Ok(_) | Err(_) => "runs on; follow it with",
+    };
+    context.output.note(&format!("windlass: {short} {state}: windlass logs -f {short}"));
     code
+}
+
+/// Adds to what to do about a failure to follow how to go on with the execution.
+fn still_there(mut error: CliError, id: ExecutionId) -> CliError {
+    if error.class != Class::BrokenPipe {
+        let hint = error.view.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        let short = id.short();
+        error.view.hint = Some(format!("{hint}{short} goes on: windlass wait {short}"));
+    }
+    error
 }

@@ -1,8 +1,10 @@
 //! `show` and `path`: everything about one attempt or execution.
 
+use windlass::core::locator::Locator;
 use windlass::view::{AttemptView, ExecutionView};
 
 use super::list::{measure, state, what};
+use super::outcome::{not_committed, repositories_within};
 use crate::args::{PathArgs, ShowArgs};
 use crate::context::Context;
 use crate::duration;
@@ -33,7 +35,8 @@ pub(super) async fn show(context: &Context, args: ShowArgs) -> Result<u8, CliErr
             if output.json {
                 output.object(&view)?;
             } else {
-                output.bytes(attempt_text(output, &view).as_bytes())?;
+                let within = repositories_within(&client, &view).await?;
+                output.bytes(attempt_text(output, &view, &within).as_bytes())?;
             }
         }
     }
@@ -78,7 +81,10 @@ fn execution_text(output: Output, view: &ExecutionView) -> String {
     rows.extend(view.waiting_for.map(|what| match view.queue {
         Some(0) => ("waits for", format!("{}, as the next", word(&what))),
         Some(before) => ("waits for", format!("{}, {before} before it", word(&what))),
-        None => ("waits for", word(&what)),
+        None => match &view.missing_secret {
+            Some(name) => ("waits for", format!("the secret {name}, which has no value any more")),
+            None => ("waits for", word(&what)),
+        },
     }));
     rows.extend(view.before_head.as_ref().map(|oid| ("HEAD before", oid.to_string())));
     rows.extend(view.after_head.as_ref().map(|oid| ("HEAD after", oid.to_string())));
@@ -98,7 +104,7 @@ fn execution_text(output: Output, view: &ExecutionView) -> String {
     pairs(output, &rows)
 }
 
-fn attempt_text(output: Output, view: &AttemptView) -> String {
+fn attempt_text(output: Output, view: &AttemptView, within: &[Locator]) -> String {
     let mut rows = vec![
         ("attempt", format!("{} ({})", view.id.short(), view.id)),
         ("title", printable(&view.title)),
@@ -106,8 +112,13 @@ fn attempt_text(output: Output, view: &AttemptView) -> String {
     ];
     rows.extend(view.reason.as_ref().map(|reason| ("reason", reason_text(reason))));
     rows.extend(view.repo.as_ref().map(|repo| ("repository", repo.to_string())));
-    rows.push(("worktree", view.worktree.to_string()));
-    rows.extend(view.branch.clone().map(|branch| ("branch", branch)));
+    let gone = if view.missing { " (gone: somebody deleted it)" } else { "" };
+    rows.push(("worktree", format!("{}{gone}", view.worktree)));
+    match &view.branch {
+        Some(branch) => rows.push(("branch", branch.clone())),
+        None if view.repo.is_some() => rows.push(("branch", "none: HEAD is detached".to_owned())),
+        None => {}
+    }
     if let (Some(base), Some(oid)) = (&view.base, &view.base_oid) {
         rows.push(("base", format!("{base} ({oid})")));
     }
@@ -117,6 +128,8 @@ fn attempt_text(output: Output, view: &AttemptView) -> String {
         rows.push(("commits", format!("{ahead} ahead, {behind} behind")));
     }
     rows.extend(view.dirty.map(|dirty| ("dirty", if dirty { "yes" } else { "no" }.to_owned())));
+    rows.extend(view.not_saved.as_deref().map(|why| ("not saved", printable(why))));
+    rows.extend(not_committed(within).map(|text| ("", text)));
     rows.extend(view.disk_bytes.map(|bytes| ("disk", size(bytes))));
     rows.push(("created", view.created_at.to_string()));
     rows.extend(view.removed_at.map(|at| ("removed", at.to_string())));
@@ -138,8 +151,10 @@ fn reason_text(reason: &windlass::core::record::Reason) -> String {
         Reason::CommitFailed { output, .. } => {
             format!("the changes could not be committed: {}", printable(output.trim()))
         }
-        Reason::WorkspaceFailed { message } => {
-            format!("the workspace could not be made: {}", printable(message))
+        Reason::WorkspaceFailed { message, execution } => {
+            let more = execution.map(|id| format!(" (windlass logs {} has all of it)", id.short()));
+            let more = more.unwrap_or_default();
+            format!("the workspace could not be made: {}{more}", printable(message))
         }
         Reason::RemoveFailed { message } => {
             format!("the workspace could not be removed: {}", printable(message))
@@ -192,6 +207,7 @@ pub(super) mod tests {
             timeout_ms: None,
             queue: None,
             waiting_for: None,
+            missing_secret: None,
             before_head: None,
             after_head: None,
             committed: None,
@@ -224,6 +240,7 @@ pub(super) mod tests {
             dirty: None,
             queue: Vec::new(),
             snapshots: 0,
+            not_saved: None,
             missing: false,
             keep: false,
             executions: None,
@@ -242,7 +259,8 @@ pub(super) mod tests {
         assert!(text.contains("\nstatus     failed with code 3\n"), "{text}");
         assert!(text.contains("\ntook       1.2s\n"), "{text}");
         assert!(!text.contains("committed"), "{text}");
-        let text = attempt_text(PLAIN, &attempt());
+        let text = attempt_text(PLAIN, &attempt(), &[Locator::new(b"n".to_vec())]);
+        assert!(text.contains(" n is a repository of its own and is not committed\n"), "{text}");
         assert!(text.contains("\nreason      it was stopped\n"), "{text}");
         assert!(!text.contains("ahead"), "{text}");
     }

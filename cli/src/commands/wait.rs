@@ -34,54 +34,80 @@ pub(super) async fn wait(context: &Context, args: WaitArgs) -> Result<u8, CliErr
     }
     let interrupts = Interrupts::new(OnInterrupt::Detach, None);
     let mut follower = Follower::new(client.clone(), Vec::new(), interrupts)?;
-    let work = until_done(context, &client, &wanted, args.any);
-    let work = within(args.timeout, work);
+    let (wanted, codes) = (&*wanted, BTreeMap::new());
+    let mut waiting = Waiting { context, client: &client, wanted, any: args.any, codes };
+    let work = waiting.until_done(args.timeout);
     match follower.watch(work).await? {
         Followed::Done(code) => code,
         Followed::Detached(code) => Ok(code),
     }
 }
 
-async fn within(
-    limit: Option<Duration>,
-    work: impl Future<Output = Result<u8, CliError>>,
-) -> Result<u8, CliError> {
-    let Some(limit) = limit else { return work.await };
-    match tokio::time::timeout(limit, work).await {
-        Ok(code) => code,
-        Err(_) => Err(CliError::new(
-            Class::TimedOut,
-            "wait_timed_out",
-            format!("not ended after {}", crate::duration::show(millis(limit))),
-            "it runs on; wait again, longer, or stop it",
-        )),
-    }
+/// Executions that are waited for.
+struct Waiting<'a> {
+    context: &'a Context,
+    client: &'a Client,
+    /// In the given order.
+    wanted: &'a [ExecutionId],
+    any: bool,
+    /// The codes of those that are done.
+    codes: BTreeMap<ExecutionId, u8>,
 }
 
-/// Prints executions as they end and returns the code: of the first in the given order that is not 0.
-async fn until_done(
-    context: &Context,
-    client: &Client,
-    wanted: &[ExecutionId],
-    any: bool,
-) -> Result<u8, CliError> {
-    let mut codes = BTreeMap::new();
-    let mut ended = client.wait(wanted.iter().copied(), Until::Settled);
-    while let Some(view) = ended.next().await? {
-        let end = End::look(client, view).await?;
-        print(context, &end.execution)?;
+impl Waiting<'_> {
+    /// Prints executions as they end and returns the code: of the first in the given order that is not 0, or of the one
+    /// that was enough.
+    async fn until_done(&mut self, limit: Option<Duration>) -> Result<u8, CliError> {
+        let Some(limit) = limit else { return self.all().await };
+        let began = tokio::time::Instant::now();
+        // However short the time is, what is done already is seen.
+        for view in self.client.done_by_now(self.wanted, Until::Settled).await? {
+            if let Some(code) = self.done(view).await? {
+                return Ok(code);
+            }
+        }
+        if self.codes.len() == self.wanted.len() {
+            return Ok(self.code());
+        }
+        let left = limit.saturating_sub(began.elapsed());
+        let timed_out = match tokio::time::timeout(left, self.all()).await {
+            Ok(code) => return code,
+            Err(_) if limit.is_zero() => "not ended yet".to_owned(),
+            Err(_) => format!("not ended after {}", crate::duration::show(millis(limit))),
+        };
+        let hint = "nothing is stopped for that; wait again, longer, or stop it";
+        Err(CliError::new(Class::TimedOut, "wait_timed_out", timed_out, hint))
+    }
+
+    /// Waits for all that are left.
+    async fn all(&mut self) -> Result<u8, CliError> {
+        let left = self.wanted.iter().filter(|id| !self.codes.contains_key(id)).copied();
+        let mut ended = self.client.wait(left, Until::Settled);
+        while let Some(view) = ended.next().await? {
+            if let Some(code) = self.done(view).await? {
+                return Ok(code);
+            }
+        }
+        Ok(self.code())
+    }
+
+    /// Prints one that is done; returns its code if it is enough.
+    async fn done(&mut self, view: ExecutionView) -> Result<Option<u8>, CliError> {
+        let end = End::look(self.client, view).await?;
+        print(self.context, &end.execution)?;
         if end.commit_failed.is_some() {
-            context
+            self.context
                 .output
                 .note("windlass: its changes could not be committed; see `windlass show`");
         }
-        codes.insert(end.execution.id, end.exit_code());
-        if any {
-            return Ok(end.exit_code());
-        }
+        self.codes.insert(end.execution.id, end.exit_code());
+        Ok(self.any.then_some(end.exit_code()))
     }
-    let codes = wanted.iter().filter_map(|id| codes.get(id)).copied();
-    Ok(codes.into_iter().find(|&code| code != 0).unwrap_or(0))
+
+    fn code(&self) -> u8 {
+        let mut codes = self.wanted.iter().filter_map(|id| self.codes.get(id)).copied();
+        codes.find(|&code| code != 0).unwrap_or(0)
+    }
 }
 
 fn print(context: &Context, view: &ExecutionView) -> Result<(), CliError> {

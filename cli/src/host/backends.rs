@@ -1,21 +1,19 @@
 //! Opens the backends that a data directory was made with.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use windlass::Backends;
 use windlass::api::error::chain;
 use windlass::core::input::Input;
-use windlass::core::process_store::ProcessStoreError;
 use windlass_local::{
     FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles, Provenance,
     ShimChoice,
 };
-use windlass_sqlite::{SqliteOptions, SqliteStore};
 
 use super::settings::Settings;
-use crate::config::{DataDir, show};
+use super::stores::{KeptLogs, Store, writable};
+use crate::config::DataDir;
 use crate::context::Context;
 use crate::error::{Class, CliError};
 
@@ -26,6 +24,36 @@ pub struct Opened {
     pub backends: Backends,
     /// Standard input.
     pub input: Arc<dyn Input>,
+    /// The databases, to be closed when the engine was shut down.
+    pub databases: Databases,
+}
+
+/// What is open and is closed in the end.
+#[derive(Debug)]
+pub struct Databases {
+    /// The records.
+    pub store: Store,
+    /// The logs, where they are kept apart from the segments.
+    pub logs: Option<KeptLogs>,
+}
+
+impl Databases {
+    /// Opens them. The caller holds the host's lock.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be used.
+    pub async fn open(data: &DataDir) -> Result<Self, CliError> {
+        Ok(Self { store: Store::open(data).await?, logs: KeptLogs::open(data).await? })
+    }
+
+    /// Writes what waits and closes them.
+    pub async fn close(&self) {
+        if let Some(logs) = &self.logs {
+            logs.close().await;
+        }
+        self.store.close().await;
+    }
 }
 
 /// Opens them.
@@ -40,7 +68,8 @@ pub async fn open(
     was_moved: bool,
     meant: bool,
 ) -> Result<Opened, CliError> {
-    let store = store(data).await?;
+    let databases = Databases::open(data).await?;
+    let store = databases.store.port();
     let runs_dir = data.path.join("runs");
     writable(&runs_dir)?;
     let shim = match &context.options.shim {
@@ -75,58 +104,7 @@ pub async fn open(
     git.provenance = if meant { Provenance::Moved } else { Provenance::InPlace };
     let worktrees = GitWorktrees::open(git).await.map_err(|error| failed("use git", &error))?;
     let input = Arc::clone(&containers) as Arc<dyn Input>;
-    Ok(Opened { backends: Backends { containers, store, logs, worktrees }, input })
-}
-
-/// Opens the store.
-///
-/// # Errors
-///
-/// It is of a newer version, damaged, or cannot be opened.
-pub async fn store(data: &DataDir) -> Result<Arc<SqliteStore>, CliError> {
-    let path = data.store();
-    // SQLite says in words of its own what these say plainly.
-    writable(&data.path)?;
-    writable(&path)?;
-    SqliteStore::open(&path, SqliteOptions::default()).await.map_err(|error| match &error {
-        ProcessStoreError::Newer { found, known } => CliError::new(
-            Class::Refused,
-            "newer_format",
-            format!("{} has format {found}, this version knows up to {known}", show(&path)),
-            "use the newer windlass that made it, or another --data-dir",
-        ),
-        ProcessStoreError::Full => CliError::unusable(
-            format!("open {}", show(&path)),
-            &std::io::Error::from(std::io::ErrorKind::StorageFull),
-        ),
-        ProcessStoreError::Backend(source) if source.transient => {
-            failed(&format!("open {}", show(&path)), &error)
-        }
-        ProcessStoreError::Conflict { .. }
-        | ProcessStoreError::Superseded { .. }
-        | ProcessStoreError::Invalid { .. }
-        | ProcessStoreError::Damaged { .. }
-        | ProcessStoreError::Backend(_) => unusable_store(&path, &chain(&error)),
-    })
-}
-
-/// Makes the error for a store that cannot be opened, for a reason that does not go away by itself.
-pub fn unusable_store(path: &Path, why: &str) -> CliError {
-    let hint = if path.exists() {
-        "it was left alone: restore it from a backup, or move it and its -wal and -shm files away to begin anew; --data-dir names another data directory"
-    } else {
-        "name another data directory with --data-dir"
-    };
-    let message = format!("failed to open {}: {why}", show(path));
-    CliError::new(Class::Refused, "store", message, hint)
-}
-
-/// Refuses what is there and may not be written.
-fn writable(path: &Path) -> Result<(), CliError> {
-    match rustix::fs::access(path, rustix::fs::Access::WRITE_OK) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(error) => Err(CliError::unusable(format!("write to {}", show(path)), &error.into())),
-    }
+    Ok(Opened { backends: Backends { containers, store, logs, worktrees }, input, databases })
 }
 
 fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> CliError {

@@ -13,7 +13,8 @@ use windlass::api::{API_VERSION, HostKind, VersionView, socket};
 use windlass::request::Caller;
 use windlass::view::ErrorView;
 
-use super::lock::take_within;
+use super::lock::{free_within, take_within};
+use super::presence::Presence;
 use super::{inside, start};
 use crate::config::{DataDir, Environment, show};
 use crate::context::Context;
@@ -62,7 +63,9 @@ impl HostAt {
                     // It is leaving, or died just now: start over below.
                     Err(ClientError::Lost { .. } | ClientError::NoHost { .. }) => {}
                     Err(error) => return Err(error.into()),
-                    Ok(version) if self.is_outdated(&version) => leave(&self.data).await?,
+                    Ok(version) if self.is_outdated(&version) => {
+                        leave(&self.data, &version).await?
+                    }
                     Ok(version) if version.api != API_VERSION => return Err(other_api(&version)),
                     Ok(_) => {
                         *checked = true;
@@ -121,7 +124,12 @@ impl HostAt {
         if let Ok(stream) = socket::connect(&path).await {
             return Ok(stream);
         }
-        start::in_background(&self.data).await?;
+        if let Err(error) = start::in_background(&self.data).await {
+            // The one that is there may answer by now.
+            let answer =
+                socket::connect(&path).await.ok().filter(|_| error.view.kind == "host_exists");
+            return answer.ok_or(error);
+        }
         socket::connect(&path).await.map_err(|error| {
             CliError::new(
                 Class::NoHost,
@@ -199,23 +207,36 @@ pub async fn version(data: &DataDir) -> Result<VersionView, ClientError> {
 /// # Errors
 ///
 /// It refuses, or takes too long.
-pub async fn leave(data: &DataDir) -> Result<(), CliError> {
+pub async fn leave(data: &DataDir, host: &VersionView) -> Result<(), CliError> {
+    let failed = |error: io::Error| CliError::io("wait until the host has left", &error);
+    let mut presence = Presence::watch(data).map_err(failed)?;
     match plain_client(data).stop_host().await {
         // It was gone before it could answer.
         Ok(()) | Err(ClientError::Lost { .. } | ClientError::NoHost { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let gone = take_within(&data.lock(), LEAVE)
-        .await
-        .map_err(|error| CliError::io("wait for the host's lock", &error))?;
+    // The lock is not taken: the next host may be waiting for it already, and have it before this hears of it.
+    let lock = data.lock();
+    let gone = tokio::select! {
+        biased;
+        gone = free_within(&lock, LEAVE) => gone.map_err(failed)?,
+        () = another(data, host, &mut presence) => true,
+    };
     match gone {
-        Some(_lock) => Ok(()),
-        None => Err(CliError::new(
+        true => Ok(()),
+        false => Err(CliError::new(
             Class::Failed,
             "no_host",
             format!("the host ({}) was asked to leave and has not", signature(&data.lock())),
             format!("see {}", show(&data.log())),
         )),
+    }
+}
+
+/// Waits until another host than this one answers.
+async fn another(data: &DataDir, host: &VersionView, presence: &mut Presence) {
+    while !version(data).await.is_ok_and(|next| next.pid != host.pid) {
+        presence.changed().await;
     }
 }
 

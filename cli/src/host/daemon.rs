@@ -3,22 +3,18 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
 use windlass::api::lock::{HostLock, signature};
-use windlass::api::server::{ServeOptions, serve};
-use windlass::api::{HostKind, socket};
-use windlass::core::process_store::ChangeNumber;
-use windlass::handle::Handle;
+use windlass::api::socket;
 use windlass::view::ErrorBody;
 use windlass::{Builder, EngineError};
 
 use super::connect::is_absent;
-use super::lock::take_within;
+use super::lock::{free_within, take_within};
 use super::log::HostLog;
+use super::presence::Presence;
+use super::serving::{LeaveSignals, Serving};
 use super::settings::Settings;
-use super::{backends, idle, inside, moved, secrets, start};
+use super::{backends, inside, moved, secrets, start, stores};
 use crate::config::{DataDir, show};
 use crate::context::Context;
 use crate::error::{Class, CliError};
@@ -26,11 +22,11 @@ use crate::error::{Class, CliError};
 /// How long a host that is leaving may keep the one that follows waiting.
 const LEAVING: Duration = Duration::from_secs(8);
 
+/// How long somebody who has not signed the lock may have it before it is another program's.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// How long whoever starts a host may keep another one waiting.
 const STARTING: Duration = Duration::from_secs(20);
-
-/// How long answers that are being sent may take when the host leaves.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// The most file descriptors that the host asks for: a few for each execution. Commands inherit the limit, so it is not
 /// as high as it could be.
@@ -133,21 +129,26 @@ async fn live(
     };
     let _host_lock = take_host_lock(data).await?;
     let was_moved = moved::check(data, options.moved)?;
-    let signals = Signals::new(options.background)
+    let signals = LeaveSignals::new(options.background)
         .map_err(|error| CliError::io("listen for signals", &error))?;
     let settings = Settings::read(data)?;
-    let backends = backends::open(context, data, &settings, was_moved, options.moved).await?;
+    let opened = backends::open(context, data, &settings, was_moved, options.moved).await?;
+    let databases = opened.databases;
     let ports = match context.options.wrap {
-        Some(wrap) => wrap(backends.backends),
-        None => backends.backends,
+        Some(wrap) => wrap(opened.backends),
+        None => opened.backends,
     };
-    let handle = Builder::new(ports, settings.engine(), data.node())
+    let mut builder = Builder::new(ports, settings.engine(), data.node())
         .pid(std::process::id())
-        .input(backends.input)
-        .secrets(std::sync::Arc::new(secrets::HostSecrets::new(context.environment.clone())))
-        .start_on_tokio()
-        .await
-        .map_err(|error| not_started(data, &error))?;
+        .input(opened.input)
+        .secrets(std::sync::Arc::new(secrets::HostSecrets::new(context.environment.clone())));
+    if let Some(logs) = databases.logs.as_ref().map(stores::KeptLogs::port) {
+        builder = builder.keep_logs_in(match context.options.wrap_logs {
+            Some(wrap) => wrap(logs),
+            None => logs,
+        });
+    }
+    let handle = builder.start_on_tokio().await.map_err(|error| not_started(data, &error))?;
     let listener = socket::bind(&data.socket()).map_err(|error| {
         CliError::unusable(format!("listen at {}", show(&data.socket())), &error)
     })?;
@@ -158,7 +159,12 @@ async fn live(
     drop(start_lock);
     log.say(&format!("version {} is ready", env!("CARGO_PKG_VERSION")));
     let stay = if options.stay { None } else { context.options.idle.or(settings.idle_exit()) };
-    serve_until_end(data, handle, listener, signals, stay, log).await
+    let presence = Presence::watch(data)
+        .map_err(|error| CliError::unusable(format!("watch {}", show(&data.path)), &error))?;
+    let ended = Serving { data, handle, stay, log }.until_end(listener, signals, presence).await;
+    // The engine has ended: nothing is written any more.
+    databases.close().await;
+    ended
 }
 
 /// Takes the lock that makes this process the host.
@@ -166,27 +172,73 @@ async fn take_host_lock(data: &DataDir) -> Result<HostLock, CliError> {
     let path = data.lock();
     let failed =
         |error: &std::io::Error| CliError::unusable(format!("lock {}", show(&path)), error);
-    let mut lock = HostLock::try_take(&path).map_err(|error| failed(&error))?;
-    let mut answers = true;
-    let holder = if lock.is_none() { signature(&path) } else { String::new() };
-    if lock.is_none() {
-        let connected = socket::connect(&data.socket()).await;
-        answers = !matches!(&connected, Err(error) if is_absent(error));
-        // One that answers stays, and so does the unsigned one of another program; a daemon of ours may be leaving.
-        if !answers && !holder.is_empty() {
-            lock = take_within(&path, LEAVING).await.map_err(|error| failed(&error))?;
-        }
+    if let Some(lock) = HostLock::try_take(&path).map_err(|error| failed(&error))? {
+        return signed(lock).map_err(|error| failed(&error));
     }
-    let Some(lock) = lock else { return Err(exists(data, &holder, answers)) };
+    // From before it is asked, so that no answer is missed.
+    let mut presence = Presence::watch(data).map_err(|error| failed(&error))?;
+    let mut answers = does_answer(data).await;
+    if !answers {
+        // A daemon of ours may be leaving, or may answer again. Who has not signed either takes it for a moment, or is
+        // another program and stays.
+        let limit = if signature(&path).is_empty() { MOMENT } else { LEAVING };
+        tokio::select! {
+            biased;
+            taken = take_within(&path, limit) => {
+                if let Some(lock) = taken.map_err(|error| failed(&error))? {
+                    return signed(lock).map_err(|error| failed(&error));
+                }
+            }
+            () = answer(data, &mut presence) => {}
+        }
+        answers = does_answer(data).await;
+    }
+    Err(exists(data, answers))
+}
+
+/// Waits until a data directory has a host that answers, or none at all; for as long as one may take to come or go.
+///
+/// # Errors
+///
+/// The system's.
+pub async fn come_or_gone(data: &DataDir) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::io("look for the host", &error);
+    if !HostLock::is_held(&data.lock()).map_err(failed)? {
+        return Ok(());
+    }
+    let path = data.lock();
+    let limit = if signature(&path).is_empty() { MOMENT } else { LEAVING };
+    let mut presence = Presence::watch(data).map_err(failed)?;
+    tokio::select! {
+        biased;
+        free = free_within(&path, limit) => free.map(drop).map_err(failed),
+        () = answer(data, &mut presence) => Ok(()),
+    }
+}
+
+/// Waits until the host answers.
+async fn answer(data: &DataDir, presence: &mut Presence) {
+    while !does_answer(data).await {
+        presence.changed().await;
+    }
+}
+
+/// Writes into the lock who has it.
+fn signed(lock: HostLock) -> std::io::Result<HostLock> {
     let sign = format!("windlass {}, process {}\n", env!("CARGO_PKG_VERSION"), std::process::id());
-    lock.sign(&sign).map_err(|error| failed(&error))?;
-    Ok(lock)
+    lock.sign(&sign).map(|()| lock)
+}
+
+/// Says whether the host of a data directory takes connections.
+async fn does_answer(data: &DataDir) -> bool {
+    !matches!(socket::connect(&data.socket()).await, Err(error) if is_absent(&error))
 }
 
 /// Makes the error for a data directory whose lock another process has.
-fn exists(data: &DataDir, holder: &str, answers: bool) -> CliError {
-    let path = show(&data.path);
-    let (message, hint) = match (holder, answers) {
+#[must_use]
+pub fn exists(data: &DataDir, answers: bool) -> CliError {
+    let (path, holder) = (show(&data.path), signature(&data.lock()));
+    let (message, hint) = match (holder.as_str(), answers) {
         ("", _) => (
             format!("{path} is in use by another program, which serves no API"),
             "end that program first, or name another directory with --data-dir".to_owned(),
@@ -207,7 +259,7 @@ fn exists(data: &DataDir, holder: &str, answers: bool) -> CliError {
 fn not_started(data: &DataDir, error: &EngineError) -> CliError {
     match error {
         EngineError::Backend(source) if !source.transient => {
-            backends::unusable_store(&data.store(), &windlass::api::error::chain(source.as_ref()))
+            stores::unusable(&data.store(), &windlass::api::error::chain(source.as_ref()))
         }
         _ => engine_error(error),
     }
@@ -222,111 +274,7 @@ fn tell_ready() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn serve_until_end(
-    data: &DataDir,
-    handle: Handle,
-    listener: UnixListener,
-    mut signals: Signals,
-    stay: Option<Duration>,
-    log: &HostLog,
-) -> Result<(), CliError> {
-    let (closing, closed) = watch::channel(false);
-    let (clients, mut seen_clients) = watch::channel(0);
-    let (stop, mut stopped) = mpsc::channel(1);
-    let serve_options = ServeOptions {
-        kind: HostKind::Daemon,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        stop: Some(stop),
-        clients,
-        closing: closed,
-    };
-    let mut server = tokio::spawn(serve(handle.clone(), listener, serve_options));
-    let mut server_ended = None;
-    let why = tokio::select! {
-        biased;
-        ended = &mut server => {
-            let why = format!("the server ended: {ended:?}");
-            server_ended = Some(why.clone());
-            why
-        }
-        name = signals.next() => format!("got {name}"),
-        _ = stopped.recv() => "a client asked for it".to_owned(),
-        () = engine_end(&handle) => "the engine ended: another host took over, or the store failed".to_owned(),
-        ended = idle_for(&handle, &mut seen_clients, stay) => match ended {
-            Ok(()) => "there was nothing to do".to_owned(),
-            Err(error) => format!("the engine ended: {error}"),
-        },
-    };
-    log.say(&format!("leaving: {why}"));
-    // Who comes from now on starts the next host, which waits for the lock.
-    if let Err(error) = std::fs::remove_file(data.socket()) {
-        log.say(&format!("failed to remove {}: {error}", show(&data.socket())));
-    }
-    let drained = handle.shut_down().await;
-    // The receivers are in the server; without them there is nobody to tell.
-    let _told = closing.send(true);
-    if server_ended.is_none() && tokio::time::timeout(LAST_ANSWERS, server).await.is_err() {
-        log.say("some answers were not taken in time");
-    }
-    log.say("left; executions run on");
-    match (server_ended, drained) {
-        (Some(why), _) => Err(CliError::new(Class::Failed, "backend", why, "see the host's log")),
-        (None, Ok(()) | Err(EngineError::Closing)) => Ok(()),
-        (None, Err(error)) => Err(engine_error(&error)),
-    }
-}
-
-/// Waits until the engine's loop has ended.
-async fn engine_end(handle: &Handle) {
-    // No batch has a number above the last one, so only the end of the loop answers.
-    let _ended = handle.changed(ChangeNumber(u64::MAX)).await;
-}
-
-async fn idle_for(
-    handle: &Handle,
-    clients: &mut watch::Receiver<usize>,
-    stay: Option<Duration>,
-) -> Result<(), EngineError> {
-    match stay {
-        Some(limit) => idle::idle(handle, clients, limit).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Turns an error of the engine into one of the command line.
 pub fn engine_error(error: &EngineError) -> CliError {
     windlass::api::error::ApiError::from(error.clone()).view.into()
-}
-
-/// The signals that make a host leave.
-#[derive(Debug)]
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    /// A terminal that is closed is no reason to leave for a host in the background.
-    ignores_hup: bool,
-}
-
-impl Signals {
-    fn new(background: bool) -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            ignores_hup: background,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                biased;
-                _ = self.term.recv() => return "SIGTERM",
-                _ = self.int.recv() => return "SIGINT",
-                _ = self.hup.recv() => if !self.ignores_hup { return "SIGHUP" },
-            }
-        }
-    }
 }

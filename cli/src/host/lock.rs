@@ -21,6 +21,21 @@ pub async fn take_within(path: &Path, limit: Duration) -> io::Result<Option<Host
     }
 }
 
+/// Waits until nobody has a lock; says whether that was in time. It is not taken for that.
+///
+/// # Errors
+///
+/// The system's.
+pub async fn free_within(path: &Path, limit: Duration) -> io::Result<bool> {
+    let path = path.to_owned();
+    let waiting = tokio::task::spawn_blocking(move || HostLock::wait_until_free(&path));
+    match tokio::time::timeout(limit, waiting).await {
+        Ok(Ok(free)) => free.map(|()| true),
+        Ok(Err(panicked)) => Err(io::Error::other(panicked)),
+        Err(_) => Ok(false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

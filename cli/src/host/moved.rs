@@ -1,4 +1,5 @@
-//! Recognises a data directory that was copied or restored: it is another directory than the one that was recorded.
+//! Recognises a data directory that was copied, restored or moved: it is another directory than the one that was
+//! recorded, or is elsewhere, where the paths in its records lead to nothing.
 //!
 //! Its processes and worktrees may be those of the original, so nothing is touched until somebody says that it is meant.
 
@@ -21,6 +22,8 @@ struct Identity {
     inode: u64,
     device: u64,
     boot: String,
+    /// Where it is; not known of one that an earlier version recorded, or whose path is no plain text.
+    path: Option<String>,
 }
 
 impl Identity {
@@ -29,7 +32,15 @@ impl Identity {
         // Without a boot id every boot is another one, and the inode alone counts.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim().to_owned();
-        Ok(Self { inode: metadata.ino(), device: metadata.dev(), boot })
+        let path = fs::canonicalize(path)?.into_os_string().into_string().ok();
+        let path = path.filter(|path| !path.chars().any(char::is_control));
+        Ok(Self { inode: metadata.ino(), device: metadata.dev(), boot, path })
+    }
+
+    /// Returns where it was, if that is not where it is.
+    fn moved_from<'a>(&self, recorded: &'a Self) -> Option<&'a str> {
+        let here = self.path.as_deref()?;
+        recorded.path.as_deref().filter(|there| *there != here)
     }
 
     fn is_other_than(&self, recorded: &Self) -> bool {
@@ -73,11 +84,27 @@ pub(crate) fn check(data: &DataDir, moved: bool) -> Result<bool, CliError> {
             "if the original is not in use any more: windlass host run --moved; else use another --data-dir",
         ));
     }
+    if let (false, false, Some(Ok(recorded))) = (is_other, moved, &recorded)
+        && let Some(there) = here.moved_from(recorded)
+    {
+        return Err(CliError::new(
+            Class::Refused,
+            "moved",
+            format!("{} was moved from {there}", show(&data.path)),
+            format!(
+                "move it back to {there}; or take it over where it is, with its records, logs and snapshots but without the worktrees, whose paths are recorded: windlass host run --moved"
+            ),
+        ));
+    }
     if !matches!(&recorded, Some(Ok(recorded)) if *recorded == here) {
-        let text = format!(
+        let mut text = format!(
             "# Which directory this is; another one is a copy.\ninode = {}\ndevice = {}\nboot = \"{}\"\n",
             here.inode, here.device, here.boot
         );
+        if let Some(path) = &here.path {
+            // Without control characters the quotes of JSON are those of TOML.
+            text.push_str(&format!("path = {}\n", serde_json::Value::from(path.as_str())));
+        }
         replace(&data.path, FILE, &text).map_err(|error| failed("write", &error))?;
     }
     Ok(is_other)
@@ -111,14 +138,21 @@ mod tests {
         let renamed = root.path().join("three");
         fs::rename(&original.path, &renamed).unwrap();
         let renamed = DataDir::open(&renamed, &global).unwrap().unwrap();
+        let refused = check(&renamed, false).unwrap_err().view;
+        assert_eq!(refused.kind, "moved");
+        assert!(refused.message.contains(&show(&original.path)), "{}", refused.message);
+        fs::rename(&renamed.path, &original.path).unwrap();
+        assert!(!check(&original, false).unwrap(), "it was moved back");
+        fs::rename(&original.path, &renamed.path).unwrap();
+        check(&renamed, true).unwrap();
         assert!(!check(&renamed, false).unwrap());
     }
 
     #[test]
     fn a_device_counts_within_one_boot() {
-        let recorded = Identity { inode: 1, device: 2, boot: "b".to_owned() };
+        let recorded = Identity { inode: 1, device: 2, boot: "b".to_owned(), path: None };
         let other = |inode, device, boot: &str| {
-            Identity { inode, device, boot: boot.to_owned() }.is_other_than(&recorded)
+            Identity { inode, device, boot: boot.to_owned(), path: None }.is_other_than(&recorded)
         };
         assert!(!other(1, 2, "b"));
         assert!(other(1, 3, "b"));

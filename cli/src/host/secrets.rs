@@ -43,22 +43,25 @@ impl HostSecrets {
         Self { environment }
     }
 
-    async fn value(&self, source: &SecretSource) -> Option<Vec<u8>> {
+    /// Returns a value, or why there is none.
+    async fn value(&self, source: &SecretSource) -> Result<Vec<u8>, String> {
         let value = match source {
             SecretSource::HostEnv { name } => {
                 let found =
                     self.environment.variables.iter().find(|(have, _)| have == name.as_str());
-                return found.map(|(_, value)| OsString::into_vec(value.clone()));
+                let value = found.map(|(_, value)| OsString::into_vec(value.clone()));
+                return value.ok_or_else(|| format!("the host has no variable {name}"));
             }
             SecretSource::File { path } => {
                 let path = path.clone();
                 // A pipe or a file on a slow disk must not hold up the host.
-                tokio::task::spawn_blocking(move || read_file(&path)).await.ok()??
+                let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
+                read.map_err(|error| error.to_string())??
             }
             SecretSource::Command { argv } => output_of(argv).await?,
-            SecretSource::Memory => return None,
+            SecretSource::Memory => return Err("it is in nobody's memory".to_owned()),
         };
-        Some(without_newline(value))
+        Ok(without_newline(value))
     }
 }
 
@@ -71,23 +74,31 @@ impl Secrets for HostSecrets {
     ) -> Result<BTreeMap<String, OsBytes>, SecretGone> {
         let mut values = BTreeMap::new();
         for (name, source) in wanted {
-            let value =
-                self.value(source).await.ok_or_else(|| SecretGone { name: name.clone() })?;
+            let value = self.value(source).await;
+            let value = value.map_err(|why| SecretGone { name: name.clone(), why })?;
             values.insert(name.clone(), OsBytes(value));
         }
         Ok(values)
     }
 }
 
-fn read_file(path: &str) -> Option<Vec<u8>> {
+fn read_file(path: &str) -> Result<Vec<u8>, String> {
     let mut value = Vec::new();
-    std::fs::File::open(path).ok()?.take(MAX_BYTES + 1).read_to_end(&mut value).ok()?;
-    fits(value)
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut value));
+    match read {
+        Ok(_) => fits(value).ok_or_else(|| format!("{path} {TOO_LONG}")),
+        Err(error) => Err(format!("{path} cannot be read: {error}")),
+    }
 }
 
-/// Runs a command in a group of its own and returns what it prints, if it ends with 0 in time.
-async fn output_of(argv: &[String]) -> Option<Vec<u8>> {
-    let (program, arguments) = argv.split_first()?;
+/// Runs a command in a group of its own and returns what it prints, if it ends with 0 in time. What it was is not repeated
+/// in a message: people write secrets into commands.
+async fn output_of(argv: &[String]) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("its command cannot be run: {error}");
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err("its command is empty".to_owned());
+    };
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -95,25 +106,30 @@ async fn output_of(argv: &[String]) -> Option<Vec<u8>> {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
-        .ok()?;
+        .map_err(failed)?;
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    let pipe = child.stdout.take()?;
+    let Some(pipe) = child.stdout.take() else {
+        return Err("its command has no output".to_owned());
+    };
     let read = async {
         let mut value = Vec::new();
-        pipe.take(MAX_BYTES + 1).read_to_end(&mut value).await.ok()?;
-        let status = child.wait().await.ok()?;
-        status.success().then_some(value)
+        pipe.take(MAX_BYTES + 1).read_to_end(&mut value).await.map_err(failed)?;
+        let status = child.wait().await.map_err(failed)?;
+        if status.success() { Ok(value) } else { Err(format!("its command ended with {status}")) }
     };
     if let Ok(value) = tokio::time::timeout(DEADLINE, read).await {
-        return value.and_then(fits);
+        return fits(value?).ok_or_else(|| format!("what its command prints {TOO_LONG}"));
     }
     if let Some(group) = group {
         // It was not waited for, so the number is still its own.
         let _gone = kill_process_group(group, Signal::KILL);
     }
     let _status = child.wait().await;
-    None
+    Err(format!("its command did not end within {} s", DEADLINE.as_secs()))
 }
+
+/// Why a value is not taken.
+const TOO_LONG: &str = "is longer than 64 KiB";
 
 fn fits(value: Vec<u8>) -> Option<Vec<u8>> {
     (u64::try_from(value.len()).unwrap_or(u64::MAX) <= MAX_BYTES).then_some(value)
@@ -155,10 +171,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_fails_is_gone() {
-        assert_eq!(resolve(shell("echo c; exit 3")).await, None);
-        assert_eq!(resolve(shell("head -c 70000 /dev/zero")).await, None);
-        assert_eq!(resolve(SecretSource::File { path: "/nonexistent".to_owned() }).await, None);
-        assert_eq!(resolve(SecretSource::HostEnv { name: "NOPE".to_owned() }).await, None);
+    async fn what_fails_is_gone_and_says_why() {
+        let file = SecretSource::File { path: "/nonexistent".to_owned() };
+        for (source, why) in [
+            (shell("echo c; exit 3"), "exit status: 3"),
+            (shell("head -c 70000 /dev/zero"), "longer than"),
+            (file, "/nonexistent cannot be read: No such file"),
+            (SecretSource::HostEnv { name: "NOPE".to_owned() }, "no variable NOPE"),
+        ] {
+            let secrets = HostSecrets::new(Environment { variables: Vec::new() });
+            let wanted = BTreeMap::from([("S".to_owned(), source)]);
+            let gone = secrets.resolve(ExecutionId(uuid::Uuid::nil()), &wanted).await.unwrap_err();
+            assert!(gone.name == "S" && gone.why.contains(why), "{gone}");
+        }
     }
 }

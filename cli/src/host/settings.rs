@@ -39,7 +39,7 @@ pub const SETTINGS: [Setting; 16] = [
         name: "background_timeout",
         default: "30m",
         kind: Kind::DurationOrNone,
-        about: "how long what `exec` starts may run, where it does not say",
+        about: "how long what `exec` starts may run, in the foreground too, where it does not say",
     },
     Setting {
         name: "log_cap_bytes",

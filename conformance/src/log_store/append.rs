@@ -16,6 +16,12 @@ pub async fn an_append_that_leaves_out_numbers_is_refused(place: impl LogStorePl
         "{refused:?}"
     );
     assert_eq!(read_all(&*store, &log, after(0)).await, lines(1, 3));
+    // It makes no log either.
+    let missing = place.missing().await;
+    let refused = store.append(&missing, lines(2, 3)).await;
+    assert!(matches!(refused, Err(LogStoreError::NotNext { .. })), "{refused:?}");
+    let status = store.status(&missing).await;
+    assert!(matches!(status, Err(LogStoreError::NotFound { .. })), "{status:?}");
 }
 
 /// A writer that does not know how far it came repeats itself.

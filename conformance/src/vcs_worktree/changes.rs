@@ -6,7 +6,7 @@ use windlass_core::vcs_worktree::{
 };
 use windlass_core::workspace::Worktree;
 
-use super::{VcsWorktreePlace, attempt, created, fallback, repository, request};
+use super::{MakeAtOnce as _, VcsWorktreePlace, attempt, created, fallback, repository, request};
 
 async fn files(vcs: &dyn VcsWorktree, worktree: &Worktree) -> Diff {
     vcs.diff(attempt(1), worktree, DiffDetail::Files).await.expect("a diff")
@@ -69,7 +69,7 @@ pub async fn a_diff_names_every_kind_of_change(place: impl VcsWorktreePlace) {
     place.commit(&repo, "more");
     let vcs = place.open().await;
     let worktree = vcs.plan(request(&repo, 1)).await.expect("a plan").worktree;
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     let dir = &worktree.path;
     place.write(dir, "committed", "1\n2\n");
     place.commit(dir, "work");

@@ -5,7 +5,7 @@ use windlass_core::vcs_worktree::{
     WorktreeRequest,
 };
 
-use super::{REMOVAL, VcsWorktreePlace, attempt, created, request, take_away};
+use super::{MakeAtOnce as _, REMOVAL, VcsWorktreePlace, attempt, created, request, take_away};
 
 /// Nothing needs a snapshot. Removal is idempotent, also over a restart.
 pub async fn a_clean_worktree_is_removed_and_its_branch_kept(place: impl VcsWorktreePlace) {
@@ -74,7 +74,7 @@ pub async fn removing_what_somebody_deleted_frees_the_repository(place: impl Vcs
     let named = WorktreeRequest { base: Some(worktree.branch.clone()), ..request(&repo, 2) };
     let second = vcs.plan(named).await.expect("a plan").worktree;
     assert_eq!(second.target.as_ref(), Some(&worktree.branch));
-    vcs.create(attempt(2), &second, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(2), &second, &Origin::Base).await.expect("a worktree");
     place.delete_branch(&repo, &worktree.branch);
 }
 
@@ -87,7 +87,7 @@ pub async fn what_was_staged_in_a_deleted_worktree_comes_back(place: impl VcsWor
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
     let Origin::Removed(what) = &origin else { panic!("{origin:?}") };
     assert!(what.snapshot.is_some(), "it was nowhere else");
-    vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!(place.indexed(&worktree.path, "new").as_deref(), Some("staged\n"));
 }
 
@@ -106,7 +106,7 @@ pub async fn a_branch_is_deleted_only_if_its_commits_were_saved(place: impl VcsW
     vcs.remove(attempt(1), &worktree, Removal::WorktreeAndBranch).await.expect("removed");
     assert_eq!(place.branches(&repo), ["main"]);
     let origin = Origin::Removed(super::removed(&saved));
-    let verified = vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    let verified = vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!((&verified.head, verified.branch.as_ref()), (&head, Some(&worktree.branch)));
     assert_eq!(place.tip(&repo, &worktree.branch), head);
 }

@@ -5,7 +5,9 @@ use windlass_core::vcs_worktree::{
     DiffDetail, Origin, Removal, VcsWorktreeError, VcsWorktreeExt as _, WorktreeRequest,
 };
 
-use super::{REMOVAL, VcsWorktreePlace, attempt, created, removed, request, take_away};
+use super::{
+    MakeAtOnce as _, REMOVAL, VcsWorktreePlace, attempt, created, removed, request, take_away,
+};
 
 /// The branch is all that is needed.
 pub async fn a_clean_worktree_comes_back_on_its_branch(place: impl VcsWorktreePlace) {
@@ -14,7 +16,7 @@ pub async fn a_clean_worktree_comes_back_on_its_branch(place: impl VcsWorktreePl
     let head = place.commit(&worktree.path, "work");
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
     let vcs = place.open().await;
-    let verified = vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    let verified = vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!((&verified.head, verified.branch.as_ref()), (&head, Some(&worktree.branch)));
     assert_eq!(vcs.verify(attempt(1), &worktree).await.expect("verified"), verified);
     assert!(!vcs.status(attempt(1), &worktree).await.expect("a status").dirty);
@@ -36,7 +38,7 @@ pub async fn what_was_dirty_comes_back_as_it_was(place: impl VcsWorktreePlace) {
     let status = vcs.status(attempt(1), &worktree).await.expect("a status");
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
     assert!(!place.exists(dir));
-    vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     let after = vcs.diff(attempt(1), &worktree, DiffDetail::Patch).await.expect("a diff");
     assert_eq!(after, before);
     assert_eq!(vcs.status(attempt(1), &worktree).await.expect("a status"), status);
@@ -59,7 +61,7 @@ pub async fn the_index_comes_back(place: impl VcsWorktreePlace) {
     place.delete(dir, "sub/numbers");
     place.stage(dir, "sub/numbers");
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
-    vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!(place.indexed(dir, "greeting").as_deref(), Some("staged\n"));
     assert_eq!(place.read(dir, "greeting").as_deref(), Some("later\n"));
     assert_eq!(place.indexed(dir, "new").as_deref(), Some("staged\n"));
@@ -76,7 +78,7 @@ pub async fn commits_that_no_branch_reaches_come_back(place: impl VcsWorktreePla
     let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.expect("removed");
     assert_eq!(saved.snapshot.as_ref().map(|snapshot| snapshot.commits), Some(1));
     let origin = Origin::Removed(removed(&saved));
-    let verified = vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    let verified = vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!((verified.head, verified.branch), (head, None));
     assert_eq!(place.read(&worktree.path, "new").as_deref(), Some("x\n"));
 }
@@ -88,12 +90,12 @@ pub async fn a_branch_that_moved_on_is_left_where_it_is(place: impl VcsWorktreeP
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
     let named = WorktreeRequest { base: Some(worktree.branch.clone()), ..request(&repo, 2) };
     let second = vcs.plan(named).await.expect("a plan").worktree;
-    vcs.create(attempt(2), &second, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(2), &second, &Origin::Base).await.expect("a worktree");
     place.write(&second.path, "theirs", "x\n");
     let theirs = place.commit(&second.path, "theirs");
     place.delete_branch(&repo, &worktree.branch);
     place.branch(&second.path, &worktree.branch);
-    let verified = vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    let verified = vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!((&verified.head, &verified.branch), (&worktree.base_oid, &None));
     assert_eq!(place.tip(&repo, &worktree.branch), theirs);
     assert_eq!(place.read(&worktree.path, "greeting").as_deref(), Some("changed\n"));
@@ -105,7 +107,7 @@ pub async fn a_branch_that_is_checked_out_elsewhere_is_left_there(place: impl Vc
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
     place.delete_branch(&repo, &worktree.branch);
     place.switch(&repo, &worktree.branch);
-    let verified = vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    let verified = vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!((verified.head, verified.branch), (worktree.base_oid, None));
 }
 
@@ -115,7 +117,7 @@ pub async fn a_branch_that_is_gone_comes_back_with_its_worktree(place: impl VcsW
     place.write(&worktree.path, "new", "x\n");
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
     place.delete_branch(&repo, &worktree.branch);
-    let verified = vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    let verified = vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!(verified.branch.as_ref(), Some(&worktree.branch));
     assert_eq!(place.tip(&repo, &worktree.branch), worktree.base_oid);
     assert_eq!(place.read(&worktree.path, "new").as_deref(), Some("x\n"));
@@ -126,9 +128,9 @@ pub async fn restoring_what_is_there_keeps_it(place: impl VcsWorktreePlace) {
     let (vcs, _, worktree) = created(&place).await;
     place.write(&worktree.path, "new", "x\n");
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
-    vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     place.write(&worktree.path, "new", "y\n");
-    vcs.create(attempt(1), &worktree, &origin).await.expect("kept");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("kept");
     assert_eq!(place.read(&worktree.path, "new").as_deref(), Some("y\n"));
 }
 
@@ -144,7 +146,7 @@ pub async fn what_was_saved_and_not_removed_is_put_back(place: impl VcsWorktreeP
         let saved = vcs.save(attempt(1), &worktree, &asked).await.expect("saved");
         let vcs = place.open().await;
         let origin = Origin::Removed(removed(&saved));
-        let verified = vcs.create(attempt(1), &worktree, &origin).await.expect("put back");
+        let verified = vcs.make(attempt(1), &worktree, &origin).await.expect("put back");
         assert_eq!((verified.head, verified.branch), (saved.head, saved.branch));
         assert_eq!(place.read(&worktree.path, "new").as_deref(), content);
         assert_eq!(place.read(&worktree.path, "greeting").as_deref(), Some("hello\n"));
@@ -159,7 +161,7 @@ pub async fn nothing_is_restored_over_a_strangers_directory(place: impl VcsWorkt
     place.write(&worktree.path, "new", "x\n");
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
     place.write(&worktree.path, "stranger", "x\n");
-    let refused = vcs.create(attempt(1), &worktree, &origin).await;
+    let refused = vcs.make(attempt(1), &worktree, &origin).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     assert_eq!(place.read(&worktree.path, "stranger").as_deref(), Some("x\n"));
     assert_eq!(place.read(&worktree.path, "new"), None);
@@ -173,7 +175,7 @@ pub async fn a_snapshot_that_is_gone_restores_nothing(place: impl VcsWorktreePla
     for _ in 0..2 {
         let gone = Removal::Snapshot(SnapshotNumber::FIRST);
         vcs.remove(attempt(1), &worktree, gone).await.expect("removed");
-        let refused = vcs.create(attempt(1), &worktree, &origin).await;
+        let refused = vcs.make(attempt(1), &worktree, &origin).await;
         let Err(VcsWorktreeError::NoSnapshot { number }) = refused else { panic!("{refused:?}") };
         assert_eq!(number, SnapshotNumber::FIRST);
     }
@@ -196,7 +198,7 @@ pub async fn ignored_files_are_copied_in_by_globs(place: impl VcsWorktreePlace) 
     let asked = WorktreeRequest { copy: copy.clone(), ..request(&repo, 1) };
     let worktree = vcs.plan(asked).await.expect("a plan").worktree;
     assert_eq!(worktree.copy.as_ref().map(|copy| &copy.globs), Some(&copy));
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     let read = |path| place.read(&worktree.path, path);
     assert_eq!(read(".env").as_deref(), Some("A=1\n"));
     assert_eq!(read("sub/.env.local").as_deref(), Some("B=2\n"));
@@ -214,13 +216,13 @@ pub async fn copied_files_are_no_work_and_come_back(place: impl VcsWorktreePlace
     let vcs = place.open().await;
     let asked = WorktreeRequest { copy: vec![".env".to_owned()], ..request(&repo, 1) };
     let worktree = vcs.plan(asked).await.expect("a plan").worktree;
-    vcs.create(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.expect("removed");
     assert_eq!(saved.snapshot, None);
-    vcs.create(attempt(1), &worktree, &Origin::Removed(removed(&saved))).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &Origin::Removed(removed(&saved))).await.expect("restored");
     assert_eq!(place.read(&worktree.path, ".env").as_deref(), Some("A=1\n"));
     place.write(&worktree.path, ".env", "A=2\n");
     let origin = take_away(&*vcs, &worktree, &REMOVAL).await;
-    vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!(place.read(&worktree.path, ".env").as_deref(), Some("A=2\n"));
 }

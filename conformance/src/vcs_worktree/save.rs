@@ -5,7 +5,7 @@ use windlass_core::vcs_worktree::{
     Ignored, Removal, SaveFrom, SaveRequest, Unfinished, Unsavable, VcsWorktreeError,
 };
 
-use super::{REMOVAL, VcsWorktreePlace, attempt, created, removed};
+use super::{MakeAtOnce as _, REMOVAL, VcsWorktreePlace, attempt, created, removed};
 
 /// A crash may come after each save: the next one answers the same, and nothing is there by its path meanwhile.
 pub async fn saving_again_gives_the_same_answer(place: impl VcsWorktreePlace) {
@@ -73,7 +73,7 @@ pub async fn what_is_discarded_is_left_out_and_named(place: impl VcsWorktreePlac
     assert_eq!(left, [("pipe".to_owned(), LeftOutReason::Discarded)]);
     vcs.remove(attempt(1), &worktree, Removal::Worktree).await.expect("removed");
     let origin = windlass_core::vcs_worktree::Origin::Removed(removed(&saved));
-    vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!(place.read(&worktree.path, "new").as_deref(), Some("x\n"));
 }
 
@@ -90,7 +90,7 @@ pub async fn a_merge_that_has_not_ended_refuses_and_can_be_saved(place: impl Vcs
     assert!(place.is_merging(&worktree.path));
     let forced = SaveRequest { unfinished: Unfinished::Save, ..REMOVAL };
     let origin = super::take_away(&*vcs, &worktree, &forced).await;
-    vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert!(place.is_merging(&worktree.path));
 }
 
@@ -101,7 +101,7 @@ pub async fn what_is_ignored_by_default_is_saved(place: impl VcsWorktreePlace) {
     place.commit(&worktree.path, "ignore");
     place.write(&worktree.path, "secret", "x\n");
     let origin = super::take_away(&*vcs, &worktree, &REMOVAL).await;
-    vcs.create(attempt(1), &worktree, &origin).await.expect("restored");
+    vcs.make(attempt(1), &worktree, &origin).await.expect("restored");
     assert_eq!(place.read(&worktree.path, "secret").as_deref(), Some("x\n"));
 }
 

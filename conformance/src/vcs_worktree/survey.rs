@@ -4,7 +4,7 @@ use windlass_core::id::AttemptId;
 use windlass_core::vcs_worktree::{FoundState, Origin, Removal, VcsWorktree, VcsWorktreeError};
 use windlass_core::workspace::Worktree;
 
-use super::{REMOVAL, VcsWorktreePlace, attempt, created, request};
+use super::{MakeAtOnce as _, REMOVAL, VcsWorktreePlace, attempt, created, request};
 
 /// The word for a state, with whose it is.
 async fn seen(vcs: &dyn VcsWorktree, worktree: &Worktree) -> Vec<(Option<AttemptId>, String)> {
@@ -23,7 +23,7 @@ async fn seen(vcs: &dyn VcsWorktree, worktree: &Worktree) -> Vec<(Option<Attempt
 pub async fn a_survey_tells_what_is_there(place: impl VcsWorktreePlace) {
     let (vcs, repo, first) = created(&place).await;
     let second = vcs.plan(request(&repo, 2)).await.expect("a plan").worktree;
-    vcs.create(attempt(2), &second, &Origin::Base).await.expect("a worktree");
+    vcs.make(attempt(2), &second, &Origin::Base).await.expect("a worktree");
     let word = |number, word: &str| (Some(attempt(number)), word.to_owned());
     assert_eq!(seen(&*vcs, &first).await, [word(1, "Whole"), word(2, "Whole")]);
     let found = vcs.survey(&[]).await.expect("a survey");
@@ -46,7 +46,7 @@ pub async fn a_survey_touches_and_lists_nothing_of_others(place: impl VcsWorktre
     let (vcs, repo, ours) = created(&place).await;
     let other = place.open_other().await;
     let theirs = other.plan(request(&repo, 2)).await.expect("a plan").worktree;
-    other.create(attempt(2), &theirs, &Origin::Base).await.expect("a worktree");
+    other.make(attempt(2), &theirs, &Origin::Base).await.expect("a worktree");
     place.write(&theirs.path, "new", "x\n");
     assert_eq!(seen(&*vcs, &ours).await, [(Some(attempt(1)), "Whole".to_owned())]);
     assert_eq!(seen(&*other, &ours).await, [(Some(attempt(2)), "Whole".to_owned())]);

@@ -34,13 +34,17 @@ impl State {
             self.commit_ended(turn, id);
             return;
         }
+        // One that ran while no host was there is heard of at its end.
+        self.note_chain_start(turn, id);
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let record = &tracked.record;
         let well = record.outcome.is_some_and(|outcome| outcome.ended_well());
         let commits = self.attempt.commit == CommitPolicy::Commit
             && self.attempt.workspace.worktree().is_some();
-        if self.attempt.chain_stopped {
-            self.finalise(turn, Some(Reason::Stopped));
-        } else if !well {
-            self.finalise(turn, Some(Reason::EndedBadly { execution: id }));
+        if self.attempt.chain_stopped && !planted!(CommittedAfterStop) {
+            self.end_badly(turn, Reason::Stopped);
+        } else if !well && !planted!(CommittedAfterFailure) {
+            self.end_badly(turn, Reason::EndedBadly { execution: id });
         } else if commits && self.attempt.claim.is_none() {
             let message = default_message(record, &self.attempt.title);
             self.attempt.commit_tries = 0;
@@ -50,15 +54,37 @@ impl State {
         }
     }
 
+    /// Notes that the chain has begun, with the first of its own executions that began to run. Git steps are no work.
+    pub(super) fn note_chain_start(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let works = match tracked.record.action.run_reason {
+            RunReason::Setup | RunReason::Agent | RunReason::Cleanup => true,
+            RunReason::DevServer | RunReason::Background | RunReason::Git => false,
+        };
+        if !works {
+            return;
+        }
+        if self.attempt.chain_started_at.is_none() && tracked.record.started_at.is_some() {
+            self.attempt.chain_started_at = tracked.record.started_at;
+            turn.attempt_changed = true;
+        }
+    }
+
     /// Ends the chain: exactly once, in the batch of what ended it.
-    fn finalise(&mut self, turn: &mut Turn<'_>, reason: Option<Reason>) {
+    pub(super) fn finalise(&mut self, turn: &mut Turn<'_>, reason: Option<Reason>) {
         // That it could not be removed keeps nobody from going on with it.
         let held = !matches!(reason, None | Some(Reason::RemoveFailed { .. }));
+        if reason.is_none() {
+            self.attempt.not_saved = None;
+        }
         self.attempt.reason = reason;
         self.attempt.chain = None;
         self.attempt.committing = None;
         self.attempt.commit_message = None;
         self.attempt.chain_stopped = false;
+        if self.attempt.chain_started_at.take().is_some() {
+            self.attempt.finalised_at = Some(turn.at);
+        }
         let status = if held { AttemptStatus::Held } else { AttemptStatus::Finished };
         if self.attempt.claim.is_some() {
             self.attempt.claimed_from = Some(status);
@@ -128,14 +154,17 @@ impl State {
         }
         self.workspace_step = WorkspaceStep::Idle;
         match step {
-            Some(_) if self.attempt.chain_stopped || self.attempt.claim.is_some() => {
+            Some(_)
+                if (self.attempt.chain_stopped && !planted!(CommittedAfterStop))
+                    || self.attempt.claim.is_some() =>
+            {
                 let message = "it was stopped before anything was committed".to_owned();
                 let refusal = Refusal { code: RefusalCode::Busy, message };
                 self.answer_commit(turn, &Reply::Refused(refusal));
-                self.finalise(turn, Some(Reason::Stopped));
+                self.end_badly(turn, Reason::Stopped);
             }
             Some((id, step)) => {
-                let record = self.git_execution(turn, id, step);
+                let record = self.git_execution(turn, id, step, self.attempt.committing);
                 self.attempt.chain = Some(id);
                 turn.attempt_changed = true;
                 // A git step runs in the slot of the chain, or needs none.
@@ -163,7 +192,7 @@ impl State {
         self.workspace_step = WorkspaceStep::Idle;
         let refusal = Refusal { code: RefusalCode::Failed, message: message.clone() };
         self.answer_commit(turn, &Reply::Refused(refusal));
-        self.finalise(turn, Some(Reason::CommitFailed { output: message, execution: None }));
+        self.end_badly(turn, Reason::CommitFailed { output: message, execution: None });
         self.go_on_removing(turn);
     }
 
@@ -208,7 +237,7 @@ impl State {
                 };
                 let stopped = self.attempt.chain_stopped;
                 let failed = Reason::CommitFailed { output, execution: Some(id) };
-                self.finalise(turn, Some(if stopped { Reason::Stopped } else { failed }));
+                self.end_badly(turn, if stopped { Reason::Stopped } else { failed });
             }
         }
     }
@@ -223,9 +252,19 @@ impl State {
         }
     }
 
-    fn git_execution(&self, turn: &Turn<'_>, id: ExecutionId, step: GitStep) -> ExecutionRecord {
-        let like = self.attempt.committing.and_then(|id| self.executions.get(&id));
-        let mut env = like.map(|tracked| tracked.record.options.env.clone()).unwrap_or_default();
+    /// Makes the record of a git step that runs in the environment of another execution, if there is one.
+    pub(super) fn git_execution(
+        &self,
+        turn: &Turn<'_>,
+        id: ExecutionId,
+        step: GitStep,
+        like: Option<ExecutionId>,
+    ) -> ExecutionRecord {
+        let like = like.and_then(|id| self.executions.get(&id));
+        let mut env = match like {
+            Some(tracked) => tracked.record.options.env.clone(),
+            None => step.base_env.into_iter().collect(),
+        };
         env.extend(step.env);
         ExecutionRecord::queued(NewExecution {
             id,

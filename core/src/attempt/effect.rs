@@ -6,7 +6,7 @@ use crate::process_store::Write;
 use crate::record::ExecutionRecord;
 use crate::snapshot::SnapshotNumber;
 use crate::time::Timestamp;
-use crate::vcs_worktree::{Identity, Origin, SaveRequest};
+use crate::vcs_worktree::{CreateMode, Identity, Origin, SaveRequest};
 use crate::workspace::{Workspace, Worktree};
 
 /// Names a request that waits for a reply. Not durable.
@@ -63,6 +63,8 @@ pub enum Operation {
         worktree: Box<Worktree>,
         /// From what.
         origin: Origin,
+        /// Whether it begins, or its step has ended.
+        mode: CreateMode,
     },
     /// Verify the workspace and make room for a start.
     Prepare {
@@ -168,6 +170,8 @@ pub enum RefusalCode {
     NoExecution,
     /// The repository is in use by another process.
     RepositoryBusy,
+    /// The repository is not where it was.
+    RepositoryGone,
     /// The attempt is in no state for it.
     WrongState,
     /// The snapshots fill their quota.

@@ -42,7 +42,7 @@ impl State {
             // Queued until the worktree is there again.
             self.begin_restore(turn, None);
         }
-        if let Some(message) = self.workspace_gone() {
+        if let Some(message) = self.workspace_gone().filter(|_| !planted!(StartedUnderClaim)) {
             // One that was only asked for, too: nobody would take it when it comes.
             turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
             turn.refuse(request, RefusalCode::WorkspaceGone, message);
@@ -111,9 +111,10 @@ impl State {
 
     /// Makes room for a start if everything that it needs is there.
     pub(super) fn begin_prepare(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
-        if self.attempt.status == AttemptStatus::Creating {
+        if self.attempt.status == AttemptStatus::Creating && !self.makes(id) {
             return;
         }
+        let workspace = Box::new(self.runs_in(id));
         let Some(tracked) = self.executions.get_mut(&id) else { return };
         if tracked.step != ExecutionStep::Waiting || !tracked.admitted {
             return;
@@ -121,7 +122,6 @@ impl State {
         tracked.step = ExecutionStep::Preparing;
         tracked.secrets_given = false;
         let execution = Box::new(tracked.record.clone());
-        let workspace = Box::new(self.attempt.workspace.clone());
         turn.begin(Operation::Prepare { execution, workspace });
     }
 
@@ -145,7 +145,9 @@ impl State {
             tracked.record.before_head.clone_from(&head);
         }
         let execution = Box::new(tracked.record.clone());
-        turn.touch(id);
+        if !planted!(PlaceNotRecorded) {
+            turn.touch(id);
+        }
         if execution.action.run_reason.in_chain() {
             if self.attempt.status == AttemptStatus::Ready {
                 self.attempt.status = AttemptStatus::Running;
@@ -157,7 +159,7 @@ impl State {
             self.attempt.head = head;
             turn.attempt_changed = true;
         }
-        let workspace = Box::new(self.attempt.workspace.clone());
+        let workspace = Box::new(self.runs_in(id));
         turn.begin(Operation::Launch { execution, workspace });
     }
 
@@ -227,14 +229,19 @@ impl State {
         let Some(place) = tracked.record.place.clone() else { return };
         tracked.step = ExecutionStep::Watching;
         let stopping = tracked.record.stop.is_some();
-        let phase = if stopping { Phase::Stopping } else { Phase::Running };
+        self.note_chain_start(turn, id);
+        let Some(tracked) = self.executions.get_mut(&id) else { return };
+        let runs = !stopping || planted!(StoppingGoesBack);
+        let phase = if runs { Phase::Running } else { Phase::Stopping };
         if tracked.record.phase < phase || tracked.record.pid.is_some() {
-            tracked.record.phase = tracked.record.phase.max(phase);
+            let before = tracked.record.phase;
+            tracked.record.phase =
+                if planted!(StoppingGoesBack) { phase } else { before.max(phase) };
             turn.touch(id);
         }
         // Waiting is harmless before the phase is stored, and a short command has ended by then.
         turn.begin_at_once(Operation::AwaitExit { execution: id, place });
-        if stopping {
+        if stopping && !planted!(StopForgotten) {
             self.pass_stop_on(turn, id);
         }
     }
@@ -263,7 +270,7 @@ impl State {
             turn.touch(id);
         }
         if let Some(place) = tracked.record.place.clone() {
-            let worktree = self.attempt.workspace.worktree().cloned().map(Box::new);
+            let worktree = self.runs_in(id).worktree().cloned().map(Box::new);
             turn.begin_at_once(Operation::Finish { execution: id, place, worktree });
         }
     }
@@ -282,6 +289,11 @@ impl State {
         let record = &mut tracked.record;
         if record.phase < Phase::Ended {
             record_exit(record, report.exit);
+        }
+        if planted!(OutcomeOverwritten)
+            && let Some(StopIntent { cause: StopCause::Stop { by }, .. }) = record.stop
+        {
+            record.outcome = Some(Outcome::Stopped { by });
         }
         record.phase = Phase::Final;
         record.log = Some(LogSummary {
@@ -354,7 +366,9 @@ impl State {
     fn after_final(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
         let Some(tracked) = self.executions.get(&id) else { return };
         let reason = tracked.record.action.run_reason;
-        if self.attempt.chain == Some(id) {
+        if self.makes(id) {
+            self.making_ended(turn);
+        } else if self.attempt.chain == Some(id) {
             self.chain_step_ended(turn, id);
         } else if reason != RunReason::Git {
             // Released even if it was only asked for: admission forgets a waiting slot too.
@@ -382,6 +396,9 @@ impl State {
         }
         let targets: Vec<_> = match execution {
             Some(id) if binds && committing => self.attempt.chain.into_iter().chain([id]).collect(),
+            Some(id) if binds && chain && self.alone_waits(id) => {
+                [id].into_iter().chain(self.attempt.making.map(|making| making.execution)).collect()
+            }
             Some(id) => vec![id],
             None => self.executions.keys().copied().collect(),
         };
@@ -389,6 +406,13 @@ impl State {
             self.stop_one(turn, id, cause, grace_ms);
         }
         turn.reply(request, Reply::Accepted);
+    }
+
+    /// Says whether an execution is all that the worktree is being made for.
+    fn alone_waits(&self, id: ExecutionId) -> bool {
+        let others = |other: &&ExecutionId| **other != id && !self.makes(**other);
+        let none = !self.executions.keys().filter(others).any(|other| self.is_active(*other));
+        none && self.wanting.is_empty() && self.attempt.making.is_some()
     }
 
     /// Stops one execution, wherever it is in its life. One that has ended is left as it is.
@@ -425,6 +449,10 @@ impl State {
                         tracked.record.phase = Phase::Stopping;
                     }
                     turn.touch(id);
+                    if planted!(SlotReleasedEarly) {
+                        let slot = self.slot_of_id(id);
+                        self.release(turn, slot);
+                    }
                 }
                 // While it is being launched or looked at, the stop is passed on afterwards.
                 if step == ExecutionStep::Watching && news {

@@ -111,6 +111,13 @@ pub enum Fact {
         /// Its commit.
         head: Oid,
     },
+    /// The worktree is registered, and its files are for a step that may run the user's code.
+    WorktreeNeedsStep {
+        /// An id for its execution.
+        execution: ExecutionId,
+        /// The step.
+        step: GitStep,
+    },
     /// The worktree could not be made or put back; nothing that was begun is left.
     WorktreeFailed {
         /// Why.

@@ -5,8 +5,10 @@
 
 mod chain;
 mod effect;
+mod ending;
 mod execution;
 mod input;
+mod making;
 mod recovery;
 mod removal;
 mod snapshots;
@@ -118,10 +120,32 @@ pub struct State {
 enum WorkspaceStep {
     Idle,
     Creating,
+    /// Its files are being checked out by an execution.
+    Making,
+    /// That has ended.
+    Concluding,
     Planning,
     Saving,
     Removing,
     PuttingBack,
+    /// It is there, and is looked at and completed.
+    Mending,
+}
+
+impl WorkspaceStep {
+    /// Says whether a creation is under way and may come to its end.
+    fn creates(self) -> bool {
+        match self {
+            Self::Creating | Self::Concluding => true,
+            Self::Idle
+            | Self::Making
+            | Self::Planning
+            | Self::Saving
+            | Self::Removing
+            | Self::PuttingBack
+            | Self::Mending => false,
+        }
+    }
 }
 
 /// What a step leads to.
@@ -151,6 +175,9 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     fn begin(&mut self, operation: Operation) {
+        if planted!(LaunchedBeforeDurable) && matches!(operation, Operation::Launch { .. }) {
+            return self.begin_at_once(operation);
+        }
         self.after.push(Effect::Begin(operation));
     }
 
@@ -166,7 +193,9 @@ impl Turn<'_> {
     }
 
     fn reply(&mut self, request: RequestId, reply: Reply) {
-        self.after.push(Effect::Reply { request, reply });
+        let effects =
+            if planted!(AcknowledgedBeforeDurable) { &mut self.before } else { &mut self.after };
+        effects.push(Effect::Reply { request, reply });
     }
 
     fn refuse(&mut self, request: RequestId, code: RefusalCode, message: impl Into<String>) {
@@ -182,8 +211,8 @@ impl State {
         Self::load(attempt, Revision(0), Vec::new())
     }
 
-    /// Makes the machine from records: the attempt, those of its executions that are not final, and the one whose work is
-    /// being committed.
+    /// Makes the machine from records: the attempt, those of its executions that are not final, and those that it
+    /// [names](AttemptRecord::still_needed) all the same.
     #[must_use]
     pub fn load(
         attempt: AttemptRecord,
@@ -291,6 +320,9 @@ impl State {
             Fact::Woke => self.on_woke(turn),
             Fact::Admitted(slot) => self.on_admitted(turn, slot),
             Fact::WorktreeCreated { head } => self.on_worktree_created(turn, head),
+            Fact::WorktreeNeedsStep { execution, step } => {
+                self.on_worktree_needs_step(turn, execution, step);
+            }
             Fact::WorktreeFailed { refusal } => self.on_worktree_failed(turn, refusal),
             Fact::Prepared { execution, place, head } => {
                 self.on_prepared(turn, execution, place, head);
@@ -337,7 +369,7 @@ impl State {
             }
         }
         writes.append(&mut turn.writes);
-        if let Some(key) = turn.key.take() {
+        if let Some(key) = turn.key.take().filter(|_| !planted!(KeyNotRecorded)) {
             writes.push(Write::Put { record: key.encode(), expect: Expect::Absent });
         }
         let mut effects = turn.before;
@@ -345,10 +377,12 @@ impl State {
             effects.push(Effect::Persist { writes });
         }
         effects.extend(turn.after);
-        // The one whose work is being committed is written once more when it is.
-        let committing = self.attempt.committing;
-        self.executions
-            .retain(|id, tracked| tracked.record.phase != Phase::Final || committing == Some(*id));
+        // The one whose work is being committed is written once more when it is; how the one that makes the worktree ended
+        // is told when the creation is concluded.
+        let kept = [self.attempt.committing, self.attempt.making.map(|making| making.execution)];
+        self.executions.retain(|id, tracked| {
+            tracked.record.phase != Phase::Final || kept.contains(&Some(*id))
+        });
         Step { state: self, effects }
     }
 }

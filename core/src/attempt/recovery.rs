@@ -4,16 +4,17 @@ use super::{ExecutionStep, Operation, Refusal, RefusalCode, State, Tracked, Turn
 use crate::container_service::Adoption;
 use crate::id::ExecutionId;
 use crate::outcome::{Lost, NotStarted, Outcome};
-use crate::record::{AttemptStatus, Phase};
+use crate::record::{AttemptStatus, Phase, Reason};
 
 impl State {
     pub(super) fn on_recovered(&mut self, turn: &mut Turn<'_>) {
         let chain = self.attempt.chain.filter(|id| self.is_active(*id));
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
+            let makes = self.makes(id);
+            let commits = Some(id) == chain && self.attempt.status == AttemptStatus::Committing;
             let Some(tracked) = self.executions.get_mut(&id) else { continue };
-            let git = Some(id) == chain && self.attempt.status == AttemptStatus::Committing;
             match tracked.record.phase {
-                Phase::Queued if git => {
+                Phase::Queued if commits || makes => {
                     tracked.admitted = true;
                     self.begin_prepare(turn, id);
                 }
@@ -22,16 +23,20 @@ impl State {
                     tracked.record.missing_secret = None;
                     self.take_slot(turn, id, false);
                 }
+                Phase::Stopping if planted!(StoppingNotAdopted) => {}
                 Phase::Starting | Phase::Running | Phase::Stopping | Phase::Ended => {
                     tracked.admitted = true;
-                    self.take_slot(turn, id, true);
+                    if !makes {
+                        self.take_slot(turn, id, true);
+                    }
                     self.begin_adopt(turn, id);
                 }
                 Phase::Final => {}
             }
         }
         match self.attempt.status {
-            AttemptStatus::Creating => self.begin_creation(turn),
+            AttemptStatus::Creating => self.go_on_creating(turn),
+            AttemptStatus::Committing if self.attempt.ending.is_some() => self.go_on_ending(turn),
             AttemptStatus::Committing => {
                 if let (None, Some(worktree)) = (chain, self.attempt.workspace.worktree().cloned())
                 {
@@ -39,10 +44,17 @@ impl State {
                 }
             }
             AttemptStatus::Removing => {
+                if let Some(reason) = self.attempt.ending.take() {
+                    // The removal saves what the chain left.
+                    self.finalise(turn, Some(reason));
+                } else if chain.is_none() && self.attempt.slot {
+                    // What was being committed when the claim came is not: nobody else gives the chain's slot back.
+                    self.finalise(turn, Some(Reason::Stopped));
+                }
                 self.stop_all(turn);
                 // What was being made again when the removal came is looked at before it is saved.
-                if self.attempt.restoring.is_some() {
-                    self.begin_creation(turn);
+                if self.attempt.restoring.is_some() || self.attempt.making.is_some() {
+                    self.go_on_creating(turn);
                 } else {
                     self.go_on_removing(turn);
                 }
@@ -116,9 +128,10 @@ impl State {
     fn never_ran(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
         let claimed = self.attempt.claim.is_some();
         let bound = self.attempt.chain_stopped && self.attempt.chain == Some(id);
-        let workspace = Box::new(self.attempt.workspace.clone());
+        let workspace = Box::new(self.runs_in(id));
         let Some(tracked) = self.executions.get_mut(&id) else { return };
-        if tracked.record.phase > Phase::Starting || tracked.record.started_at.is_some() {
+        let has_run = tracked.record.phase > Phase::Starting || tracked.record.started_at.is_some();
+        if has_run {
             // It was seen running: what says that it never did is damaged, and damage is no permission to start.
             let outcome = Outcome::Lost { reason: Lost::EvidenceDamaged };
             let message = "it ran, and its evidence says that it did not".to_owned();
@@ -163,6 +176,10 @@ impl State {
             ExecutionStep::Watching | ExecutionStep::Finishing if tracked.doubted => {
                 self.note(turn, id, message);
                 self.retry_later(turn, id);
+            }
+            ExecutionStep::Launching if planted!(LaunchedAfterDoubt) => {
+                tracked.step = ExecutionStep::Waiting;
+                self.begin_prepare(turn, id);
             }
             ExecutionStep::Launching => self.begin_adopt(turn, id),
             ExecutionStep::Watching | ExecutionStep::Finishing => {

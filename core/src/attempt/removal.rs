@@ -1,10 +1,11 @@
 //! Removal: a claim, the end of all processes, a save, and only then the removal. Each step is resumed by the next host.
 
-use super::{Operation, Refusal, RefusalCode, Reply, RequestId, State, Turn, WorkspaceStep, put};
-use crate::process_store::Revision;
+use super::{Operation, Refusal, RefusalCode, Reply, RequestId, State, Turn, WorkspaceStep};
 use crate::record::{AttemptStatus, Claim, Reason, Removing};
-use crate::snapshot::{SnapshotNumber, SnapshotRecord};
-use crate::vcs_worktree::{BranchFate, Origin, Removed, SaveRequest, Saved, Unfinished, Unsavable};
+use crate::snapshot::SnapshotNumber;
+use crate::vcs_worktree::{
+    BranchFate, CreateMode, Origin, Removed, SaveRequest, Saved, Unfinished, Unsavable,
+};
 use crate::workspace::Workspace;
 
 impl State {
@@ -58,7 +59,7 @@ impl State {
         self.attempt.removal = Some(how);
         self.attempt.chain_stopped = self.chain_is_active();
         self.attempt.status = AttemptStatus::Removing;
-        turn.attempt_changed = true;
+        turn.attempt_changed = !planted!(ClaimNotRecorded);
         self.stop_all(turn);
         self.go_on_removing(turn);
     }
@@ -68,7 +69,7 @@ impl State {
         let dead = self.executions.keys().all(|id| !self.is_active(*id));
         if self.attempt.status != AttemptStatus::Removing
             || self.workspace_step != WorkspaceStep::Idle
-            || !dead
+            || !(dead || planted!(RemovedWhileRunning))
         {
             return;
         }
@@ -109,17 +110,14 @@ impl State {
         }
         let Saved { head, branch, snapshot } = saved;
         let number = snapshot.as_ref().map(|snapshot| snapshot.number);
+        let ending = self.cause_of_ending();
         if let Some(snapshot) = snapshot {
-            let cause = self.attempt.removal.as_ref().unwrap_or(&Removing::SAFE).cause;
-            self.attempt.last_snapshot = snapshot.number.0;
-            let record = SnapshotRecord {
-                attempt: self.attempt.id,
-                owner: self.attempt.owner.clone(),
-                cause,
-                snapshot,
-                created_at: turn.at,
-            };
-            turn.writes.push(put(&record, &mut Revision(0)));
+            let removal = self.attempt.removal.as_ref().unwrap_or(&Removing::SAFE).cause;
+            self.note_snapshot(turn, snapshot, ending.unwrap_or(removal));
+        }
+        if ending.is_some() {
+            self.ending_is_over(turn, None);
+            return;
         }
         self.attempt.head = Some(head.clone());
         self.save_is_over(turn, Removed { head, branch, snapshot: number });
@@ -130,7 +128,9 @@ impl State {
         if self.workspace_step != WorkspaceStep::Saving {
             return;
         }
-        if let Some(worktree) = self.attempt.workspace.worktree() {
+        if self.attempt.ending.is_some() {
+            self.ending_is_over(turn, None);
+        } else if let Some(worktree) = self.attempt.workspace.worktree() {
             let head = self.attempt.head.clone().unwrap_or_else(|| worktree.base_oid.clone());
             let branch = Some(worktree.branch.clone());
             self.save_is_over(turn, Removed { head, branch, snapshot: None });
@@ -140,12 +140,20 @@ impl State {
     fn save_is_over(&mut self, turn: &mut Turn<'_>, saved: Removed) {
         self.workspace_step = WorkspaceStep::Idle;
         self.attempt.removal.get_or_insert(Removing::SAFE).saved = Some(saved);
-        turn.attempt_changed = true;
+        turn.attempt_changed = !planted!(SaveNotRecorded);
+        if planted!(SaveNotRecorded) {
+            turn.writes.clear();
+        }
         self.go_on_removing(turn);
     }
 
     pub(super) fn on_save_refused(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
-        if self.workspace_step == WorkspaceStep::Saving {
+        if self.workspace_step != WorkspaceStep::Saving {
+            return;
+        }
+        if self.attempt.ending.is_some() {
+            self.ending_is_over(turn, Some(refusal));
+        } else {
             self.workspace_step = WorkspaceStep::Idle;
             self.give_up_removal(turn, refusal);
         }
@@ -198,7 +206,8 @@ impl State {
                 self.workspace_step = WorkspaceStep::PuttingBack;
                 self.given_up = Some(refusal);
                 let (worktree, origin) = (Box::new(worktree.clone()), Origin::Removed(saved));
-                turn.begin(Operation::CreateWorktree { worktree, origin });
+                let mode = CreateMode::Begin;
+                turn.begin(Operation::CreateWorktree { worktree, origin, mode });
             }
             (Some(_) | None, _) => self.give_up_removal(turn, refusal),
         }
@@ -232,12 +241,15 @@ impl State {
         let before = self.attempt.claimed_from.take().unwrap_or(AttemptStatus::Held);
         self.attempt.status = match self.workspace_step {
             // What is still being made is looked after to its end, by the next host too.
-            WorkspaceStep::Creating => AttemptStatus::Creating,
+            WorkspaceStep::Creating | WorkspaceStep::Making | WorkspaceStep::Concluding => {
+                AttemptStatus::Creating
+            }
             WorkspaceStep::Idle
             | WorkspaceStep::Planning
             | WorkspaceStep::Saving
             | WorkspaceStep::Removing
-            | WorkspaceStep::PuttingBack => at_rest(before),
+            | WorkspaceStep::PuttingBack
+            | WorkspaceStep::Mending => at_rest(before),
         };
         self.attempt.claim = None;
         self.attempt.removal = None;

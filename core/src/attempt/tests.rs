@@ -1,5 +1,7 @@
 //! What the attempt machine does, row by row.
 
+mod ending;
+mod making;
 mod removal;
 
 use std::time::Duration;
@@ -278,6 +280,7 @@ fn running() -> Vec<Input> {
 fn committing() -> Vec<Input> {
     let step = GitStep {
         argv: vec!["git".into(), "commit".into()],
+        base_env: Vec::new(),
         env: Vec::new(),
         cwd: Locator::new("/w"),
         repository_lock: Locator::new("/r/.git"),
@@ -317,17 +320,6 @@ fn an_outcome_is_recorded_when_it_is_known() {
 }
 
 #[test]
-fn a_bad_end_holds_the_attempt_and_commits_nothing() {
-    let mut inputs = running();
-    inputs.extend([exited(X, BADLY), finished(X, BADLY, "0")]);
-    let (state, effects) = check(inputs, &["+", "ReleaseSlot"]);
-    let attempt = written_attempt(&effects);
-    assert_eq!(attempt.status, AttemptStatus::Held);
-    assert_eq!(attempt.reason, Some(Reason::EndedBadly { execution: X }));
-    assert!(state.is_idle());
-}
-
-#[test]
 fn a_good_end_is_committed_by_a_git_execution_in_the_slot_of_the_chain() {
     let (_, effects) = check(committing(), &["+", "Prepare"]);
     let git = written(&effects, GIT);
@@ -350,6 +342,7 @@ fn a_commit_is_noted_on_the_execution_whose_work_it_is() {
 fn a_failed_commit_holds_the_attempt_with_gits_output() {
     let mut inputs = committing();
     inputs.extend([prepared(GIT, 2), launched(GIT), exited(GIT, BADLY), finished(GIT, BADLY, "0")]);
+    inputs.push(saved(Some(1)));
     let (_, effects) = check(inputs, &["+", "ReleaseSlot"]);
     let reason = Reason::CommitFailed { output: "out".into(), execution: Some(GIT) };
     assert_eq!(written_attempt(&effects).reason, Some(reason));
@@ -418,7 +411,7 @@ fn what_is_stopped_before_it_starts_never_starts() {
 #[test]
 fn a_stop_after_a_good_exit_keeps_the_commit_from_starting() {
     let mut inputs = running();
-    inputs.extend([exited(X, WELL), stop(None, None), finished(X, WELL, "0")]);
+    inputs.extend([exited(X, WELL), stop(None, None), finished(X, WELL, "0"), saved(None)]);
     let (_, effects) = check(inputs, &["+", "ReleaseSlot"]);
     assert_eq!(written_attempt(&effects).reason, Some(Reason::Stopped));
 }
@@ -503,7 +496,7 @@ fn evidence_that_denies_what_was_seen_is_damaged_and_no_permission_to_start() {
     let (_, effects) = feed(state, [never]);
     let outcome = Outcome::Lost { reason: Lost::EvidenceDamaged };
     assert_eq!(written(&effects, X).outcome, Some(outcome));
-    assert_eq!(words(&effects), ["+", "ReleaseSlot"]);
+    assert_eq!(words(&effects), ["+", "Save"], "what it left is saved, and nothing is launched");
 }
 
 #[test]
@@ -605,7 +598,7 @@ fn a_forced_removal_waits_for_a_worktree_that_is_being_made() {
 #[test]
 fn a_refused_removal_leaves_the_attempt_as_it_was() {
     let mut inputs = running();
-    inputs.extend([exited(X, BADLY), finished(X, BADLY, "0"), remove(false)]);
+    inputs.extend([exited(X, BADLY), finished(X, BADLY, "0"), saved(None), remove(false)]);
     let (state, _) = feed(ready(), inputs);
     let refusal = Refusal { code: RefusalCode::Unsaved, message: "dirty".into() };
     let (state, effects) = feed(state, [fact(Fact::SaveRefused { refusal })]);
@@ -642,6 +635,7 @@ fn a_missing_secret_gives_the_slot_back_and_waits_for_it() {
 fn a_forced_removal_of_what_is_being_committed_goes_on_when_the_plan_is_known() {
     let step = GitStep {
         argv: vec!["git".into()],
+        base_env: Vec::new(),
         env: Vec::new(),
         cwd: Locator::new("/w"),
         repository_lock: Locator::new("/r/.git"),
@@ -666,10 +660,10 @@ fn a_forced_removal_of_what_is_being_committed_goes_on_when_the_plan_is_known() 
 #[test]
 fn a_commit_that_is_stopped_while_it_is_planned_is_not_said_to_be_clean() {
     let mut inputs = running();
-    inputs.extend([exited(X, BADLY), finished(X, BADLY, "0")]);
+    inputs.extend([exited(X, BADLY), finished(X, BADLY, "0"), saved(None)]);
     inputs.extend([ask(Request::Commit { message: "m".into() }), stop(None, None)]);
     inputs.push(committing().pop().unwrap());
-    check(inputs, &["+", "Refused", "ReleaseSlot"]);
+    check(inputs, &["+", "Refused", "Save"]);
 }
 
 #[test]
@@ -750,8 +744,8 @@ fn a_stop_of_what_ended_well_stops_the_commit_of_its_work() {
     let (state, effects) = feed(ready(), committing());
     assert_eq!(words(&effects), ["+", "Prepare"]);
     let (_, effects) = feed(state, [stop(Some(X), None)]);
-    assert_eq!(words(&effects), ["+", "ReleaseSlot", "Accepted"]);
-    assert_eq!(written_attempt(&effects).reason, Some(Reason::Stopped));
+    assert_eq!(words(&effects), ["+", "Save", "Accepted"]);
+    assert_eq!(written_attempt(&effects).ending, Some(Reason::Stopped));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The workspace: how it is made, and made again.
 
-use super::{Operation, Refusal, RefusalCode, Reply, RequestId, State, Turn, WorkspaceStep};
+use super::{Refusal, RefusalCode, Reply, RequestId, State, Turn, WorkspaceStep};
 use crate::outcome::{NotStarted, Outcome};
 use crate::record::{AttemptStatus, Reason, Removing};
 use crate::snapshot::Snapshot;
-use crate::vcs_worktree::{Origin, Removed};
+use crate::vcs_worktree::{CreateMode, Origin, Removed};
 use crate::workspace::{Oid, Workspace};
 
 impl State {
@@ -27,14 +27,10 @@ impl State {
 
     pub(super) fn begin_creation(&mut self, turn: &mut Turn<'_>) {
         match &self.attempt.workspace {
-            Workspace::Worktree(worktree) => {
+            Workspace::Worktree(_) => {
                 self.workspace_step = WorkspaceStep::Creating;
-                let origin = match &self.attempt.restoring {
-                    Some(removed) => Origin::Removed(removed.clone()),
-                    None => Origin::Base,
-                };
-                let worktree = Box::new(worktree.clone());
-                turn.begin(Operation::CreateWorktree { worktree, origin });
+                let origin = self.origin();
+                self.create_worktree(turn, origin, CreateMode::Begin);
             }
             Workspace::Directory { .. } => {
                 self.attempt.status = AttemptStatus::Ready;
@@ -49,10 +45,17 @@ impl State {
             self.was_put_back(turn);
             return;
         }
-        if self.workspace_step != WorkspaceStep::Creating {
+        if self.workspace_step == WorkspaceStep::Mending {
+            self.workspace_step = WorkspaceStep::Idle;
+            self.answer_wanting(turn, &Reply::Restored);
+            self.go_on_removing(turn);
+            return;
+        }
+        if !self.workspace_step.creates() {
             return;
         }
         self.workspace_step = WorkspaceStep::Idle;
+        self.attempt.making = None;
         self.attempt.head = Some(head);
         self.attempt.missing = false;
         turn.attempt_changed = true;
@@ -94,10 +97,18 @@ impl State {
             self.was_not_put_back(turn, refusal);
             return;
         }
-        if self.workspace_step != WorkspaceStep::Creating {
+        if self.workspace_step == WorkspaceStep::Mending {
+            self.workspace_step = WorkspaceStep::Idle;
+            self.answer_wanting(turn, &Reply::Refused(refusal));
+            self.go_on_removing(turn);
             return;
         }
+        if !self.workspace_step.creates() || self.make_once_more(turn) {
+            return;
+        }
+        let (refusal, reason) = self.why_not_made(turn, refusal);
         self.workspace_step = WorkspaceStep::Idle;
+        self.attempt.making = None;
         turn.attempt_changed = true;
         let again = self.attempt.restoring.take().is_some();
         if again {
@@ -114,12 +125,14 @@ impl State {
             return;
         }
         self.attempt.status = if again { AttemptStatus::Removed } else { AttemptStatus::Failed };
+        // One that was stopped meanwhile was undone for that.
+        let told = self.attempt.reason.as_ref().is_some_and(is_about_work);
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
             let outcome = Outcome::NotStarted { reason: NotStarted::WorkspaceRefused };
             self.end_unstarted(turn, id, outcome, Some(refusal.message.clone()));
         }
-        if !again || !self.attempt.reason.as_ref().is_some_and(is_about_work) {
-            self.attempt.reason = Some(Reason::WorkspaceFailed { message: refusal.message });
+        if !told {
+            self.attempt.reason = Some(reason);
         }
     }
 
@@ -219,8 +232,15 @@ impl State {
         if of_snapshot {
             let message = "its worktree is there: remove it first, which saves what is in it";
             turn.refuse(request, RefusalCode::WrongState, message);
-        } else if !missing {
+        } else if !missing
+            && (self.is_busy().is_some() || self.workspace_step != WorkspaceStep::Idle)
+        {
             turn.reply(request, Reply::Restored);
+        } else if !missing {
+            // Looked at, and completed where a power cut left it half on the disk.
+            self.wanting.push(request);
+            self.workspace_step = WorkspaceStep::Mending;
+            self.create_worktree(turn, Origin::Base, CreateMode::Begin);
         } else if let Some(message) = self.is_busy() {
             turn.refuse(request, RefusalCode::Busy, message);
         } else {

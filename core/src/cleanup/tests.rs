@@ -4,6 +4,7 @@ use super::*;
 use crate::id::{Epoch, HostId};
 use crate::record::{CommitPolicy, NewAttempt};
 use crate::snapshot::{Snapshot, SnapshotCause};
+use crate::vcs_worktree::Removed;
 use crate::workspace::{Oid, Workspace};
 
 const A: AttemptId = AttemptId(Uuid::from_u128(0xa));
@@ -274,6 +275,14 @@ fn a_snapshot_expires_after_its_worktree_was_removed() {
     // Removed a second time: the time begins anew.
     subject(&mut facts).record.removed_at = Some(Timestamp(10));
     check(&facts, Action::Keep, "30 d more");
+    // What its worktree is made again from stays until its work is merged.
+    pass(&mut facts, 720);
+    let snapshot = Some(SnapshotNumber(4));
+    let from = Removed { head: Oid("0".into()), branch: None, snapshot };
+    subject(&mut facts).record.removed = Some(from);
+    check(&facts, Action::Keep, "not merged");
+    subject(&mut facts).record.merged_at = Some(Timestamp(8));
+    check(&facts, Action::ExpireSnapshot, "30 d ago");
     subject(&mut facts).record.status = AttemptStatus::Creating;
     check(&facts, Action::Keep, "has a worktree");
     facts.policy.snapshot_ms = None;
@@ -317,4 +326,25 @@ fn spans_are_printed_to_the_minute() {
     {
         assert_eq!(words(ms), said);
     }
+}
+
+/// It counts as removed, is saved, and its directory is still there: nobody else would end that.
+#[test]
+fn a_removal_that_was_interrupted_is_ended() {
+    let mut facts = facts(AttemptStatus::Removed);
+    facts.found = vec![found(FoundState::Removing)];
+    let plan = decide(&facts);
+    let [decision] = plan.decisions.as_slice() else { panic!("{plan:?}") };
+    let act = Some(Act::EndRemoval(Box::new(worktree())));
+    assert_eq!((decision.action, &decision.act), (Action::EndRemoval, &act));
+    facts.node = NodeId(Uuid::from_u128(8));
+    assert_eq!(decide(&facts).decisions[0].act, None, "another machine's");
+    for state in [FoundState::Whole, FoundState::Creating] {
+        let mut facts = self::facts(AttemptStatus::Removed);
+        facts.found = vec![found(state)];
+        assert_eq!(decide(&facts).decisions[0].act, None);
+    }
+    facts.node = NODE;
+    facts.attempts.get_mut(&A).unwrap().record.status = AttemptStatus::Removing;
+    assert_eq!(decide(&facts).decisions[0].act, None, "its attempt does that");
 }

@@ -12,15 +12,18 @@ use crate::log_store::{From, LogKey, ReadOptions};
 use crate::outcome::{NotStarted, Outcome};
 use crate::preview::preview;
 use crate::record::ExecutionRecord;
-use crate::vcs_worktree::{CommitPlan, Identity, Removal, VcsWorktreeError};
+use crate::vcs_worktree::{CommitPlan, Creation, Identity, Removal, VcsWorktreeError};
 use crate::workspace::{Workspace, Worktree};
 
 /// What an operation may need that only the driver can give.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fresh {
-    pub(super) nonce: Nonce,
-    pub(super) execution: ExecutionId,
-    pub(super) epoch: Epoch,
+pub struct Fresh {
+    /// Names a new place.
+    pub nonce: Nonce,
+    /// Names a new execution.
+    pub execution: ExecutionId,
+    /// The epoch of the host.
+    pub epoch: Epoch,
 }
 
 /// Prints an error with its causes.
@@ -35,7 +38,12 @@ pub(crate) fn describe(error: &dyn Error) -> String {
     text
 }
 
-pub(super) async fn perform(
+/// Performs one operation through the ports; returns what happened, if an attempt is to hear of it.
+///
+/// # Cancel safety
+///
+/// Dropping the returned future leaves in doubt how far it came; what it did is found again by recovery.
+pub async fn perform(
     ports: &Ports,
     attempt: AttemptId,
     operation: Operation,
@@ -44,9 +52,12 @@ pub(super) async fn perform(
     match operation {
         // The host's, never given to us.
         Operation::TakeSlot { .. } | Operation::ReleaseSlot(_) => None,
-        Operation::CreateWorktree { worktree, origin } => {
-            Some(match ports.worktrees.create(attempt, &worktree, &origin).await {
-                Ok(verified) => Fact::WorktreeCreated { head: verified.head },
+        Operation::CreateWorktree { worktree, origin, mode } => {
+            Some(match ports.worktrees.create(attempt, &worktree, &origin, mode).await {
+                Ok(Creation::Done(verified)) => Fact::WorktreeCreated { head: verified.head },
+                Ok(Creation::Run(step)) => {
+                    Fact::WorktreeNeedsStep { execution: fresh.execution, step }
+                }
                 Err(error) => Fact::WorktreeFailed { refusal: refusal(&error) },
             })
         }
@@ -243,12 +254,13 @@ fn refusal(error: &VcsWorktreeError) -> Refusal {
         VcsWorktreeError::Quota { .. } => RefusalCode::SnapshotQuota,
         VcsWorktreeError::NoSnapshot { .. } => RefusalCode::NoSnapshot,
         VcsWorktreeError::DamagedSnapshot { .. } => RefusalCode::DamagedSnapshot,
-        VcsWorktreeError::NotARepository { .. }
-        | VcsWorktreeError::Empty { .. }
+        VcsWorktreeError::NotARepository { .. } => RefusalCode::RepositoryGone,
+        VcsWorktreeError::Empty { .. }
         | VcsWorktreeError::UnknownBase { .. }
         | VcsWorktreeError::BranchExists { .. }
         | VcsWorktreeError::InvalidBranch { .. }
         | VcsWorktreeError::CannotCopy { .. }
+        | VcsWorktreeError::Incomplete { .. }
         | VcsWorktreeError::NoGit { .. }
         | VcsWorktreeError::Git { .. }
         | VcsWorktreeError::Backend(_) => RefusalCode::Failed,

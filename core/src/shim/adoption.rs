@@ -251,6 +251,9 @@ fn under_the_lock(evidence: Evidence) -> Verdict {
         (Match::Same | Match::Unknown, _) => Sweep::Marked,
     };
     match evidence.journal {
+        Journal::Exited if planted!(ExitTakenForLost) => {
+            Verdict::SweepThenLost { sweep, reason: Lost::SupervisorDied }
+        }
         Journal::Newer | Journal::Damaged | Journal::Missing => {
             // Numbers of an unreadable journal are nothing to go by.
             let sweep = if sweep == Sweep::Tree { Sweep::Marked } else { sweep };
@@ -267,6 +270,9 @@ fn under_the_lock(evidence: Evidence) -> Verdict {
 /// Rows 8 to 10.
 fn started(evidence: Evidence) -> Verdict {
     match (evidence.boot, evidence.pid_namespace, evidence.command) {
+        (Match::Differs, _, Command::Alive) if planted!(SignalledAfterRestart) => {
+            Verdict::StopTreeThenLost
+        }
         (Match::Differs, _, _) => Verdict::LostRestarted,
         (Match::Same, Match::Differs, _) => Verdict::Unverifiable(Doubt::PidNamespace),
         (Match::Unknown, _, _)

@@ -367,12 +367,22 @@ pub fn read(file: &[u8]) -> Verdict {
                 at += len;
                 clean = at;
             }
-            Err(Malformed) => at += 1,
+            // No record begins with a zero, and most of the file is zeros.
+            Err(Malformed) => at += 1 + zeros(&file[at + 1..]),
         }
     }
-    let used = file[clean..].iter().rposition(|byte| *byte != 0);
+    let rest = &file[clean..];
+    let used =
+        if zeros(rest) == rest.len() { None } else { rest.iter().rposition(|byte| *byte != 0) };
     let (tail, end) = used.map_or((Tail::Clean, clean), |last| (Tail::Torn, clean + last + 1));
     Verdict::Readable(Journal { header, records, tail, end })
+}
+
+/// Counts the zeros at the front.
+fn zeros(bytes: &[u8]) -> usize {
+    let (blocks, _) = bytes.as_chunks::<32>();
+    let whole = 32 * blocks.iter().take_while(|block| **block == [0; 32]).count();
+    whole + bytes[whole..].iter().take_while(|byte| **byte == 0).count()
 }
 
 /// Reads the header, or the version if it is a newer one.

@@ -37,6 +37,12 @@ pub enum VcsWorktreeError {
         /// The name.
         branch: String,
     },
+    /// The step that was to check out its files did not come to its end; the worktree was undone.
+    #[error("the files of {path} were not checked out to the end")]
+    Incomplete {
+        /// Where it was to be.
+        path: Locator,
+    },
     /// The worktree is gone.
     #[error("worktree {path} is gone")]
     Gone {
@@ -126,7 +132,7 @@ pub enum VcsWorktreeError {
         entries: Vec<String>,
     },
     /// There is no room on the disk; what was begun was undone.
-    #[error("no space left for a worktree")]
+    #[error("no space left on the disk")]
     Full,
     /// Git refused.
     #[error("git {command} failed: {stderr}")]

@@ -425,6 +425,26 @@ impl Client {
         WaitLines::new(self.clone(), ids.into_iter().collect(), until)
     }
 
+    /// Reads those of these executions that are done by now, without waiting for the others.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn done_by_now(
+        &self,
+        ids: &[ExecutionId],
+        until: Until,
+    ) -> Result<Vec<ExecutionView>, ClientError> {
+        let mut pairs = super::resume::wait_pairs(ids, until);
+        pairs.push(("now", "true".to_owned()));
+        let mut lines = self.lines(&with_query("/v1/wait", &pairs)).await?;
+        let mut done = Vec::new();
+        while let Some(view) = lines.next().await? {
+            done.push(view);
+        }
+        Ok(done)
+    }
+
     /// Reads the changes after a number.
     #[must_use]
     pub fn events(&self, after: u64, follow: bool) -> EventLines {

@@ -136,7 +136,9 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::QueueFull => "queue_full",
         RefusalCode::DiskFloor => "disk_floor",
         RefusalCode::KeyReused => "key_reused",
+        RefusalCode::NoSecret => "no_secret",
         RefusalCode::NotARepository => "not_a_repository",
+        RefusalCode::RepositoryGone => "repository_gone",
         RefusalCode::EmptyRepository => "empty_repository",
         RefusalCode::UnknownBase => "unknown_base",
         RefusalCode::BranchExists => "branch_exists",
@@ -156,6 +158,7 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::NotAWorktree => "not_a_worktree",
         RefusalCode::WrongState => "wrong_state",
         RefusalCode::Full => "full",
+        RefusalCode::CannotCopy => "cannot_copy",
         RefusalCode::Git => "git",
     }
 }
@@ -169,16 +172,19 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
             StatusCode::INSUFFICIENT_STORAGE
         }
         RefusalCode::KeyReused
+        | RefusalCode::NoSecret
+        | RefusalCode::CannotCopy
         | RefusalCode::NotARepository
         | RefusalCode::EmptyRepository
         | RefusalCode::UnknownBase
         | RefusalCode::InvalidBranch
         | RefusalCode::NoInput
         | RefusalCode::NotAWorktree => StatusCode::UNPROCESSABLE_ENTITY,
+        RefusalCode::NoSnapshot => StatusCode::NOT_FOUND,
         RefusalCode::BranchExists
+        | RefusalCode::RepositoryGone
         | RefusalCode::Unsaved
         | RefusalCode::Unfinished
-        | RefusalCode::NoSnapshot
         | RefusalCode::DamagedSnapshot
         | RefusalCode::Busy
         | RefusalCode::WorkspaceGone
@@ -201,15 +207,21 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "free some disk space; `windlass doctor` shows how much there is"
         }
         RefusalCode::KeyReused => "use a new --key for a new request",
+        RefusalCode::NoSecret => {
+            "see that its source gives a value, or hand it over from here with --secret NAME; env:NAME is of the host's environment, not of this one"
+        }
         RefusalCode::NotARepository => {
             "stand in a git repository or name one with --repo; --dir PATH runs in a plain directory"
+        }
+        RefusalCode::RepositoryGone => {
+            "bring the repository back to where it was; docs/snapshots.md says how to get at saved work without it"
         }
         RefusalCode::EmptyRepository => "make a first commit: git commit --allow-empty -m start",
         RefusalCode::UnknownBase => {
             "name a branch, tag or commit that exists (`git branch -a`); fetch it first if it is remote"
         }
         RefusalCode::BranchExists => {
-            "choose another name with --branch, leave it out to have one made, or start from it with --base"
+            "choose another name with --branch or start from it with --base; where it is in the way of made names: windlass config set worktrees.branch_prefix"
         }
         RefusalCode::InvalidBranch => {
             "git takes no such name; `git check-ref-format --branch NAME` tells"
@@ -218,7 +230,7 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "take what is named out of the worktree, or lose it with `windlass rm --discard-unsaved`"
         }
         RefusalCode::Unfinished => {
-            "finish or abort it in the worktree; `windlass rm --force` saves its state and removes it"
+            "finish or abort it in the worktree, or `git worktree unlock` it if it is locked; `windlass rm --force` saves what is in progress and removes it"
         }
         RefusalCode::SnapshotQuota => {
             "remove snapshots that you do not need (`windlass snapshots ATTEMPT --rm N`) or raise `snapshots.quota`"
@@ -228,7 +240,7 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "get back what can be read of it with tar, as docs/snapshots.md says"
         }
         RefusalCode::Busy => {
-            "wait for it (`windlass wait`) or stop it (`windlass stop`, or --force); end what else works there yourself"
+            "wait for it (`windlass wait`) or stop it (`windlass stop`); end what else works there yourself"
         }
         RefusalCode::WorkspaceGone => {
             "what was committed is on its branch (`windlass show`): `windlass run --base BRANCH` goes on from there"
@@ -248,9 +260,10 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         RefusalCode::InputFull => "the command does not read; send it again later",
         RefusalCode::NotAWorktree => "the directory is yours: use git in it yourself",
         RefusalCode::WrongState => "`windlass show ATTEMPT` tells its state and the reason",
-        RefusalCode::Git => {
-            "git's own words are above; `git -C \"$(windlass path ATTEMPT)\" status` tells more"
+        RefusalCode::CannotCopy => {
+            "--copy takes globs as in .gitignore, of ignored files in the checkout, for example '.env*'"
         }
+        RefusalCode::Git => "`git -C \"$(windlass path ATTEMPT)\" status` tells more",
     }
 }
 

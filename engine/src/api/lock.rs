@@ -53,6 +53,41 @@ impl HostLock {
         }
     }
 
+    /// Waits until nobody has the lock, without taking it: who signed it last is still named. Blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn wait_until_free(path: &Path) -> io::Result<()> {
+        let file = open(path)?;
+        loop {
+            match flock(&file, FlockOperation::LockShared) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Says whether a process has the lock, without taking it.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn is_held(path: &Path) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Takes away who signed it before: that process does not hold it any more.
     fn unsigned(file: OwnedFd) -> io::Result<Self> {
         rustix::fs::ftruncate(&file, 0)?;
@@ -105,8 +140,12 @@ mod tests {
         held.sign("a longer name\n").unwrap();
         held.sign("process 7\n").unwrap();
         assert!(HostLock::try_take(&path).unwrap().is_none());
+        assert!(HostLock::is_held(&path).unwrap());
         assert_eq!(signature(&path), "process 7");
         drop(held);
+        HostLock::wait_until_free(&path).unwrap();
+        assert!(!HostLock::is_held(&path).unwrap());
+        assert_eq!(signature(&path), "process 7", "waiting for it is not taking it");
         assert!(HostLock::try_take(&path).unwrap().is_some());
         assert_eq!(signature(&path), "", "the one before is named");
     }

@@ -159,6 +159,9 @@ pub struct LogQuery {
     /// Only this stream. Gaps belong to all.
     #[serde(default)]
     pub stream: Option<windlass_core::log_store::Stream>,
+    /// Only what the execution wrote, not what was written to it; `limit` then counts nothing else.
+    #[serde(default)]
+    pub output: bool,
     /// Only lines that this regular expression matches, one an entry.
     #[serde(default)]
     pub grep: Option<String>,

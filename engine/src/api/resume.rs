@@ -78,8 +78,13 @@ fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(line).map_err(|error| ClientError::protocol(&error))
 }
 
-/// Counts a loss; gives up when too many came one after the other.
+/// Counts a loss; gives up when too many came one after the other. A host that leaves in order is none: the next one goes
+/// on, however many follow each other while nothing is to be told.
 fn survive(error: ClientError, losses: &mut u32) -> Result<(), ClientError> {
+    if matches!(&error, ClientError::Api { view, .. } if view.kind == "closing") {
+        *losses = 0;
+        return Ok(());
+    }
     *losses += 1;
     if error.is_lost() && *losses < TRIES { Ok(()) } else { Err(error) }
 }
@@ -140,8 +145,9 @@ impl LogLines {
     }
 
     fn pairs(&self) -> Vec<(&'static str, String)> {
-        let LogQuery { after, tail, limit, since_ms, stream, grep, follow } = &self.query;
+        let LogQuery { after, tail, limit, since_ms, stream, output, grep, follow } = &self.query;
         let mut pairs = vec![("after", after.to_string()), ("follow", follow.to_string())];
+        pairs.extend(output.then(|| ("output", output.to_string())));
         pairs.extend(tail.map(|tail| ("tail", tail.to_string())));
         pairs.extend(limit.map(|limit| ("limit", limit.to_string())));
         pairs.extend(since_ms.map(|ms| ("since_ms", ms.to_string())));
@@ -153,6 +159,19 @@ impl LogLines {
         }
         pairs
     }
+}
+
+/// Returns the query of a wait.
+pub(super) fn wait_pairs<'a>(
+    ids: impl IntoIterator<Item = &'a ExecutionId>,
+    until: Until,
+) -> Vec<(&'static str, String)> {
+    let ids: Vec<_> = ids.into_iter().map(ToString::to_string).collect();
+    let until = match until {
+        Until::Ended => "ended",
+        Until::Settled => "settled",
+    };
+    vec![("ids", ids.join(",")), ("until", until.to_owned())]
 }
 
 /// Executions as they are done. A connection that is lost is made again for those that are left.
@@ -184,12 +203,7 @@ impl WaitLines {
             let lines = match &mut self.lines {
                 Some(lines) => lines,
                 None => {
-                    let ids: Vec<_> = self.left.iter().map(ToString::to_string).collect();
-                    let until = match self.until {
-                        Until::Ended => "ended",
-                        Until::Settled => "settled",
-                    };
-                    let pairs = [("ids", ids.join(",")), ("until", until.to_owned())];
+                    let pairs = wait_pairs(&self.left, self.until);
                     self.lines.insert(self.client.lines(&with_query("/v1/wait", &pairs)).await?)
                 }
             };
@@ -336,6 +350,9 @@ mod tests {
             answer(&[&entry(1), &entry(2)], false),
             String::new(),
             answer(&[CLOSING], true),
+            answer(&[CLOSING], true),
+            answer(&[CLOSING], true),
+            answer(&[CLOSING], true),
             answer(&[&entry(3)], true),
         ]);
         let query = LogQuery { tail: Some(9), follow: true, ..LogQuery::default() };
@@ -347,7 +364,7 @@ mod tests {
         assert_eq!(seen, [1, 2, 3]);
         let requests = served.await.unwrap();
         assert!(requests[0].contains("?after=0&follow=true&tail=9 "), "{}", requests[0]);
-        assert!(requests[3].contains("?after=2&follow=true"), "{}", requests[3]);
+        assert!(requests[6].contains("?after=2&follow=true"), "{}", requests[6]);
     }
 
     #[tokio::test]

@@ -24,12 +24,12 @@ use windlass_core::vcs_worktree::DiffDetail;
 use super::error::ApiError;
 use super::kept;
 use super::server::ApiState;
-use super::stream::{EventReader, LogReader, SearchReader, WaitReader, respond};
+use super::stream::{DoneReader, EventReader, LogReader, SearchReader, WaitReader, respond};
 use super::{
     API_VERSION, CommitBody, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER, LogQuery,
     OWNER_HEADER, StopBody, Until, VersionView,
 };
-use crate::error::EngineError;
+use crate::error::{EngineError, RefusalCode};
 use crate::handle::{Commit, ListFilter};
 use crate::request::{Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
 use crate::view::{
@@ -128,7 +128,12 @@ async fn version(State(state): State<ApiState>) -> Json<VersionView> {
 }
 
 async fn host(State(state): State<ApiState>) -> Answer {
-    Ok(Json(HostView::from(state.handle.status().await?)).into_response())
+    let mut view = HostView::from(state.handle.status().await?);
+    if let Some(keeps) = state.keeps {
+        view.store = Some(keeps.store.clone());
+        view.logs = Some(keeps.logs.clone());
+    }
+    Ok(Json(view).into_response())
 }
 
 async fn check(State(state): State<ApiState>) -> Answer {
@@ -349,13 +354,19 @@ pub(super) async fn attempt_view(
         record.status,
         AttemptStatus::Creating | AttemptStatus::Removed | AttemptStatus::Failed
     );
+    let mut is_gone = false;
     let measured = if measure && is_there && record.workspace.worktree().is_some() {
         // A worktree that cannot be measured is shown as unknown: the rest is not withheld for it.
-        state.handle.measure(caller, record.id).await.ok()
+        let measured = state.handle.measure(caller, record.id).await;
+        is_gone =
+            matches!(&measured, Err(EngineError::Refused { code: RefusalCode::WorkspaceGone, .. }));
+        measured.ok()
     } else {
         None
     };
-    AttemptView::new(record, measured.as_ref(), executions)
+    let mut view = AttemptView::new(record, measured.as_ref(), executions);
+    view.missing |= is_gone;
+    view
 }
 
 async fn show_attempt(
@@ -470,6 +481,9 @@ struct WaitQuery {
     ids: String,
     #[serde(default)]
     until: Until,
+    /// Only those that are done by now.
+    #[serde(default)]
+    now: bool,
 }
 
 async fn wait(
@@ -477,7 +491,7 @@ async fn wait(
     headers: HeaderMap,
     what: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Answer {
-    let WaitQuery { ids, until } = query(what)?;
+    let WaitQuery { ids, until, now } = query(what)?;
     let caller = caller(&headers)?;
     let ids = ids.split(',').map(id).collect::<Result<Vec<ExecutionId>, _>>()?;
     if ids.len() > MAX_PAGE as usize {
@@ -486,6 +500,13 @@ async fn wait(
     }
     for execution in &ids {
         state.handle.execution(&caller, *execution).await?;
+    }
+    if now {
+        let left = ids.into();
+        return Ok(respond(
+            DoneReader { handle: state.handle, caller, until, left },
+            state.closing,
+        ));
     }
     Ok(respond(WaitReader::new(&state.handle, &caller, &ids, until), state.closing))
 }

@@ -33,6 +33,17 @@ pub struct ServeOptions {
     pub clients: watch::Sender<usize>,
     /// Ends the server and its streams when it becomes true.
     pub closing: watch::Receiver<bool>,
+    /// In what records and logs are kept, for [`crate::view::HostView`].
+    pub keeps: Option<Keeps>,
+}
+
+/// In what a host keeps records and logs, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// The records, for example `sqlite`.
+    pub store: String,
+    /// The logs, for example `files`.
+    pub logs: String,
 }
 
 /// What every request may use.
@@ -44,6 +55,7 @@ pub(super) struct ApiState {
     pub(super) pid: u32,
     pub(super) stop: Option<mpsc::Sender<()>>,
     pub(super) closing: watch::Receiver<bool>,
+    pub(super) keeps: Option<Arc<Keeps>>,
 }
 
 /// Serves until `options.closing` becomes true and the last request is answered.
@@ -60,9 +72,10 @@ pub async fn serve(
     listener: UnixListener,
     options: ServeOptions,
 ) -> io::Result<()> {
-    let ServeOptions { kind, version, pid, stop, clients, closing } = options;
+    let ServeOptions { kind, version, pid, stop, clients, closing, keeps } = options;
+    let keeps = keeps.map(Arc::new);
     let mut ended = closing.clone();
-    let state = ApiState { handle, kind, version: version.into(), pid, stop, closing };
+    let state = ApiState { handle, kind, version: version.into(), pid, stop, closing, keeps };
     let router = routes::router()
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(state.clone(), check_version))
@@ -98,6 +111,7 @@ pub async fn serve_embedded(handle: Handle, directory: &Path, pid: u32) -> io::R
         stop: None,
         clients,
         closing,
+        keeps: None,
     };
     serve(handle, super::socket::bind(&directory.join(super::lock::SOCKET_FILE))?, options).await
 }

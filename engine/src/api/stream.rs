@@ -102,6 +102,7 @@ struct LogFilter {
     /// Nothing after this number; `None` is not known yet.
     until: Option<Seq>,
     stream: Option<LogStream>,
+    output: bool,
     grep: Option<(Regex, Lines)>,
 }
 
@@ -122,6 +123,7 @@ impl LogReader {
             since_ms: query.since_ms.unwrap_or(0),
             until: query.follow.then_some(Seq(u64::MAX)),
             stream: query.stream,
+            output: query.output,
             grep: grep.map(|regex| (regex, Lines::default())),
         };
         let done = query.limit == Some(0) || query.tail == Some(0) && !query.follow;
@@ -170,7 +172,9 @@ impl LogFilter {
             return false;
         }
         if let LogItem::Entry { at, stream, .. } = item
-            && (at.0 < self.since_ms || self.stream.is_some_and(|wanted| wanted != *stream))
+            && (at.0 < self.since_ms
+                || self.stream.is_some_and(|wanted| wanted != *stream)
+                || self.output && *stream == LogStream::Stdin)
         {
             return true;
         }
@@ -342,6 +346,28 @@ impl Reader for EventReader {
     }
 }
 
+/// Looks at executions once; one line for each that is done.
+#[derive(Debug)]
+pub(super) struct DoneReader {
+    pub(super) handle: Handle,
+    pub(super) caller: Caller,
+    pub(super) until: Until,
+    pub(super) left: std::collections::VecDeque<ExecutionId>,
+}
+
+impl Reader for DoneReader {
+    async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        while let Some(id) = self.left.pop_front() {
+            let settled = self.until == Until::Settled;
+            if let Some(record) = self.handle.done_by_now(&self.caller, id, settled).await? {
+                let view = ExecutionView::new(&record, ExecutionContext::default());
+                return Ok(Some(json_line(&view)));
+            }
+        }
+        Ok(None)
+    }
+}
+
 type Wait = futures::future::BoxFuture<'static, Result<Bytes, ApiError>>;
 
 /// Waits for executions; one line for each as it is done.
@@ -404,6 +430,7 @@ mod tests {
             since_ms: 0,
             until: Some(Seq(u64::MAX)),
             stream: None,
+            output: false,
             grep: None,
         }
     }

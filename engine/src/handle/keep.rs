@@ -10,7 +10,7 @@ use windlass_core::process_store::{Kind, ProcessStoreExt as _, Query};
 use windlass_core::snapshot::{SnapshotCause, SnapshotNumber, SnapshotRecord};
 
 use super::Handle;
-use crate::error::EngineError;
+use crate::error::{EngineError, RefusalCode};
 use crate::host::changes::Change;
 use crate::host::command::Command;
 use crate::host::records::store_error;
@@ -53,7 +53,8 @@ impl Handle {
         attempt: AttemptId,
         change: Change,
     ) -> Result<(), EngineError> {
-        self.ask(|answer| Command::Change { caller, attempt, change, answer }).await
+        let answer = self.ask(|answer| Command::Change { caller, attempt, change, answer }).await;
+        answer.map_err(without_repository)
     }
 
     /// Saves an attempt's worktree where anything in it exists nowhere else, and removes it; returns when it is gone.
@@ -68,7 +69,18 @@ impl Handle {
         options: RemoveOptions,
     ) -> Result<(), EngineError> {
         let change = Change::Remove { options, cause: SnapshotCause::Removal };
-        self.change(caller, attempt, change).await
+        let answer = self.change(caller, attempt, change).await;
+        if let Err(EngineError::Refused { code: RefusalCode::Full, reason }) = &answer
+            && let Ok(room) = self.ports.containers.room().await
+        {
+            // What is needed is not known before it is written; what there is helps to free enough.
+            let (free, reason) = (room.free_bytes >> 20, reason.as_str());
+            let reason = format!(
+                "{reason}: what must be saved first needs more than the {free} MiB that are free"
+            );
+            return Err(EngineError::refused(RefusalCode::Full, reason));
+        }
+        answer
     }
 
     /// Makes an attempt's removed worktree again as it was, or as it was in one of its snapshots; returns when it is there.
@@ -161,5 +173,19 @@ impl Handle {
     /// [`EngineError::Backend`] if it cannot be looked.
     pub async fn gc(&self, options: GcOptions) -> Result<Vec<GcItem>, EngineError> {
         self.ask(|answer| Command::Gc { options, answer }).await
+    }
+}
+
+/// Says of an attempt's own repository that it is not where it was: nobody named it in the request.
+pub(super) fn without_repository(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Refused {
+            code: RefusalCode::NotARepository | RefusalCode::RepositoryGone,
+            reason,
+        } => {
+            let reason = format!("the attempt's repository is gone: {reason}");
+            EngineError::refused(RefusalCode::RepositoryGone, reason)
+        }
+        error => error,
     }
 }

@@ -12,6 +12,7 @@ use windlass_core::vcs_worktree::{Diff, DiffDetail, WorktreeStatus};
 use windlass_core::workspace::Worktree;
 
 use super::Handle;
+use super::keep::without_repository;
 use crate::error::{EngineError, RefusalCode};
 use crate::host::command::Command;
 use crate::host::prelude::worktree_error;
@@ -136,7 +137,8 @@ impl Handle {
         detail: DiffDetail,
     ) -> Result<Diff, EngineError> {
         let worktree = self.worktree_again(caller, id).await?;
-        self.ports.worktrees.diff(id, &worktree, detail).await.map_err(worktree_error)
+        let diff = self.ports.worktrees.diff(id, &worktree, detail).await;
+        diff.map_err(|error| without_repository(worktree_error(error)))
     }
 
     /// Measures an attempt's worktree. One that was removed is made again first.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::SinkExt as _;
 use futures::channel::{mpsc, oneshot};
+use windlass_core::action::SecretSource;
 use windlass_core::attempt::EXECUTION_MARK;
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
@@ -19,13 +20,18 @@ use windlass_core::id::{AttemptId, ExecutionId, HostId, NodeId};
 use windlass_core::input::Input;
 use windlass_core::outcome::{CompletedBy, StoppedBy};
 use windlass_core::process_store::{ChangeNumber, ChangePage, CheckReport, Cursor, Kind, Query};
-use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded};
+use windlass_core::record::{
+    AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded, RequestRecord, request_id,
+};
 use windlass_core::time::Timestamp;
 
 use crate::error::{EngineError, RefusalCode};
 use crate::host::command::{Answer, Command};
-use crate::host::records::{read_attempt, read_execution, store_error, visible};
-use crate::request::{Accepted, Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
+use crate::host::records::{read, read_attempt, read_execution, store_error, visible};
+use crate::request::{
+    Accepted, Caller, ExecRequest, InputRequest, LaunchRequest, RunRequest, StopTarget,
+    WorkspaceRequest,
+};
 
 pub use keep::GcItem;
 
@@ -122,6 +128,8 @@ impl Handle {
     /// [`EngineError::Refused`] when it cannot be done; nothing is left over then.
     pub async fn run(&self, caller: Caller, request: RunRequest) -> Result<Accepted, EngineError> {
         check_launch(&request.launch)?;
+        check_workspace(&request.workspace)?;
+        self.check_secrets(&caller, &request.launch).await?;
         let request = Box::new(request);
         self.ask(|answer| Command::Run { caller, request, answer }).await
     }
@@ -141,8 +149,41 @@ impl Handle {
             let reason = "only background executions and dev servers run beside a chain".to_owned();
             return Err(EngineError::Invalid { reason });
         }
+        self.check_secrets(&caller, &request.launch).await?;
         let request = Box::new(request);
         self.ask(|answer| Command::Exec { caller, request, answer }).await
+    }
+
+    /// Refuses what would wait for ever: a secret whose source gives no value now. A request that was taken before is not
+    /// refused for it, and one that lives in memory has come along.
+    async fn check_secrets(
+        &self,
+        caller: &Caller,
+        launch: &LaunchRequest,
+    ) -> Result<(), EngineError> {
+        let nobody = ExecutionId(uuid::Uuid::nil());
+        for (name, source) in &launch.secrets {
+            let why = match source {
+                SecretSource::Memory if launch.secret_values.contains_key(name) => continue,
+                SecretSource::Memory => "its value did not come along".to_owned(),
+                source => {
+                    let wanted = BTreeMap::from([(name.clone(), source.clone())]);
+                    match self.ports.secrets.resolve(nobody, &wanted).await {
+                        Ok(_) => continue,
+                        Err(gone) => gone.why,
+                    }
+                }
+            };
+            if let Some(key) = &caller.key {
+                let id = request_id(caller.owner.as_deref(), key);
+                if read::<RequestRecord>(&self.ports, id).await?.is_some() {
+                    return Ok(());
+                }
+            }
+            let reason = format!("the secret {name} has no value: {why}");
+            return Err(EngineError::refused(RefusalCode::NoSecret, reason));
+        }
+        Ok(())
     }
 
     /// Asks for a stop; returns when that is recorded. `grace: None` is the execution's own.
@@ -411,7 +452,23 @@ impl Handle {
 /// The variables that the engine sets itself.
 const RESERVED: [&str; 3] = [EXECUTION_MARK, "WINDLASS_ATTEMPT_ID", "WINDLASS_BRANCH"];
 
-fn check_launch(launch: &crate::request::LaunchRequest) -> Result<(), EngineError> {
+/// The longest part of a branch's name: with what git adds to a lock it is a file's name.
+const MAX_BRANCH_PART: usize = 250;
+
+/// Refuses a branch that git would take for something else or could not write.
+fn check_workspace(workspace: &WorkspaceRequest) -> Result<(), EngineError> {
+    let WorkspaceRequest::Worktree { branch: Some(branch), .. } = workspace else { return Ok(()) };
+    let reason = if branch.starts_with("refs/") {
+        format!("{branch:?} is the full name of a reference; a branch is named without refs/heads/")
+    } else if branch.split('/').any(|part| part.len() > MAX_BRANCH_PART) {
+        format!("a part of the branch's name is longer than {MAX_BRANCH_PART} bytes")
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::refused(RefusalCode::InvalidBranch, reason))
+}
+
+fn check_launch(launch: &LaunchRequest) -> Result<(), EngineError> {
     let invalid = |reason: &str| Err(EngineError::Invalid { reason: reason.to_owned() });
     let argv = launch.action.argv();
     if argv.first().is_none_or(|program| program.0.is_empty()) {

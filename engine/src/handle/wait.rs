@@ -51,12 +51,34 @@ impl Handle {
     ) -> Result<ExecutionRecord, EngineError> {
         let record = self.until(caller, id, |record| record.phase == Phase::Final).await?;
         let key = RecordKey { kind: Kind::Attempt, id: record.attempt.0 };
-        let committed =
-            |attempt: &AttemptRecord| attempt.committing != Some(id) && attempt.chain != Some(id);
-        if !committed(&self.attempt(caller, record.attempt).await?) {
-            self.changed_to(key, committed).await?;
+        if !is_committed(&self.attempt(caller, record.attempt).await?, id) {
+            self.changed_to(key, |attempt| is_committed(attempt, id)).await?;
         }
         self.execution(caller, id).await
+    }
+
+    /// Reads an execution if there is nothing to wait for any more: it is settled, or has ended if that is enough.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`].
+    pub async fn done_by_now(
+        &self,
+        caller: &Caller,
+        id: ExecutionId,
+        settled: bool,
+    ) -> Result<Option<ExecutionRecord>, EngineError> {
+        let record = self.execution(caller, id).await?;
+        if !settled {
+            return Ok((record.phase >= Phase::Ended).then_some(record));
+        }
+        if record.phase != Phase::Final
+            || !is_committed(&self.attempt(caller, record.attempt).await?, id)
+        {
+            return Ok(None);
+        }
+        // What the commit noted on it since is read with it.
+        self.execution(caller, id).await.map(Some)
     }
 
     /// Waits until an execution's record is as wanted.
@@ -105,7 +127,12 @@ impl Handle {
         let (armed, is_armed) = oneshot::channel();
         let command = Command::Watch { key, watcher, armed };
         commands.send(command).await.map_err(|_| EngineError::Closing)?;
-        is_armed.await.map_err(|_| EngineError::Closing)?;
+        is_armed.await.map_err(|_| EngineError::Closing)??;
         Ok(changes)
     }
+}
+
+/// Says whether what a final execution left is committed, or is not to be.
+fn is_committed(attempt: &AttemptRecord, execution: ExecutionId) -> bool {
+    attempt.committing != Some(execution) && attempt.chain != Some(execution)
 }

@@ -3,15 +3,16 @@
 use windlass_core::attempt::{Request, State};
 use windlass_core::driver::Ports;
 use windlass_core::id::AttemptId;
-use windlass_core::process_store::Revision;
+use windlass_core::process_store::{Lease, Revision};
 use windlass_core::record::{AttemptRecord, AttemptStatus, CommitPolicy, NewAttempt};
 use windlass_core::snapshot::{SnapshotCause, SnapshotNumber, SnapshotRecord, snapshot_id};
-use windlass_core::vcs_worktree::VcsWorktreeError;
+use windlass_core::time::Timestamp;
+use windlass_core::vcs_worktree::{Removal, VcsWorktreeError};
 use windlass_core::workspace::{Workspace, Worktree};
 
 use super::Host;
 use super::command::{Answer, Pending, Subject};
-use super::prelude::{Loaded, on_attempt};
+use super::prelude::{Loaded, on_attempt, worktree_error};
 use super::records::{load_attempt, read};
 use crate::error::{EngineError, RefusalCode};
 use crate::request::{Caller, RemoveOptions};
@@ -25,6 +26,8 @@ pub(crate) enum Change {
     RemoveIdle { since: Revision },
     /// Make a record of a worktree that has none, save it and remove it.
     RemoveOrphan { worktree: Box<Worktree> },
+    /// Go on with the removal of a worktree that counts as removed.
+    EndRemoval { worktree: Box<Worktree> },
     /// Make the worktree again.
     Restore { snapshot: Option<SnapshotNumber> },
     /// Remove a snapshot.
@@ -37,12 +40,12 @@ pub(crate) enum Change {
 
 /// A change that can be asked for.
 pub(super) struct Changed {
-    loaded: Loaded,
+    pub(super) loaded: Loaded,
     /// The worktree of an attempt that has no record yet.
-    orphan: Option<Box<Worktree>>,
+    pub(super) orphan: Option<Box<Worktree>>,
     /// The revision that the attempt must still be at.
-    since: Option<Revision>,
-    request: Request,
+    pub(super) since: Option<Revision>,
+    pub(super) request: Request,
 }
 
 /// Finds out what a change needs.
@@ -65,6 +68,11 @@ pub(super) async fn prepare(
             removal(RemoveOptions::default(), SnapshotCause::Removal)
         }
         Change::RemoveOrphan { .. } => removal(RemoveOptions::default(), SnapshotCause::Orphan),
+        Change::EndRemoval { worktree } => {
+            end_removal(ports, &loaded, &worktree).await?;
+            // All that its record could say, it says already.
+            Request::SetMissing { missing: false }
+        }
         Change::Restore { snapshot: None } => {
             Request::Restore { snapshot: None, missing: is_missing(ports, &loaded).await }
         }
@@ -85,6 +93,22 @@ pub(super) async fn prepare(
 fn removal(options: RemoveOptions, cause: SnapshotCause) -> Request {
     let RemoveOptions { force, discard_unsaved, delete_branch } = options;
     Request::Remove { force, discard_unsaved, delete_branch, cause }
+}
+
+/// Ends the removal of a worktree whose attempt's record says that it is over. What is there was saved, and goes only as it
+/// was saved: nothing is left for the attempt's machine to decide. One that is made again meanwhile is refused by the port.
+async fn end_removal(
+    ports: &Ports,
+    loaded: &Loaded,
+    worktree: &Worktree,
+) -> Result<(), EngineError> {
+    let status = loaded.state.as_ref().map(|state| state.attempt().status);
+    if status != Some(AttemptStatus::Removed) {
+        let reason = format!("{} does not say that it was removed", loaded.attempt.short());
+        return Err(EngineError::refused(RefusalCode::WrongState, reason));
+    }
+    let removed = ports.worktrees.remove(loaded.attempt, worktree, Removal::Worktree).await;
+    removed.map_err(worktree_error)
 }
 
 /// Looks once more whether a worktree without a record really has none.
@@ -136,7 +160,8 @@ impl<R: Runtime> Host<R> {
         if let Some(worktree) = orphan
             && !self.machines.contains_key(&attempt)
         {
-            self.machines.insert(attempt, self.machine_of_orphan(attempt, *worktree));
+            let at = self.parts.runtime.now();
+            self.machines.insert(attempt, machine_of_orphan(self.lease, attempt, *worktree, at));
         }
         let revision = self.machines.get(&attempt).map(State::revision);
         if since.is_some() && since != revision {
@@ -146,22 +171,27 @@ impl<R: Runtime> Host<R> {
         }
         self.ask(attempt, request, Pending::Done(answer, Subject::Attempt));
     }
+}
 
-    /// Makes the machine of a worktree whose record was lost. Its record is written with the claim, so that what is saved
-    /// of it can be found and made again like any other.
-    fn machine_of_orphan(&self, attempt: AttemptId, worktree: Worktree) -> State {
-        let mut record = AttemptRecord::new(NewAttempt {
-            id: attempt,
-            title: format!("found without a record: {}", worktree.branch),
-            owner: None,
-            workspace: Workspace::Worktree(worktree),
-            commit: CommitPolicy::Keep,
-            node: self.parts.about.node,
-            host: self.parts.about.host,
-            epoch: self.lease.epoch,
-            at: self.parts.runtime.now(),
-        });
-        record.status = AttemptStatus::Held;
-        State::new(record)
-    }
+/// Makes the machine of a worktree whose record was lost. Its record is written with the claim, so that what is saved of it
+/// can be found and made again like any other.
+pub(super) fn machine_of_orphan(
+    lease: Lease,
+    attempt: AttemptId,
+    worktree: Worktree,
+    at: Timestamp,
+) -> State {
+    let mut record = AttemptRecord::new(NewAttempt {
+        id: attempt,
+        title: format!("found without a record: {}", worktree.branch),
+        owner: None,
+        workspace: Workspace::Worktree(worktree),
+        commit: CommitPolicy::Keep,
+        node: lease.node,
+        host: lease.host,
+        epoch: lease.epoch,
+        at,
+    });
+    record.status = AttemptStatus::Held;
+    State::new(record)
 }

@@ -127,6 +127,10 @@ impl<R: Runtime> Host<R> {
                     self.go_on_cleaning();
                 }
                 Err(error) => {
+                    if matches!(error, EngineError::Superseded) {
+                        // Another host drives these records: this one has nothing left to do.
+                        self.closing.get_or_insert_default();
+                    }
                     for answer in std::mem::take(&mut self.cleanup.waiting) {
                         let _gone = answer.send(Err(error.clone()));
                     }
@@ -187,12 +191,7 @@ impl<R: Runtime> Host<R> {
             self.end_pass();
             return;
         };
-        let change = match act {
-            Act::SetMissing => Change::SetMissing,
-            Act::RemoveIdle(since) => Change::RemoveIdle { since },
-            Act::RemoveOrphan(worktree) => Change::RemoveOrphan { worktree },
-            Act::RemoveSnapshot(number) => Change::RemoveSnapshot { number, force: true },
-        };
+        let change = change(act);
         let (answer, told): (Answer<()>, _) = oneshot::channel();
         self.cleanup.steps.push(Box::pin(async move {
             Tidied::Acted(match told.await {
@@ -228,28 +227,39 @@ impl<R: Runtime> Host<R> {
     }
 }
 
+/// Returns the change that a decision of cleanup asks for.
+pub(super) fn change(act: Act) -> Change {
+    match act {
+        Act::SetMissing => Change::SetMissing,
+        Act::RemoveIdle(since) => Change::RemoveIdle { since },
+        Act::RemoveOrphan(worktree) => Change::RemoveOrphan { worktree },
+        Act::RemoveSnapshot(number) => Change::RemoveSnapshot { number, force: true },
+        Act::EndRemoval(worktree) => Change::EndRemoval { worktree },
+    }
+}
+
 fn to_do((n, decision): (usize, Decision)) -> Option<(usize, AttemptId, Act)> {
     Some((n, decision.attempt?, decision.act?))
 }
 
 /// What a pass looks with.
-struct Looking {
-    ports: Ports,
-    node: NodeId,
-    policy: Policy,
-    at: Timestamp,
-    watched_ms: u64,
+pub(super) struct Looking {
+    pub(super) ports: Ports,
+    pub(super) node: NodeId,
+    pub(super) policy: Policy,
+    pub(super) at: Timestamp,
+    pub(super) watched_ms: u64,
 }
 
 /// What a pass has decided, with the observations that are stored.
-struct Looked {
+pub(super) struct Looked {
     plan: Plan,
     clock: Observation,
     stored: BTreeMap<Uuid, Revision>,
 }
 
 impl Looking {
-    async fn look(self) -> Result<Looked, EngineError> {
+    pub(super) async fn look(self) -> Result<Looked, EngineError> {
         let (observed, stored) = self.observations().await?;
         let before = observed.get(&Observed::Clock.id()).map(|clock| clock.since);
         let watched = before.unwrap_or_default().and_looked_again(self.watched_ms);
@@ -384,7 +394,7 @@ impl Looking {
 
 impl Looked {
     /// Records what was observed, with the clock if anything waits for a grace to be over.
-    async fn record(self, ports: &Ports, lease: Lease) -> Result<Plan, EngineError> {
+    pub(super) async fn record(self, ports: &Ports, lease: Lease) -> Result<Plan, EngineError> {
         let Self { plan, clock, stored } = self;
         let expect = |id: &Uuid| match stored.get(id) {
             Some(revision) => Expect::At(*revision),

@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Watch {
         key: RecordKey,
         watcher: mpsc::UnboundedSender<Record>,
-        armed: oneshot::Sender<()>,
+        armed: Answer<()>,
     },
     AwaitChange {
         after: ChangeNumber,
@@ -103,8 +103,9 @@ impl Command {
             Self::Commit { answer, .. } => drop(answer.send(Err(error))),
             Self::Status { answer } => drop(answer.send(Err(error))),
             Self::Queue { answer, .. } => drop(answer.send(Err(error))),
+            Self::Watch { armed, .. } => drop(armed.send(Err(error))),
             // Dropping the sender tells these.
-            Self::Watch { .. } | Self::AwaitChange { .. } | Self::ShutDown { .. } => {}
+            Self::AwaitChange { .. } | Self::ShutDown { .. } => {}
         }
     }
 }

@@ -70,6 +70,7 @@ impl<R: Runtime> Host<R> {
         }
         for write in writes {
             let Write::Put { record, .. } = write else { continue };
+            self.pump(&record);
             if record.key.kind == Kind::Execution && record.state == Phase::Final.as_str() {
                 self.parts.secrets.forget(windlass_core::id::ExecutionId(record.key.id));
             }
@@ -134,6 +135,7 @@ fn refused(refusal: attempt::Refusal, subject: Subject) -> EngineError {
         attempt::RefusalCode::Unfinished => RefusalCode::Unfinished,
         attempt::RefusalCode::NotAWorktree => RefusalCode::NotAWorktree,
         attempt::RefusalCode::RepositoryBusy => RefusalCode::RepositoryBusy,
+        attempt::RefusalCode::RepositoryGone => RefusalCode::RepositoryGone,
         attempt::RefusalCode::WrongState => RefusalCode::WrongState,
         attempt::RefusalCode::SnapshotQuota => RefusalCode::SnapshotQuota,
         attempt::RefusalCode::NoSnapshot => RefusalCode::NoSnapshot,

@@ -7,10 +7,14 @@ pub(crate) mod changes;
 mod cleanup;
 pub(crate) mod command;
 mod events;
+pub(crate) mod new_records;
 pub(crate) mod prelude;
+mod pumping;
 pub(crate) mod records;
-mod recovery;
+pub(crate) mod recovery;
 mod requests;
+#[cfg(feature = "planted")]
+pub mod steps;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +38,7 @@ use windlass_core::time::Timestamp;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::handle::{About, Handle};
+use crate::log_store::Pumped;
 use crate::runtime::{Ids, Runtime};
 use crate::secrets::MemorySecrets;
 use command::{Command, Pending};
@@ -55,6 +60,8 @@ pub(crate) struct Parts<R> {
     runtime: Arc<R>,
     ports: Ports,
     secrets: Arc<MemorySecrets>,
+    /// The same as the port of logs, where logs are kept apart from the segments.
+    pumped: Option<Arc<Pumped>>,
     config: Config,
     about: About,
     /// The epoch of the current lease, for those who send input beside the loop.
@@ -67,6 +74,7 @@ impl<R> Clone for Parts<R> {
             runtime: Arc::clone(&self.runtime),
             ports: self.ports.clone(),
             secrets: Arc::clone(&self.secrets),
+            pumped: self.pumped.clone(),
             config: self.config.clone(),
             about: self.about,
             epoch: Arc::clone(&self.epoch),
@@ -116,16 +124,18 @@ pub(crate) async fn start<R: Runtime>(
     ports: Ports,
     input: Option<Arc<dyn InputPort>>,
     secrets: Arc<MemorySecrets>,
+    pumped: Option<Arc<Pumped>>,
     config: Config,
     about: About,
 ) -> Result<Handle, EngineError> {
     let (sender, commands) = mpsc::channel(COMMANDS);
     let epoch = Arc::new(AtomicU64::new(0));
-    let parts = Parts { runtime, ports: ports.clone(), secrets, config, about, epoch };
+    let parts = Parts { runtime, ports: ports.clone(), secrets, pumped, config, about, epoch };
     let handle = Handle::new(sender, ports, input, Arc::clone(&parts.epoch));
     let host = Host::take_over(parts).await?;
     let runtime = Arc::clone(&host.parts.runtime);
     host.sweep_places();
+    host.pump_leftovers();
     runtime.spawn(Box::pin(run(host, commands)));
     Ok(handle)
 }
@@ -143,6 +153,9 @@ async fn run<R: Runtime>(mut host: Host<R>, mut commands: mpsc::Receiver<Command
                 None => break,
             },
         }
+    }
+    if let Some(pumped) = &host.parts.pumped {
+        pumped.close();
     }
     host.say_goodbye();
     // Whoever still asks is told that nobody serves.

@@ -85,7 +85,7 @@ impl Prelude {
 
 /// What names a request that starts something.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Its key as text.
     pub(super) client_key: String,
     /// The id of its record.
@@ -105,7 +105,7 @@ pub(super) enum Start<T> {
 }
 
 /// Where a run will happen.
-pub(super) struct PlannedRun {
+pub(crate) struct PlannedRun {
     pub(super) workspace: Workspace,
     pub(super) source_is_dirty: bool,
 }
@@ -253,7 +253,8 @@ pub(crate) fn worktree_error(error: VcsWorktreeError) -> EngineError {
         E::Busy { .. } => RefusalCode::RepositoryBusy,
         E::NoGit { .. } => RefusalCode::NoGit,
         E::Full => RefusalCode::Full,
-        E::Git { .. } | E::CannotCopy { .. } => RefusalCode::Git,
+        E::CannotCopy { .. } => RefusalCode::CannotCopy,
+        E::Git { .. } | E::Incomplete { .. } => RefusalCode::Git,
         E::Backend(error) => return error.into(),
     };
     EngineError::refused(code, error.to_string())

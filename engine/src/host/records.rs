@@ -82,9 +82,9 @@ pub(super) async fn load_attempt(
         let record = ExecutionRecord::decode(&stored.record).map_err(decode_error)?;
         executions.push((record, stored.revision));
     }
-    if let Some(committing) = attempt.committing {
-        let known = executions.iter().any(|(record, _)| record.id == committing);
-        if !known && let Some((record, stored)) = read(ports, committing.0).await? {
+    for needed in attempt.still_needed() {
+        let known = executions.iter().any(|(record, _)| record.id == needed);
+        if !known && let Some((record, stored)) = read(ports, needed.0).await? {
             executions.push((record, stored.revision));
         }
     }

@@ -21,7 +21,7 @@ use super::cleanup::Cleanup;
 use super::command::{Command, Pending};
 use super::records::store_error;
 use super::{Host, Parts};
-use crate::error::EngineError;
+use crate::error::{EngineError, RefusalCode};
 use crate::request::Accepted;
 use crate::runtime::{Ids, Runtime};
 
@@ -73,62 +73,15 @@ impl<R: Runtime> Host<R> {
 
     /// Loads every attempt of which something is unfinished. Those that run are counted before anybody is admitted.
     async fn recover(&mut self) -> Result<(), EngineError> {
-        let mut unfinished = BTreeSet::new();
-        let mut executions: BTreeMap<AttemptId, Vec<_>> = BTreeMap::new();
-        let mut query = Query::newest(Kind::Execution, Query::MAX_LIMIT);
-        let active = Phase::ALL.iter().filter(|phase| **phase != Phase::Final);
-        query.states = active.map(|phase| phase.as_str().to_owned()).collect();
-        for stored in self.parts.ports.store.list_all(query).await.map_err(store_error)? {
-            // What cannot be read was set aside by the store or is of a newer version: it is left alone.
-            if let Ok(record) = ExecutionRecord::decode(&stored.record) {
-                unfinished.insert(record.attempt);
-                executions.entry(record.attempt).or_default().push((record, stored.revision));
-            }
+        self.machines = unfinished(&self.parts.ports).await?;
+        for (slot, owner) in living(&self.machines) {
+            self.admit(admission::Input::Adopt { slot, owner });
         }
-        let mut query = Query::newest(Kind::Attempt, Query::MAX_LIMIT);
-        let busy = [AttemptStatus::Creating, AttemptStatus::Committing, AttemptStatus::Removing];
-        query.states = busy.iter().map(|status| status.as_str().to_owned()).collect();
-        for stored in self.parts.ports.store.list_all(query).await.map_err(store_error)? {
-            unfinished.insert(AttemptId(stored.record.key.id));
-        }
-        for id in unfinished {
-            let ports = &self.parts.ports;
-            let Some((record, revision)) = readable::<AttemptRecord>(ports, id.0).await? else {
-                continue;
-            };
-            let mut own = executions.remove(&id).unwrap_or_default();
-            // The execution whose work is being committed is final and not among them.
-            if let Some(committing) = record.committing
-                && own.iter().all(|(execution, _)| execution.id != committing)
-            {
-                own.extend(readable(ports, committing.0).await?);
-            }
-            self.machines.insert(id, State::load(record, revision, own));
-        }
-        self.count_the_living();
+        self.pump_unfinished();
         for id in self.machines.keys().copied().collect::<Vec<_>>() {
             self.feed(id, Input::Fact(Fact::Recovered));
         }
         Ok(())
-    }
-
-    /// Takes the slots of everything that may run, before anything that waits asks for one.
-    fn count_the_living(&mut self) {
-        let mut taken = Vec::new();
-        for (id, state) in &self.machines {
-            if state.attempt().slot {
-                taken.push((Slot::Chain(*id), state.attempt().owner.clone()));
-            }
-            let lives = |record: &&ExecutionRecord| {
-                record.phase > Phase::Queued && !record.action.run_reason.in_chain()
-            };
-            for record in state.executions().filter(lives) {
-                taken.push((Slot::Execution(record.id), record.owner.clone()));
-            }
-        }
-        for (slot, owner) in taken {
-            self.admit(admission::Input::Adopt { slot, owner });
-        }
     }
 
     /// After trouble with the store: raises the epoch and builds everything again from what is there.
@@ -140,7 +93,7 @@ impl<R: Runtime> Host<R> {
         error: ProcessStoreError,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Option<Self> {
-        let superseded = matches!(error, ProcessStoreError::Superseded { .. });
+        let superseded = is_superseded(&error);
         let told = store_error(error);
         let mut in_doubt = Vec::new();
         for (_, pending) in std::mem::take(&mut self.pending) {
@@ -162,6 +115,10 @@ impl<R: Runtime> Host<R> {
         self.driver = Driver::new(self.parts.ports.clone(), self.lease, Box::new(ids));
         while let Some(prelude) = self.preludes.next().await {
             prelude.fail(told.clone());
+        }
+        if is_full(&told) {
+            // Room is made by people, who are told instead of kept waiting: they ask again and are refused.
+            self.watchers.clear();
         }
         if !self.has_persisted {
             // What failed now would fail again at once.
@@ -193,6 +150,12 @@ impl<R: Runtime> Host<R> {
                 }
                 // Known without the store.
                 Ok(Command::Status { answer }) => drop(answer.send(Ok(self.status()))),
+                // It waits for what is durable anyway, and so through the trouble, too.
+                Ok(Command::AwaitChange { after, answer }) => self.on_await_change(after, answer),
+                Ok(Command::Watch { key, watcher, armed }) if is_passing(told) => {
+                    self.on_watch(key, watcher);
+                    let _gone = armed.send(Ok(()));
+                }
                 Ok(command) => command.fail(told.clone()),
                 Err(mpsc::TryRecvError::Empty) => return,
                 Err(mpsc::TryRecvError::Closed) => {
@@ -217,6 +180,75 @@ impl<R: Runtime> Host<R> {
             }
         }
     }
+}
+
+/// Says whether trouble is likely to be over soon.
+fn is_passing(error: &EngineError) -> bool {
+    matches!(error, EngineError::Backend(source) if source.transient)
+}
+
+/// Says whether there is no room for the records.
+fn is_full(error: &EngineError) -> bool {
+    matches!(error, EngineError::Refused { code: RefusalCode::Full, .. })
+}
+
+/// Says whether another host has taken over, so that this one must not go on.
+pub(crate) fn is_superseded(error: &ProcessStoreError) -> bool {
+    matches!(error, ProcessStoreError::Superseded { .. })
+}
+
+/// Loads the machine of every attempt of which something is unfinished.
+pub(crate) async fn unfinished(ports: &Ports) -> Result<BTreeMap<AttemptId, State>, EngineError> {
+    let mut machines = BTreeMap::new();
+    let mut unfinished = BTreeSet::new();
+    let mut executions: BTreeMap<AttemptId, Vec<_>> = BTreeMap::new();
+    let mut query = Query::newest(Kind::Execution, Query::MAX_LIMIT);
+    let active = Phase::ALL.iter().filter(|phase| **phase != Phase::Final);
+    query.states = active.map(|phase| phase.as_str().to_owned()).collect();
+    for stored in ports.store.list_all(query).await.map_err(store_error)? {
+        // What cannot be read was set aside by the store or is of a newer version: it is left alone.
+        if let Ok(record) = ExecutionRecord::decode(&stored.record) {
+            unfinished.insert(record.attempt);
+            executions.entry(record.attempt).or_default().push((record, stored.revision));
+        }
+    }
+    let mut query = Query::newest(Kind::Attempt, Query::MAX_LIMIT);
+    let busy = [AttemptStatus::Creating, AttemptStatus::Committing, AttemptStatus::Removing];
+    query.states = busy.iter().map(|status| status.as_str().to_owned()).collect();
+    for stored in ports.store.list_all(query).await.map_err(store_error)? {
+        unfinished.insert(AttemptId(stored.record.key.id));
+    }
+    for id in unfinished {
+        let Some((record, revision)) = readable::<AttemptRecord>(ports, id.0).await? else {
+            continue;
+        };
+        let mut own = executions.remove(&id).unwrap_or_default();
+        // One that is final is not among them.
+        for needed in record.still_needed() {
+            if own.iter().all(|(execution, _)| execution.id != needed) {
+                own.extend(readable(ports, needed.0).await?);
+            }
+        }
+        machines.insert(id, State::load(record, revision, own));
+    }
+    Ok(machines)
+}
+
+/// Names the slots of everything that may run: they are taken before anything that waits asks for one.
+pub(crate) fn living(machines: &BTreeMap<AttemptId, State>) -> Vec<(Slot, Option<String>)> {
+    let mut taken = Vec::new();
+    for (id, state) in machines {
+        if state.attempt().slot {
+            taken.push((Slot::Chain(*id), state.attempt().owner.clone()));
+        }
+        let lives = |record: &&ExecutionRecord| {
+            record.phase > Phase::Queued && !record.action.run_reason.in_chain()
+        };
+        for record in state.executions().filter(lives) {
+            taken.push((Slot::Execution(record.id), record.owner.clone()));
+        }
+    }
+    taken
 }
 
 /// Reads one record with its revision; `None` if there is none that this version can read.

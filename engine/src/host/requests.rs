@@ -4,20 +4,19 @@ use std::collections::BTreeMap;
 
 use futures::channel::mpsc;
 use uuid::Uuid;
-use windlass_core::action::{Action, ActionKind, RunOptions, RunReason, TimeLimits};
+use windlass_core::action::RunReason;
 use windlass_core::admission::{self, Full};
-use windlass_core::attempt::{Fact, Input, Request, RequestId, Slot, State, digest};
+use windlass_core::attempt::{Fact, Input, Request, RequestId, Slot, State};
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::Locator;
 use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
-use windlass_core::record::{
-    AttemptRecord, ExecutionRecord, NewAttempt, NewExecution, Phase, RequestRecord, request_id,
-};
+use windlass_core::record::{ExecutionRecord, Phase};
 use windlass_core::time::Timestamp;
 
 use super::Host;
 use super::changes;
 use super::command::{Answer, Command, Pending, Subject};
+use super::new_records::{self, NewRecord, title};
 use super::prelude::{self, Found, Loaded, PlannedRun, Prelude, Start, Stop};
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::HostStatus;
@@ -31,7 +30,7 @@ impl<R: Runtime> Host<R> {
         match command {
             Command::Watch { key, watcher, armed } => {
                 self.on_watch(key, watcher);
-                let _gone = armed.send(());
+                let _gone = armed.send(Ok(()));
                 return;
             }
             Command::AwaitChange { after, answer } => {
@@ -173,15 +172,8 @@ impl<R: Runtime> Host<R> {
         async move { prelude::on_attempt(&ports, &caller, attempt).await }
     }
 
-    /// Names a request that starts something.
     fn name<T: serde::Serialize>(&self, caller: &Caller, attempt: AttemptId, request: &T) -> Found {
-        let client_key = caller.key.clone().unwrap_or_else(|| {
-            uuid::Builder::from_random_bytes(self.parts.runtime.bytes()).into_uuid().to_string()
-        });
-        // Requests have string keys and serialize without fail.
-        let canonical = serde_json::to_vec(request).unwrap_or_default();
-        let key = request_id(caller.owner.as_deref(), &client_key);
-        Found { client_key, key, digest: digest(&canonical), attempt }
+        new_records::name(caller, attempt, request, || self.parts.runtime.bytes())
     }
 
     pub(super) fn on_prelude(&mut self, prelude: Prelude) {
@@ -286,18 +278,9 @@ impl<R: Runtime> Host<R> {
         planned: PlannedRun,
     ) {
         let at = self.parts.runtime.now();
-        let title = title(&request);
-        let attempt = AttemptRecord::new(NewAttempt {
-            id: found.attempt,
-            title,
-            owner: caller.owner.clone(),
-            workspace: planned.workspace,
-            commit: request.commit,
-            node: self.parts.about.node,
-            host: self.parts.about.host,
-            epoch: self.lease.epoch,
-            at,
-        });
+        let source_is_dirty = planned.source_is_dirty;
+        let new = NewRecord { lease: self.lease, caller: &caller, found: &found, at };
+        let attempt = new.attempt(&request, planned);
         let slot = Slot::Chain(attempt.id);
         let admitted = match self.ask_for_slot(slot, attempt.id, &caller, &request.launch) {
             Ok(admitted) => admitted,
@@ -306,8 +289,7 @@ impl<R: Runtime> Host<R> {
         let cwd = attempt.workspace.path().clone();
         let launch = request.launch;
         let execution = self.execution(&caller, &found, RunReason::Agent, launch, cwd, at);
-        let key = request_record(&caller, &found, execution.id, at);
-        let source_is_dirty = planned.source_is_dirty;
+        let key = new.request(execution.id);
         let accepted = Accepted { attempt: attempt.id, execution: execution.id, source_is_dirty };
         let id = attempt.id;
         self.machines.insert(id, State::new(attempt));
@@ -338,7 +320,8 @@ impl<R: Runtime> Host<R> {
                 return self.fail_start(answer, found.key, error);
             }
         };
-        let key = request_record(&caller, &found, execution.id, at);
+        let new = NewRecord { lease: self.lease, caller: &caller, found: &found, at };
+        let key = new.request(execution.id);
         let accepted =
             Accepted { attempt: found.attempt, execution: execution.id, source_is_dirty: false };
         let request = Request::Start { execution: Box::new(execution), key, admitted };
@@ -375,44 +358,14 @@ impl<R: Runtime> Host<R> {
         caller: &Caller,
         found: &Found,
         run_reason: RunReason,
-        launch: LaunchRequest,
+        mut launch: LaunchRequest,
         cwd: Locator,
         at: Timestamp,
     ) -> ExecutionRecord {
         let id = ExecutionId::new(at, self.ids.ten());
-        self.parts.secrets.keep(id, launch.secret_values);
-        let timeout = match run_reason {
-            RunReason::Background => self.parts.config.background_timeout_ms,
-            RunReason::Setup
-            | RunReason::Agent
-            | RunReason::Cleanup
-            | RunReason::DevServer
-            | RunReason::Git => None,
-        };
-        let options = RunOptions {
-            env: launch.inherited_env.into_iter().chain(launch.env).collect(),
-            secrets: launch.secrets,
-            stdin: launch.stdin,
-            output: launch.output,
-            leftovers: launch.leftovers,
-            limits: TimeLimits {
-                total_ms: launch.timeout_ms.or(timeout),
-                idle_ms: launch.idle_timeout_ms,
-                grace_ms: self.parts.config.stop_grace_ms,
-            },
-            log_cap_bytes: self.parts.config.log_cap_bytes,
-        };
-        ExecutionRecord::queued(NewExecution {
-            id,
-            attempt: found.attempt,
-            owner: caller.owner.clone(),
-            client_key: Some(found.client_key.clone()),
-            action: Action { kind: launch.action, run_reason, next: None },
-            options,
-            repository_lock: None,
-            cwd,
-            at,
-        })
+        self.parts.secrets.keep(id, std::mem::take(&mut launch.secret_values));
+        let new = NewRecord { lease: self.lease, caller, found, at };
+        new.execution(&self.parts.config, id, run_reason, launch, cwd)
     }
 
     /// Feeds a request to a machine and remembers who waits for the reply.
@@ -448,7 +401,7 @@ impl<R: Runtime> Host<R> {
         self.machines.get(&attempt).map(|s| s.attempt().title.clone()).unwrap_or_default()
     }
 
-    fn on_watch(&mut self, key: RecordKey, watcher: mpsc::UnboundedSender<Record>) {
+    pub(super) fn on_watch(&mut self, key: RecordKey, watcher: mpsc::UnboundedSender<Record>) {
         // Those who went away are forgotten now and then: the cost is spread over as many new ones.
         if self.watchers.len() >= self.watchers_at_most {
             self.watchers.retain(|_, watchers| {
@@ -486,22 +439,6 @@ impl<R: Runtime> Host<R> {
     }
 }
 
-fn request_record(
-    caller: &Caller,
-    found: &Found,
-    execution: ExecutionId,
-    at: Timestamp,
-) -> RequestRecord {
-    RequestRecord {
-        client_key: found.client_key.clone(),
-        owner: caller.owner.clone(),
-        attempt: found.attempt,
-        execution,
-        digest: found.digest,
-        at,
-    }
-}
-
 fn refused(why: &Full) -> EngineError {
     match why {
         Full::Slots { own, others } => {
@@ -523,20 +460,4 @@ fn refused(why: &Full) -> EngineError {
             format!("{length} executions wait already"),
         ),
     }
-}
-
-/// Returns what a run is called: as asked, else its command.
-fn title(request: &RunRequest) -> String {
-    if let Some(title) = request.title.as_deref().map(str::trim).filter(|title| !title.is_empty()) {
-        return title.to_owned();
-    }
-    let text = match &request.launch.action {
-        ActionKind::Command { argv } => {
-            let words = argv.iter().map(|word| String::from_utf8_lossy(&word.0).into_owned());
-            words.collect::<Vec<_>>().join(" ")
-        }
-        ActionKind::Script { script, .. } => script.clone(),
-    };
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().take(60).collect()
 }

@@ -3,6 +3,8 @@
 use windlass_core::process_store::{Kind, RecordKey};
 use windlass_core::record::{ExecutionRecord, Phase, Recorded as _};
 
+use windlass_core::driver::Ports;
+
 use super::Host;
 use crate::runtime::Runtime;
 
@@ -10,27 +12,27 @@ impl<R: Runtime> Host<R> {
     /// Begins to clear unused places in the background. Nothing ever ran in them: a launch comes after the record.
     pub(super) fn sweep_places(&self) {
         let ports = self.parts.ports.clone();
-        let sweep = async move {
-            let Ok(places) = ports.containers.places().await else { return };
-            for (execution, place) in places {
-                let key = RecordKey { kind: Kind::Execution, id: execution.0 };
-                let unused = match ports.store.get(key).await {
-                    Ok(None) => true,
-                    Ok(Some(stored)) => match ExecutionRecord::decode(&stored.record) {
-                        Ok(record) => {
-                            record.phase == Phase::Final && record.place.as_ref() != Some(&place)
-                        }
-                        Err(_) => false,
-                    },
-                    // What cannot be read is never taken for an orphan.
-                    Err(_) => false,
-                };
-                if unused {
-                    // One that is in use after all refuses.
-                    let _kept = ports.containers.discard(execution, &place).await;
-                }
-            }
+        self.parts.runtime.spawn(Box::pin(async move { sweep(&ports).await }));
+    }
+}
+
+/// Clears the places that no record speaks of.
+pub(super) async fn sweep(ports: &Ports) {
+    let Ok(places) = ports.containers.places().await else { return };
+    for (execution, place) in places {
+        let key = RecordKey { kind: Kind::Execution, id: execution.0 };
+        let unused = match ports.store.get(key).await {
+            Ok(None) => true,
+            Ok(Some(stored)) => match ExecutionRecord::decode(&stored.record) {
+                Ok(record) => record.phase == Phase::Final && record.place.as_ref() != Some(&place),
+                Err(_) => false,
+            },
+            // What cannot be read is never taken for an orphan.
+            Err(_) => false,
         };
-        self.parts.runtime.spawn(Box::pin(sweep));
+        if unused {
+            // One that is in use after all refuses.
+            let _kept = ports.containers.discard(execution, &place).await;
+        }
     }
 }

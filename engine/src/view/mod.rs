@@ -190,6 +190,9 @@ pub struct ExecutionView {
     pub queue: Option<u32>,
     /// What it waits for while it is queued.
     pub waiting_for: Option<WaitingFor>,
+    /// The secret that it waits for.
+    #[serde(default)]
+    pub missing_secret: Option<String>,
     /// HEAD of the worktree before it.
     pub before_head: Option<Oid>,
     /// HEAD of the worktree after it.
@@ -262,6 +265,7 @@ impl ExecutionView {
             timeout_ms: record.options.limits.total_ms,
             queue: context.queue.filter(|_| queued),
             waiting_for: context.waiting_for.filter(|_| queued),
+            missing_secret: record.missing_secret.clone().filter(|_| queued),
             before_head: record.before_head.clone(),
             after_head: record.after_head.clone(),
             committed: record.committed.clone(),
@@ -299,7 +303,7 @@ pub struct AttemptView {
     pub repo: Option<Locator>,
     /// Where its executions run.
     pub worktree: Locator,
-    /// Its branch as it was last seen; null in a plain directory.
+    /// Its branch as it was last seen; null in a plain directory, and where HEAD is detached.
     pub branch: Option<String>,
     /// The base as it was named.
     pub base: Option<String>,
@@ -319,7 +323,9 @@ pub struct AttemptView {
     pub queue: Vec<serde_json::Value>,
     /// How many snapshots of its worktree there are.
     pub snapshots: usize,
-    /// Somebody deleted its worktree.
+    /// Why what its last chain left could not be saved, if it could not: it is in the worktree only.
+    pub not_saved: Option<String>,
+    /// Its worktree is gone: somebody deleted it.
     pub missing: bool,
     /// Its worktree stays, however long nothing happens in it.
     pub keep: bool,
@@ -345,7 +351,8 @@ impl AttemptView {
             Workspace::Worktree(worktree) => Some(worktree),
             Workspace::Directory { .. } => None,
         };
-        let seen = measured.and_then(|status| status.branch.clone());
+        let recorded = || worktree.map(|worktree| worktree.branch.clone());
+        let branch = measured.map_or_else(recorded, |status| status.branch.clone());
         Self {
             schema: SCHEMA,
             id: record.id,
@@ -355,7 +362,7 @@ impl AttemptView {
             reason: record.reason.clone(),
             repo: worktree.map(|worktree| worktree.repo.clone()),
             worktree: record.workspace.path().clone(),
-            branch: seen.or_else(|| worktree.map(|worktree| worktree.branch.clone())),
+            branch,
             base: worktree.map(|worktree| worktree.base.clone()),
             base_oid: worktree.map(|worktree| worktree.base_oid.clone()),
             target: worktree.and_then(|worktree| worktree.target.clone()),
@@ -365,6 +372,7 @@ impl AttemptView {
             dirty: measured.map(|status| status.dirty),
             queue: Vec::new(),
             snapshots: 0,
+            not_saved: record.not_saved.clone(),
             missing: record.missing,
             keep: record.keep,
             executions,
@@ -482,12 +490,19 @@ pub struct HostView {
     pub queued: u32,
     /// Since when.
     pub since: Time,
+    /// In what the records are kept, if the program says so.
+    #[serde(default)]
+    pub store: Option<String>,
+    /// In what the logs are kept, if the program says so.
+    #[serde(default)]
+    pub logs: Option<String>,
 }
 
 impl From<HostStatus> for HostView {
     fn from(status: HostStatus) -> Self {
         let HostStatus { pid, version, epoch, running, queued, since_ms } = status;
-        Self { pid, version, epoch, running, queued, since: Time(Timestamp(since_ms)) }
+        let since = Time(Timestamp(since_ms));
+        Self { pid, version, epoch, running, queued, since, store: None, logs: None }
     }
 }
 
@@ -614,9 +629,15 @@ mod tests {
             removed: None,
             removed_from: None,
             restoring: None,
+            making: None,
             last_snapshot: 0,
             missing: false,
             keep: false,
+            ending: None,
+            not_saved: None,
+            chain_started_at: None,
+            finalised_at: None,
+            merged_at: None,
         }
     }
 

@@ -9,5 +9,6 @@
 mod clock;
 mod host;
 mod place;
+mod pumping;
 mod trouble;
 mod worktrees;

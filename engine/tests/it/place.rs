@@ -18,6 +18,7 @@ use windlass::core::error::BackendError;
 use windlass::core::execution::{ExitReport, FinalReport};
 use windlass::core::id::{Epoch, ExecutionId, HostId, NodeId, Nonce};
 use windlass::core::locator::Locator;
+use windlass::core::log_store::LogStore;
 use windlass::core::process_store::{
     ChangeNumber, ChangePage, CheckReport, Lease, Page, ProcessStore, ProcessStoreError, Query,
     RecordKey, Stored, Write,
@@ -37,12 +38,27 @@ use windlass_fakes::world::{Time, World};
 
 /// Time that passes only by sleeping, tasks that can be killed, and numbers that never repeat.
 #[derive(Debug, Default)]
-struct TestRuntime {
+pub(crate) struct TestRuntime {
     ms: Arc<AtomicU64>,
     /// By how much somebody has set the clock, in milliseconds. Sleeping does not feel it.
     set_by: AtomicI64,
     numbers: AtomicU32,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl TestRuntime {
+    /// Returns how many milliseconds were slept.
+    pub(crate) fn passed(&self) -> u64 {
+        self.ms.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every task has ended by itself.
+    pub(crate) async fn all_tasks_end(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }
 }
 
 impl Clock for TestRuntime {
@@ -214,6 +230,7 @@ impl ContainerService for WithGit {
             let step = GitStep {
                 argv: spec.argv,
                 env: env.collect(),
+                base_env: Vec::new(),
                 cwd: spec.cwd.clone(),
                 repository_lock,
             };
@@ -281,6 +298,8 @@ pub(crate) struct Place {
     pub(crate) repositories: MemoryRepositories,
     pub(crate) store: Arc<FaultyStore>,
     launches: Arc<AtomicU32>,
+    /// Where logs are moved to.
+    pub(crate) kept: Option<Arc<dyn LogStore>>,
     pub(crate) config: Config,
     node: NodeId,
 }
@@ -296,6 +315,7 @@ impl Place {
             repositories: MemoryRepositories::default(),
             store: Arc::new(FaultyStore::default()),
             launches: Arc::new(AtomicU32::new(0)),
+            kept: None,
             config,
             node: NodeId(uuid::Uuid::from_u128(7)),
         }
@@ -328,7 +348,10 @@ impl Place {
             worktrees: Arc::new(MemoryWorktrees::open(&self.repositories, "d")),
         };
         let builder = Builder::new(backends, self.config.clone(), self.node);
-        let builder = builder.input(Arc::new(MemoryInput::new(self.world.clone())));
+        let mut builder = builder.input(Arc::new(MemoryInput::new(self.world.clone())));
+        if let Some(kept) = &self.kept {
+            builder = builder.keep_logs_in(Arc::clone(kept));
+        }
         builder.start(Arc::clone(&self.runtime)).await.unwrap()
     }
 
@@ -354,10 +377,7 @@ impl Place {
 
     /// Waits until every task of the hosts has ended by itself.
     pub(crate) async fn all_tasks_end(&self) {
-        let tasks = std::mem::take(&mut *self.runtime.tasks.lock().unwrap());
-        for task in tasks {
-            task.await.unwrap();
-        }
+        self.runtime.all_tasks_end().await;
     }
 
     /// Counts the launches so far.

@@ -361,13 +361,17 @@ async fn a_snapshot_expires_when_its_time_is_over() {
     let handle = place.start().await;
     let (id, _) = dirty(&place, &handle).await;
     handle.remove(operator(), id, SAFE).await.unwrap();
-    let keeps = [(Thing::Snapshot, Action::Keep)];
-    assert_eq!(about(&handle.gc(REAL).await.unwrap(), id), keeps);
+    handle.restore(operator(), id, None).await.unwrap();
+    handle.remove(operator(), id, SAFE).await.unwrap();
+    let keeps = (Thing::Snapshot, Action::Keep);
+    assert_eq!(about(&handle.gc(REAL).await.unwrap(), id), [keeps, keeps]);
     place.pass(HALF_AN_HOUR);
-    let items = handle.gc(REAL).await.unwrap();
-    assert_eq!(about(&items, id), [(Thing::Snapshot, Action::ExpireSnapshot)]);
-    assert_eq!(handle.snapshots(&operator(), id).await.unwrap(), []);
-    assert_eq!(place.repositories.snapshots(), 0);
+    let items = about(&handle.gc(REAL).await.unwrap(), id);
+    assert!(items.contains(&(Thing::Snapshot, Action::ExpireSnapshot)), "{items:?}");
+    assert!(items.contains(&keeps), "its worktree is made again from the last one");
+    let left = handle.snapshots(&operator(), id).await.unwrap();
+    assert_eq!(left.iter().map(|kept| kept.snapshot.number.0).collect::<Vec<_>>(), [2]);
+    assert_eq!(place.repositories.snapshots(), 1);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use windlass_core::vcs_worktree::{Identity, VcsWorktreeError};
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::Registration;
+use super::making::UsersCode;
 
 /// A file's content and whether it can be executed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub(super) struct Repository {
     pub(super) tags: BTreeMap<String, Oid>,
     pub(super) identity: Option<Identity>,
     pub(super) checkouts: BTreeMap<Locator, Registration>,
+    pub(super) users_code: UsersCode,
 }
 
 impl Repository {

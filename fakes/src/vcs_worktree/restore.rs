@@ -7,9 +7,9 @@ use windlass_core::vcs_worktree::{Removed, VcsWorktreeError};
 use windlass_core::workspace::Worktree;
 
 use super::history::{Files, Head, Repository};
-use super::{Checkout, Marker, Registration, World, compare};
+use super::{Checkout, Disk, Marker, Registration, compare};
 
-impl World {
+impl Disk {
     /// Makes a worktree from its base on its new branch. One whose directory was deleted gets it back.
     pub(super) fn make(
         &mut self,
@@ -91,7 +91,7 @@ impl World {
     }
 
     /// Copies the ignored files that are asked for, but over nothing.
-    fn copy_in(&self, worktree: &Worktree, checkout: &mut Checkout) {
+    pub(super) fn copy_in(&self, worktree: &Worktree, checkout: &mut Checkout) {
         let Some(copy) = &worktree.copy else { return };
         for (path, file) in self.untracked(&copy.from) {
             if compare::globbed(&copy.globs, &path) && !checkout.files.contains_key(&path) {

@@ -13,7 +13,8 @@ use windlass_core::vcs_worktree::{
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::history::{File, Files};
-use super::{Checkout, Marker, World, compare, mismatch};
+use super::{Checkout, Disk, Marker, compare, mismatch};
+use crate::world::Happened;
 
 /// How many entries an error or a snapshot names.
 const NAMED: usize = 16;
@@ -40,7 +41,12 @@ pub(super) struct Archive {
 pub(super) struct Aside {
     /// The directory; `None` if it was gone.
     pub(super) checkout: Option<Checkout>,
-    pub(super) repository: Locator,
+    /// Whose it is, and what it was made as.
+    pub(super) ours: Option<(Marker, Worktree)>,
+    /// Its deletion has begun and will be ended.
+    deleting: bool,
+    /// The directory as it was when its snapshot was written, until that is recorded.
+    seen: Option<Checkout>,
     /// What was asked and answered, and the directory as it was then.
     saved: Option<(SaveRequest, Saved, Option<Checkout>)>,
 }
@@ -52,21 +58,31 @@ pub(super) struct Leftover {
     pub(super) files: Files,
 }
 
-impl World {
+impl Disk {
     /// Takes a worktree out of the way, whether or not its directory is there.
     pub(super) fn take_aside(&mut self, path: &Locator) {
         let checkout = self.checkouts.remove(path);
-        let registered =
-            self.repositories.iter().find(|(_, repo)| repo.checkouts.contains_key(path));
-        let repository = registered.map(|(common, _)| common.clone());
-        let repository = repository.expect("a registered worktree");
-        self.asides.insert(path.clone(), Aside { checkout, repository, saved: None });
+        let mut registrations =
+            self.repositories.values().filter_map(|repo| repo.checkouts.get(path));
+        let registration = registrations.next().expect("a registered worktree");
+        let ours = registration.ours.clone();
+        if checkout.is_some() {
+            let to = Locator::new([path.as_bytes(), b".removing"].concat());
+            self.happened.push(Happened::DirectoryRenamed { from: path.clone(), to });
+        }
+        let (deleting, seen, saved) = (false, None, None);
+        self.asides.insert(path.clone(), Aside { checkout, ours, deleting, seen, saved });
     }
 
     /// Whose a worktree aside is.
     pub(super) fn marker_aside(&self, path: &Locator) -> Option<&Marker> {
-        let repository = self.repositories.get(&self.asides.get(path)?.repository)?;
-        repository.checkouts.get(path)?.marker()
+        self.asides.get(path)?.ours.as_ref().map(|(marker, _)| marker)
+    }
+
+    /// Says whether the deletion of a worktree of this marker has begun.
+    pub(super) fn is_being_deleted(&self, path: &Locator, marker: &Marker) -> bool {
+        let deleting = self.asides.get(path).is_some_and(|aside| aside.deleting);
+        deleting && self.marker_aside(path) == Some(marker)
     }
 
     /// Puts a worktree of this marker that is aside where it was; what stands in its place now is not touched.
@@ -83,6 +99,8 @@ impl World {
         }
         if let Some(checkout) = self.asides.remove(path).and_then(|aside| aside.checkout) {
             self.checkouts.insert(path.clone(), checkout);
+            let from = Locator::new([path.as_bytes(), b".removing"].concat());
+            self.happened.push(Happened::DirectoryRenamed { from, to: path.clone() });
         }
         Ok(())
     }
@@ -94,19 +112,20 @@ impl World {
         marker: &Marker,
         request: &SaveRequest,
     ) -> Option<Saved> {
-        let (asked, saved, _) = self.asides.get(path)?.saved.as_ref()?;
-        (self.marker_aside(path) == Some(marker) && asked == request).then(|| saved.clone())
+        let aside = self.asides.get(path)?;
+        let (asked, saved, _) = aside.saved.as_ref()?;
+        let answers = asked == request || aside.deleting;
+        (self.marker_aside(path) == Some(marker) && answers).then(|| saved.clone())
     }
 
-    /// Saves a verified worktree, or what is registered of one whose directory is gone.
-    pub(super) fn save(
+    /// Writes the snapshot of a worktree that is at its place or aside, if there is anything to keep.
+    pub(super) fn write_snapshot(
         &mut self,
-        marker: Marker,
+        marker: &Marker,
         worktree: &Worktree,
         request: &SaveRequest,
     ) -> Result<Saved, VcsWorktreeError> {
-        self.refuse(worktree, request)?;
-        let archive = self.archive(&marker, worktree, request)?;
+        let archive = self.archive(marker, worktree, request)?;
         let (head, branch) = (archive.snapshot.head.clone(), archive.snapshot.branch.clone());
         let holds_something = !archive.changed.is_empty()
             || !archive.deleted.is_empty()
@@ -116,7 +135,7 @@ impl World {
             || archive.snapshot.left_out_bytes > 0;
         let snapshot = holds_something.then(|| archive.snapshot.clone());
         if holds_something {
-            let key = (marker.0, marker.1, request.number);
+            let key = (marker.0.clone(), marker.1, request.number);
             let others =
                 self.snapshots.iter().filter(|(other, _)| other.0 == key.0 && **other != key);
             let used: u64 = others.map(|(_, archive)| archive.snapshot.archive_bytes).sum();
@@ -126,19 +145,27 @@ impl World {
             }
             self.snapshots.insert(key, archive);
         }
-        let saved = Saved { head, branch, snapshot };
-        if request.from == SaveFrom::Aside {
-            let seen = self.checkouts.get(&worktree.path).cloned();
-            self.take_aside(&worktree.path);
-            if let Some(aside) = self.asides.get_mut(&worktree.path) {
-                aside.saved = Some((request.clone(), saved.clone(), seen));
-            }
+        // What changes from here on is not in it, and is seen by that when it is removed.
+        if let Some(aside) = self.asides.get_mut(&worktree.path) {
+            aside.seen.clone_from(&aside.checkout);
         }
-        Ok(saved)
+        Ok(Saved { head, branch, snapshot })
+    }
+
+    /// Records what was saved of a worktree aside; from then on it can be removed.
+    pub(super) fn record_save(&mut self, path: &Locator, request: &SaveRequest, saved: &Saved) {
+        if let Some(aside) = self.asides.get_mut(path) {
+            let seen = aside.seen.take();
+            aside.saved = Some((request.clone(), saved.clone(), seen));
+        }
     }
 
     /// Refuses what is not at rest or cannot be saved.
-    fn refuse(&self, worktree: &Worktree, request: &SaveRequest) -> Result<(), VcsWorktreeError> {
+    pub(super) fn refuse(
+        &self,
+        worktree: &Worktree,
+        request: &SaveRequest,
+    ) -> Result<(), VcsWorktreeError> {
         let path = worktree.path.clone();
         let repository = self.repositories.get(&worktree.repo);
         let registration = repository.and_then(|repo| repo.checkouts.get(&path));
@@ -182,7 +209,8 @@ impl World {
         let committed = repository.checked_out(path).unwrap_or_default();
         let index = repository.index(path).unwrap_or_default();
         let (mut changed, mut deleted, mut left_out) = (Files::new(), BTreeSet::new(), Vec::new());
-        if let Some(checkout) = self.checkouts.get(path) {
+        let aside = self.asides.get(path).and_then(|aside| aside.checkout.as_ref());
+        if let Some(checkout) = self.checkouts.get(path).or(aside) {
             let mut ignored = Vec::new();
             for name in compare::differing(&committed, &checkout.files) {
                 match checkout.files.get(&name) {
@@ -222,8 +250,8 @@ impl World {
         Ok(archive)
     }
 
-    /// Removes what was saved from aside; says whether there was such a thing.
-    pub(super) fn remove_aside(
+    /// Notes that what was saved from aside is being deleted; says whether there is such a thing.
+    pub(super) fn begin_deletion(
         &mut self,
         marker: &Marker,
         worktree: &Worktree,
@@ -238,33 +266,51 @@ impl World {
             path: path.clone(),
             detail: detail.to_owned(),
         };
-        let Some((request, saved, seen)) = aside.saved.clone() else {
+        let Some((request, ..)) = &aside.saved else {
             return Err(unsaved("its save was not completed"));
         };
-        let files = aside.checkout.as_ref().map(|checkout| checkout.files.clone());
-        if removal == Removal::WorktreeAndBranch {
-            if request.branch != BranchFate::Goes {
-                return Err(unsaved("the commits of its branch were not saved"));
-            }
-            let repository = self.repositories.get_mut(&worktree.repo);
-            if let (Some(repository), Some(branch)) = (repository, &saved.branch)
-                && repository.branches.get(branch) == Some(&saved.head)
-            {
-                repository.branches.remove(branch);
-            }
+        if removal == Removal::WorktreeAndBranch && request.branch != BranchFate::Goes {
+            return Err(unsaved("the commits of its branch were not saved"));
         }
+        if let Some(aside) = self.asides.get_mut(path) {
+            aside.deleting = true;
+        }
+        Ok(true)
+    }
+
+    /// Lets the repository forget a worktree that is being deleted.
+    pub(super) fn unregister_aside(&mut self, worktree: &Worktree) {
+        if let Some(repository) = self.repositories.get_mut(&worktree.repo) {
+            repository.checkouts.remove(&worktree.path);
+        }
+    }
+
+    /// Deletes the branch of a worktree that is being deleted, if it is where it was saved.
+    pub(super) fn delete_own_branch(&mut self, worktree: &Worktree) {
+        let aside = self.asides.get(&worktree.path);
+        let Some((_, saved, _)) = aside.and_then(|aside| aside.saved.as_ref()) else { return };
+        let repository = self.repositories.get_mut(&worktree.repo);
+        if let (Some(repository), Some(branch)) = (repository, &saved.branch)
+            && repository.branches.get(branch) == Some(&saved.head)
+        {
+            repository.branches.remove(branch);
+        }
+    }
+
+    /// Deletes what is still as it was saved; what changed since is left.
+    pub(super) fn trash(&mut self, marker: &Marker, worktree: &Worktree) {
+        let path = &worktree.path;
+        let Some(aside) = self.asides.remove(path) else { return };
+        let seen = aside.saved.and_then(|(_, _, seen)| seen);
         let seen = seen.map(|checkout| checkout.files).unwrap_or_default();
-        let mut left = files.unwrap_or_default();
+        let mut left = aside.checkout.map(|checkout| checkout.files).unwrap_or_default();
         left.retain(|name, file| seen.get(name) != Some(file));
         if !left.is_empty() {
             let leftover = Leftover { marker: marker.clone(), files: left };
             self.leftovers.insert(path.clone(), leftover);
         }
-        self.asides.remove(path);
-        if let Some(repository) = self.repositories.get_mut(&worktree.repo) {
-            repository.checkouts.remove(path);
-        }
-        Ok(true)
+        let directory = Locator::new([path.as_bytes(), b".removing"].concat());
+        self.happened.push(Happened::DirectoryRemoved { directory });
     }
 }
 

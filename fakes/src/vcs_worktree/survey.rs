@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{Found, FoundState};
 
-use super::World;
+use super::Disk;
 
-impl World {
+impl Disk {
     /// Lists what lies below `root` and the registrations of a data directory in `repos`.
     pub(super) fn survey(&self, root: &str, data_directory: &str, repos: &[Locator]) -> Vec<Found> {
         let below = |path: &&Locator| path.as_bytes().starts_with(root.as_bytes());
@@ -25,7 +25,7 @@ impl World {
                     path: path.clone(),
                     attempt: Some(*attempt),
                     worktree: Some(worktree.clone()),
-                    state: FoundState::Whole,
+                    state: self.stands(path),
                 },
                 Some(_) => unowned(path, foreign("it belongs to another data directory")),
                 None => unowned(path, foreign("it is not registered")),
@@ -47,22 +47,7 @@ impl World {
                 }
             }
         }
-        for (path, aside) in self.asides.iter().filter(|(path, _)| below(path)) {
-            let repository = self.repositories.get(&aside.repository);
-            let registration = repository.and_then(|repo| repo.checkouts.get(path));
-            let Some(((_, attempt), worktree)) =
-                registration.and_then(|registration| registration.ours.as_ref())
-            else {
-                continue;
-            };
-            let thing = Found {
-                path: Locator::new([path.as_bytes(), b".removing"].concat()),
-                attempt: Some(*attempt),
-                worktree: Some(worktree.clone()),
-                state: FoundState::Removing,
-            };
-            found.insert(thing.path.clone(), thing);
-        }
+        self.survey_unfinished(root, data_directory, &mut found);
         for (path, leftover) in self.leftovers.iter().filter(|(path, _)| below(path)) {
             let names: Vec<_> = leftover.files.keys().cloned().collect();
             let thing = Found {
@@ -74,6 +59,48 @@ impl World {
             found.insert(thing.path.clone(), thing);
         }
         found.into_values().collect()
+    }
+
+    /// Adds creations that have no directory yet, and removals that had begun.
+    fn survey_unfinished(
+        &self,
+        root: &str,
+        data_directory: &str,
+        found: &mut BTreeMap<Locator, Found>,
+    ) {
+        let below = |path: &&Locator| path.as_bytes().starts_with(root.as_bytes());
+        let foreign = |detail: &str| FoundState::Foreign { detail: detail.to_owned() };
+        for (path, (owner, attempt), worktree) in self.notes().filter(|(path, ..)| below(path)) {
+            let thing = match owner == data_directory {
+                true => Found {
+                    path: path.clone(),
+                    attempt: Some(*attempt),
+                    worktree: Some(worktree.clone()),
+                    state: FoundState::Creating,
+                },
+                false => unowned(path, foreign("it belongs to another data directory")),
+            };
+            found.insert(path.clone(), thing);
+        }
+        for (path, aside) in self.asides.iter().filter(|(path, _)| below(path)) {
+            let Some(((_, attempt), worktree)) = &aside.ours else { continue };
+            let thing = Found {
+                path: Locator::new([path.as_bytes(), b".removing"].concat()),
+                attempt: Some(*attempt),
+                worktree: Some(worktree.clone()),
+                state: FoundState::Removing,
+            };
+            found.insert(thing.path.clone(), thing);
+        }
+    }
+}
+
+impl Disk {
+    fn stands(&self, path: &Locator) -> FoundState {
+        match self.half_made.get(path) {
+            Some(_) => FoundState::Creating,
+            None => FoundState::Whole,
+        }
     }
 }
 

@@ -1,16 +1,18 @@
 //! The user of the repositories in memory, and what runs a git step there.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_core::id::AttemptId;
-use windlass_core::locator::{Locator, OsBytes};
+use windlass_core::locator::Locator;
 use windlass_core::snapshot::SnapshotNumber;
+use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{GitStep, Identity};
 use windlass_core::workspace::Oid;
 
 use super::history::{Commit, File, Files, Head, Repository};
-use super::{Checkout, Registration, STEP, World, compare};
+use super::in_world::DiskGuard;
+use super::{Checkout, Disk, Registration, compare};
+use crate::world::World;
 
 /// Repositories in memory and the actions of their user.
 ///
@@ -19,12 +21,30 @@ use super::{Checkout, Registration, STEP, World, compare};
 /// Every action panics where git or the file system would refuse it: a test asked for what cannot be.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryRepositories {
-    pub(super) world: Arc<Mutex<World>>,
+    world: World,
 }
 
 impl MemoryRepositories {
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Opens the repositories of a world. By default they are in a world of their own.
+    #[must_use]
+    pub fn new(world: World) -> Self {
+        Self { world }
+    }
+
+    pub(super) fn shared(&self) -> &World {
+        &self.world
+    }
+
+    /// Returns when what a creation writes now is on the disk; `None` if it is at once.
+    pub(super) fn settled_at(&self) -> Option<Timestamp> {
+        self.world.edit(|state| {
+            let ms = state.pace.settle_ms;
+            (ms > 0).then(|| state.now.plus_ms(ms))
+        })
+    }
+
+    pub(super) fn world(&self) -> DiskGuard<'_> {
+        DiskGuard::new(&self.world)
     }
 
     /// Makes an empty repository with branch `main` checked out and returns its directory.
@@ -59,8 +79,7 @@ impl MemoryRepositories {
         if !world.checkouts.contains_key(dir) {
             world.plain.entry(dir.clone()).or_default();
         }
-        let file: &mut File = world.files(dir).entry(path.to_owned()).or_default();
-        file.content = content.to_vec();
+        world.write(None, dir, path, content);
     }
 
     /// Reads a file; `None` if there is none.
@@ -165,10 +184,26 @@ impl MemoryRepositories {
         self.world().snapshot_quota_bytes = bytes;
     }
 
+    /// Gives the repository a hook that runs after the checkout of a new worktree and leaves the file `hooked` there.
+    pub fn hook(&self, dir: &Locator, fails: bool) {
+        self.world().repository(dir).users_code.hook = Some(fails);
+    }
+
+    /// Counts how often the hook ran.
+    #[must_use]
+    pub fn hook_runs(&self, dir: &Locator) -> u32 {
+        self.world().repository(dir).users_code.hook_runs
+    }
+
+    /// Has the repository's files pass a filter when they are checked out.
+    pub fn filter(&self, dir: &Locator) {
+        self.world().repository(dir).users_code.filters = true;
+    }
+
     /// Copies everything as it is: what becomes of the copy does not touch this.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { world: Arc::new(Mutex::new(self.world().clone())) }
+        Self { world: self.world.fork() }
     }
 
     /// Makes a file executable.
@@ -248,6 +283,18 @@ impl MemoryRepositories {
         tip.expect("a branch of this name")
     }
 
+    /// Lets the repository forget a worktree whose directory stays, as `git worktree prune` may.
+    pub fn unregister(&self, dir: &Locator) {
+        let mut world = self.world();
+        let gone = world.repository(dir).checkouts.remove(dir);
+        assert!(gone.is_some(), "{dir} is not registered");
+    }
+
+    /// Leaves a lock of git's in a checkout, as a git does that was killed; held by somebody, it keeps every commit away.
+    pub fn leave_git_lock(&self, dir: &Locator, held: bool) {
+        self.world().git_locks.insert(dir.clone(), held);
+    }
+
     /// Deletes a whole directory.
     pub fn delete_directory(&self, dir: &Locator) {
         let mut world = self.world();
@@ -270,30 +317,11 @@ impl MemoryRepositories {
     }
 
     /// Runs a git step that [`MemoryWorktrees`](super::MemoryWorktrees) described; says whether it ended with 0.
+    ///
+    /// The containers of the same world run it as well.
     #[must_use]
     pub fn perform(&self, step: &GitStep) -> bool {
-        let argv: Result<&[OsBytes; 2], _> = step.argv.as_slice().try_into();
-        let [program, message] = argv.expect("a step that a fake described");
-        assert_eq!(program.0, STEP.as_bytes(), "{step:?} is not ours");
-        let message = String::from_utf8_lossy(&message.0).into_owned();
-        let variable = |name: &str| {
-            let found = step.env.iter().find(|(other, _)| other == name);
-            found.map(|(_, value)| String::from_utf8_lossy(&value.0).into_owned())
-        };
-        let mut world = self.world();
-        if !world.checkouts.contains_key(&step.cwd) {
-            return false;
-        }
-        let given = variable("GIT_AUTHOR_NAME").zip(variable("GIT_AUTHOR_EMAIL"));
-        let given = given.map(|(name, email)| Identity { name, email });
-        let Some(author) = given.or_else(|| world.repository(&step.cwd).identity.clone()) else {
-            return false;
-        };
-        let dirty = world.head_files(&step.cwd) != world.all_files(&step.cwd);
-        if dirty {
-            world.commit(&step.cwd, &message, &author);
-        }
-        true
+        self.world().perform_step(step)
     }
 
     /// Reads message and author of the commit that HEAD names.
@@ -306,8 +334,8 @@ impl MemoryRepositories {
     }
 }
 
-impl World {
-    fn files(&mut self, dir: &Locator) -> &mut Files {
+impl Disk {
+    pub(super) fn files(&mut self, dir: &Locator) -> &mut Files {
         match self.checkouts.get_mut(dir) {
             Some(checkout) => &mut checkout.files,
             None => self.plain.get_mut(dir).expect("a directory"),
@@ -315,7 +343,7 @@ impl World {
     }
 
     /// The repository that a directory belongs to.
-    fn repository(&mut self, dir: &Locator) -> &mut Repository {
+    pub(super) fn repository(&mut self, dir: &Locator) -> &mut Repository {
         let common = self.checkouts.get(dir).map_or(dir, |checkout| &checkout.repository);
         self.repositories.get_mut(common).expect("a repository")
     }
@@ -329,17 +357,17 @@ impl World {
         self.repository(dir).oid(&head).expect("a commit")
     }
 
-    fn head_files(&mut self, dir: &Locator) -> Files {
+    pub(super) fn head_files(&mut self, dir: &Locator) -> Files {
         self.repository(dir).checked_out(dir).unwrap_or_default()
     }
 
     /// What a commit of everything would hold.
-    fn all_files(&mut self, dir: &Locator) -> Files {
+    pub(super) fn all_files(&mut self, dir: &Locator) -> Files {
         let index = self.repository(dir).index(dir).unwrap_or_default();
         compare::all(&index, self.files(dir))
     }
 
-    fn commit(&mut self, dir: &Locator, message: &str, author: &Identity) -> Oid {
+    pub(super) fn commit(&mut self, dir: &Locator, message: &str, author: &Identity) -> Oid {
         let files = self.all_files(dir);
         let head = self.registration(dir).head.clone();
         let repository = self.repository(dir);

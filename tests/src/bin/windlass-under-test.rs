@@ -8,5 +8,6 @@ fn main() -> ExitCode {
         shim: shim.ok(),
         idle: None,
         wrap: Some(windlass_tests::crash_points::wrap),
+        wrap_logs: Some(windlass_tests::crash_points::wrap_logs),
     })
 }

@@ -11,12 +11,16 @@ use windlass_tests::schema::Schemas;
 mod attempts;
 mod executions;
 mod full_disk;
+mod hooks;
 mod host;
 mod keep;
 mod logs;
+mod presence;
 mod refusals;
 mod run;
+mod stores;
 mod terminal;
+mod words;
 
 fn sandbox() -> Sandbox {
     Sandbox::new(env!("CARGO_BIN_EXE_windlass-under-test"))

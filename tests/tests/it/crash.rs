@@ -26,17 +26,57 @@ struct Job {
     stopped: bool,
 }
 
+/// In what records and logs are kept: the flags of a new data directory.
+type Kept = &'static [&'static str];
+
+const AS_USUAL: Kept = &[];
+const IN_REDB: Kept = &["--store", "redb", "--logs", "store"];
+const LOGS_IN_SQLITE: Kept = &["--store", "redb", "--logs", "sqlite"];
+
 /// One sandbox with a host that will be killed.
 struct Cycle {
     sandbox: Sandbox,
     repo: TempRepo,
+    kept: Kept,
     point: Option<String>,
 }
 
 impl Cycle {
-    fn new(point: Option<String>) -> Self {
+    fn new(kept: Kept, point: Option<String>) -> Self {
         let sandbox = Sandbox::new(env!("CARGO_BIN_EXE_windlass-under-test"));
-        Self { sandbox, repo: TempRepo::with_commit(), point }
+        Self { sandbox, repo: TempRepo::with_commit(), kept, point }
+    }
+
+    /// Crashes hosts at the n-th of these calls, before and after it.
+    fn at_each(kept: Kept, calls: &[&str], counts: &[u32]) {
+        for call in calls {
+            for side in ["before", "after"] {
+                for n in counts {
+                    let cycle = Self::new(kept, Some(format!("{call}:{side}:{n}")));
+                    cycle.play(&jobs(), Self::kill_host);
+                    let crashed = cycle.sandbox.path().join("crashed").exists();
+                    // Not every host makes every call twice.
+                    assert!(crashed || *n > 1, "no host came to {:?}", cycle.point);
+                }
+            }
+        }
+    }
+
+    /// Kills hosts while they adopt, so many rounds with the same data directory.
+    fn again_and_again(kept: Kept, rounds: u32) {
+        let cycle = Self::new(kept, None);
+        for round in 0..rounds {
+            let mut jobs = jobs();
+            jobs.iter_mut().for_each(|job| job.name = format!("{}-{round}", job.name));
+            drop(fs::remove_file(cycle.gate()));
+            cycle.play(&jobs, |cycle| {
+                for _ in 0..4 {
+                    cycle.kill_host();
+                    // Begins to adopt; the next kill comes somewhere in it.
+                    drop(cycle.windlass(&["ps"]));
+                }
+            });
+        }
     }
 
     fn truth(&self, job: &Job) -> PathBuf {
@@ -49,7 +89,7 @@ impl Cycle {
 
     /// Runs a command line in the repository; the host that it may start crashes where it is to.
     fn windlass(&self, arguments: &[&str]) -> Ran {
-        let mut command = self.sandbox.command(arguments);
+        let mut command = self.sandbox.command([self.kept, arguments].concat());
         command.current_dir(self.repo.path());
         if let Some(point) = &self.point {
             command.env(CRASH_AT, point).env(CRASH_ONCE, self.sandbox.path().join("crashed"));
@@ -194,37 +234,29 @@ fn jobs() -> Vec<Job> {
 
 isolated! {
     fn a_host_killed_at_each_named_point_loses_nothing() {
-        for call in CrashPoint::CALLS {
-            for side in ["before", "after"] {
-                for n in [1, 2] {
-                    let cycle = Cycle::new(Some(format!("{call}:{side}:{n}")));
-                    cycle.play(&jobs(), Cycle::kill_host);
-                    let crashed = cycle.sandbox.path().join("crashed").exists();
-                    // Not every host makes every call twice.
-                    assert!(crashed || n > 1, "no host came to {:?}", cycle.point);
-                }
-            }
-        }
+        Cycle::at_each(AS_USUAL, &CrashPoint::CALLS, &[1, 2]);
+    }
+
+    fn a_host_killed_at_the_points_of_its_store_loses_nothing_in_redb() {
+        let calls = ["store.acquire", "store.commit", "containers.launch", "containers.finished"];
+        Cycle::at_each(IN_REDB, &calls, &[1]);
+    }
+
+    fn a_host_killed_while_it_moves_logs_loses_nothing_and_has_nothing_twice() {
+        Cycle::at_each(IN_REDB, &CrashPoint::CALLS_OF_LOGS, &[1, 4]);
+        Cycle::at_each(LOGS_IN_SQLITE, &CrashPoint::CALLS_OF_LOGS, &[2]);
     }
 
     fn a_host_killed_again_and_again_loses_nothing() {
-        let cycle = Cycle::new(None);
-        for round in 0..10 {
-            let mut jobs = jobs();
-            jobs.iter_mut().for_each(|job| job.name = format!("{}-{round}", job.name));
-            drop(fs::remove_file(cycle.gate()));
-            cycle.play(&jobs, |cycle| {
-                for _ in 0..4 {
-                    cycle.kill_host();
-                    // Begins to adopt; the next kill comes somewhere in it.
-                    drop(cycle.windlass(&["ps"]));
-                }
-            });
-        }
+        Cycle::again_and_again(AS_USUAL, 10);
+    }
+
+    fn a_host_killed_again_and_again_loses_nothing_in_redb() {
+        Cycle::again_and_again(IN_REDB, 4);
     }
 
     fn a_killed_shim_ends_its_own_execution_as_lost_and_no_other() {
-        let cycle = Cycle::new(None);
+        let cycle = Cycle::new(AS_USUAL, None);
         let mut ended_as_lost = 0;
         for round in 0..12 {
             drop(fs::remove_file(cycle.gate()));

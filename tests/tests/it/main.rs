@@ -9,6 +9,9 @@
 mod cli;
 mod crash;
 mod engine;
+mod kernel;
+mod log_store;
 mod power;
+mod simulation;
 mod tidy;
 mod worktrees;

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
+use windlass_conformance::vcs_worktree::MakeAtOnce as _;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::SnapshotNumber;
@@ -108,7 +109,7 @@ impl Lab {
     fn dirty(&self) -> Worktree {
         let worktree = self.plan();
         let vcs = self.vcs();
-        self.runtime.block_on(vcs.create(attempt(), &worktree, &Origin::Base)).unwrap();
+        self.runtime.block_on(vcs.make(attempt(), &worktree, &Origin::Base)).unwrap();
         let at = path(&worktree);
         fs::write(at.join("src/0.txt"), "changed\n").unwrap();
         fs::remove_file(at.join("src/1.txt")).unwrap();
@@ -205,7 +206,7 @@ isolated! {
             let vcs = lab.vcs();
             let made = worktree.clone();
             let create = async move {
-                vcs.create(attempt(), &made, &Origin::Base).await.map(drop)
+                vcs.make(attempt(), &made, &Origin::Base).await.map(drop)
             };
             let Some(whole) = whole else {
                 whole = Some(duration(&lab, async { create.await.unwrap() }));
@@ -222,7 +223,7 @@ isolated! {
                 Err(VcsWorktreeError::Mismatch { .. }) => {}
                 Err(error) => assert!(!acknowledged, "acknowledged, then cut at {delay:?}: {error}"),
             }
-            lab.runtime.block_on(vcs.create(attempt(), &worktree, &Origin::Base)).unwrap();
+            lab.runtime.block_on(vcs.make(attempt(), &worktree, &Origin::Base)).unwrap();
             assert_whole(&lab);
             assert_eq!(lab.git(&path(&worktree), &["status", "--porcelain"]), "", "{delay:?}");
             // Git trusts times; this looks at the bytes.
@@ -275,7 +276,7 @@ isolated! {
             let removed =
                 Removed { head: saved.head, branch: saved.branch, snapshot: Some(SnapshotNumber::FIRST) };
             let origin = Origin::Removed(removed);
-            lab.runtime.block_on(vcs.create(attempt(), &worktree, &origin)).unwrap();
+            lab.runtime.block_on(vcs.make(attempt(), &worktree, &origin)).unwrap();
             let lost = difference(&before, &everything(&path(&worktree)));
             assert_eq!(lost, "", "cut at {delay:?}");
         }
@@ -296,7 +297,7 @@ isolated! {
                 Removed { head: saved.head, branch: saved.branch, snapshot: Some(SnapshotNumber::FIRST) };
             let origin = Origin::Removed(removed);
             let (back, from) = (worktree.clone(), origin.clone());
-            let restore = async move { vcs.create(attempt(), &back, &from).await.map(drop) };
+            let restore = async move { vcs.make(attempt(), &back, &from).await.map(drop) };
             let Some(whole) = whole else {
                 whole = Some(duration(&lab, async { restore.await.unwrap() }));
                 continue;
@@ -306,7 +307,7 @@ isolated! {
             drop(lab.cut(delay, restore));
             assert_whole(&lab);
             let vcs = lab.vcs();
-            let again = lab.runtime.block_on(vcs.create(attempt(), &worktree, &origin));
+            let again = lab.runtime.block_on(vcs.make(attempt(), &worktree, &origin));
             again.unwrap_or_else(|error: VcsWorktreeError| panic!("cut at {delay:?}: {error}"));
             let lost = difference(&before, &everything(&path(&worktree)));
             assert_eq!(lost, "", "cut at {delay:?}");

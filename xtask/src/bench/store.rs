@@ -4,18 +4,12 @@ use std::env;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Instant;
 
-use uuid::Uuid;
-use windlass::core::id::{HostId, NodeId};
-use windlass::core::process_store::{
-    Expect, Kind, Lease, ProcessStore as _, Query, Record, RecordKey, Write,
-};
-use windlass::core::time::Timestamp;
-use windlass_sqlite::{SqliteOptions, SqliteStore};
+use windlass::core::process_store::{Kind, Query};
 
 use super::Bench;
+use super::databases::{Database, Store, parent, record};
 use super::measure::{Contender, Sample, interleave};
 use super::report::{Report, Unit, Want};
 use super::sync::Preallocated;
@@ -30,44 +24,8 @@ const RECORDS: u64 = 1_000_000;
 /// Records in one batch when it is about having many.
 const BATCH: u64 = 1_000;
 
-/// The machine that all records are of.
-const NODE: NodeId = NodeId(Uuid::from_u128(1));
-
-/// A store that this process may write to.
-#[derive(Clone)]
-struct Open {
-    store: Arc<SqliteStore>,
-    lease: Lease,
-}
-
-impl Open {
-    async fn at(path: &Path) -> Result<Self, Failure> {
-        let store =
-            SqliteStore::open(path, SqliteOptions::default()).await.doing("open a store")?;
-        let lease = store.acquire(HostId(Uuid::from_u128(2)), NODE).await.doing("acquire it")?;
-        Ok(Self { store, lease })
-    }
-
-    async fn create(&self, numbers: impl Iterator<Item = u64>) -> Result<(), Failure> {
-        let put = |number| Write::Put { record: record(number), expect: Expect::Absent };
-        self.store.commit(numbers.map(put).collect(), self.lease).await.doing("commit").map(drop)
-    }
-}
-
-/// A record of 220 bytes whose place in the order is its number.
-fn record(number: u64) -> Record {
-    Record {
-        key: RecordKey { kind: Kind::Execution, id: Uuid::from_u128(u128::from(number) + 1) },
-        parent: Some(Uuid::from_u128(u128::from(number % 1_000))),
-        owner: None,
-        state: if number.is_multiple_of(1_000) { "running" } else { "final" }.to_owned(),
-        at: Timestamp(number),
-        body: format!("{{\"v\":1,\"number\":{number},\"pad\":\"{}\"}}", "x".repeat(180)),
-    }
-}
-
 /// Commits `count` records one by one, on each of `tasks` tasks; `first` is a number that no record has.
-async fn commit(open: &Open, first: u64, tasks: u64, count: u64) -> Result<Sample, Failure> {
+async fn commit(open: &Store, first: u64, tasks: u64, count: u64) -> Result<Sample, Failure> {
     let begun = Instant::now();
     let mut running = tokio::task::JoinSet::new();
     for task in 0..tasks {
@@ -86,22 +44,23 @@ async fn commit(open: &Open, first: u64, tasks: u64, count: u64) -> Result<Sampl
     Ok(Sample::rate(tasks * count, begun.elapsed()))
 }
 
-pub(super) fn measure(bench: &Bench) -> Result<Report, Failure> {
+pub(super) fn measure(bench: &Bench, database: Database) -> Result<Report, Failure> {
     let mut report = Report::default();
-    writers(bench, &mut report)?;
-    let path = bench.path("million.db");
-    fill(bench, &path)?;
-    lists(bench, &path, &mut report)?;
-    openings(bench, &path, &mut report)?;
+    writers(bench, database, &mut report)?;
+    let path = bench.path(&format!("million.{}", database.as_str()));
+    fill(bench, database, &path)?;
+    lists(bench, database, &path, &mut report)?;
+    openings(bench, database, &path, &mut report)?;
     Ok(report)
 }
 
-fn writers(bench: &Bench, report: &mut Report) -> Result<(), Failure> {
+fn writers(bench: &Bench, database: Database, report: &mut Report) -> Result<(), Failure> {
     let count = bench.size(1_000);
-    let open = bench.runtime.block_on(Open::at(&bench.path("writers.db")))?;
+    let path = bench.path(&format!("writers.{}", database.as_str()));
+    let open = bench.runtime.block_on(Store::open(database, &path))?;
     let next = std::cell::Cell::new(0);
     let numbers = |count: u64| next.replace(next.get() + count);
-    let mut journal = Preallocated::new(bench, "store-journal", count)?;
+    let mut journal = Preallocated::new(bench, &format!("journal-{}", database.as_str()), count)?;
     let taken = interleave(
         bench.rounds(),
         vec![
@@ -125,21 +84,21 @@ fn writers(bench: &Bench, report: &mut Report) -> Result<(), Failure> {
     report.add(limit, Unit::Times, Some(limit), &[]);
     report.add(one, Unit::Times, Some(limit), &[]);
     report.add(many, Unit::Times, Some(one), &[Want::RatioAtLeast(4.0)]);
-    bench.runtime.block_on(open.store.close());
+    bench.runtime.block_on(open.close());
     Ok(())
 }
 
 /// Makes a store with many records.
-fn fill(bench: &Bench, path: &Path) -> Result<(), Failure> {
+fn fill(bench: &Bench, database: Database, path: &Path) -> Result<(), Failure> {
     let records = bench.size(RECORDS);
     bench.runtime.block_on(async {
-        let open = Open::at(path).await?;
+        let open = Store::open(database, path).await?;
         for first in (0..records).step_by(usize::try_from(BATCH).unwrap_or(usize::MAX)) {
             open.create(first..first + BATCH).await?;
         }
         let query = Query::newest(Kind::Execution, 1);
-        let newest = open.store.list(query).await.doing("list the newest")?;
-        open.store.close().await;
+        let newest = open.port.list(query).await.doing("list the newest")?;
+        open.close().await;
         match newest.records.first() {
             Some(stored) if stored.record == record(records - 1) => Ok(()),
             found => Err(Failure::new(format!("of {records} records the newest is {found:?}"))),
@@ -147,14 +106,21 @@ fn fill(bench: &Bench, path: &Path) -> Result<(), Failure> {
     })
 }
 
-fn lists(bench: &Bench, path: &Path, report: &mut Report) -> Result<(), Failure> {
-    let open = bench.runtime.block_on(Open::at(path))?;
+fn lists(
+    bench: &Bench,
+    database: Database,
+    path: &Path,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let open = bench.runtime.block_on(Store::open(database, path))?;
     let count = bench.size(2_000);
     let newest = Query::newest(Kind::Execution, 50);
     let running = Query { states: vec!["running".to_owned()], ..newest.clone() };
+    let owned = Query { owner: Some("client-8".to_owned()), ..newest.clone() };
+    let children = Query { parent: Some(parent(7)), ..newest.clone() };
     let list = |query: &Query| {
         Sample::each(count, || {
-            let page = bench.runtime.block_on(open.store.list(query.clone())).doing("list")?;
+            let page = bench.runtime.block_on(open.port.list(query.clone())).doing("list")?;
             let full = page.records.len() == 50;
             if full { Ok(()) } else { Err(Failure::new(format!("{} of 50", page.records.len()))) }
         })
@@ -164,27 +130,33 @@ fn lists(bench: &Bench, path: &Path, report: &mut Report) -> Result<(), Failure>
         vec![
             Contender::new("newest 50 of a million", || list(&newest)),
             Contender::new("newest 50 of a million, one state", || list(&running)),
+            Contender::new("newest 50 of a million, one owner", || list(&owned)),
+            Contender::new("newest 50 of a million, one parent", || list(&children)),
         ],
     )?;
     for one in &taken {
         report.add(one, Unit::Times, None, &[Want::P99AtMost(250e-6)]);
     }
-    bench.runtime.block_on(open.store.close());
+    bench.runtime.block_on(open.close());
     Ok(())
 }
 
-fn openings(bench: &Bench, path: &Path, report: &mut Report) -> Result<(), Failure> {
+fn openings(
+    bench: &Bench,
+    database: Database,
+    path: &Path,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let records = bench.size(1_000);
     let taken = interleave(
         bench.rounds(),
         vec![Contender::new("open after kill -9, to the first answer", || {
-            kill_a_writer(path, records)?;
+            kill_a_writer(database, path, records)?;
             let begun = Instant::now();
             let store = bench.runtime.block_on(async {
-                let store =
-                    SqliteStore::open(path, SqliteOptions::default()).await.doing("open")?;
+                let store = Store::look(database, path).await?;
                 let newest = Query::newest(Kind::Execution, 50);
-                store.list(newest).await.doing("list")?;
+                store.port.list(newest).await.doing("list")?;
                 Ok::<_, Failure>(store)
             })?;
             let took = begun.elapsed().as_secs_f64();
@@ -199,10 +171,10 @@ fn openings(bench: &Bench, path: &Path, report: &mut Report) -> Result<(), Failu
 }
 
 /// Starts a process that commits to the store at `path`, and kills it while it has it open.
-fn kill_a_writer(path: &Path, records: u64) -> Result<(), Failure> {
+fn kill_a_writer(database: Database, path: &Path, records: u64) -> Result<(), Failure> {
     let program = env::current_exe().doing("find this program")?;
     let mut writer = Command::new(program)
-        .args(["part", "commit"])
+        .args(["part", "commit", database.as_str()])
         .arg(path)
         .arg(records.to_string())
         .stdin(Stdio::piped())
@@ -221,11 +193,15 @@ fn kill_a_writer(path: &Path, records: u64) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn commit_and_wait(path: &Path, records: u64) -> Result<(), Failure> {
+pub(super) fn commit_and_wait(
+    database: Database,
+    path: &Path,
+    records: u64,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new().doing("make a runtime")?;
     runtime.block_on(async {
-        let open = Open::at(path).await?;
-        let newest = open.store.list(Query::newest(Kind::Execution, 1)).await.doing("list")?;
+        let open = Store::open(database, path).await?;
+        let newest = open.port.list(Query::newest(Kind::Execution, 1)).await.doing("list")?;
         let first = newest.records.first().map_or(0, |stored| stored.record.at.0 + 1);
         commit(&open, first, 1, records).await?;
         println!("committed");

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use windlass::core::id::AttemptId;
 use windlass::core::locator::Locator;
-use windlass::core::vcs_worktree::{Origin, VcsWorktree, WorktreeRequest};
+use windlass::core::vcs_worktree::{CreateMode, Creation, Origin, VcsWorktree, WorktreeRequest};
 use windlass::core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
 
@@ -156,9 +156,20 @@ fn create(
     };
     bench.runtime.block_on(async {
         let planned = vcs.plan(request).await.doing("plan a worktree")?;
-        vcs.create(attempt, &planned.worktree, &Origin::Base).await.doing("create a worktree")?;
+        let made = vcs.create(attempt, &planned.worktree, &Origin::Base, CreateMode::Begin);
+        at_once(made.await.doing("create a worktree")?)?;
         Ok(planned.worktree)
     })
+}
+
+/// Refuses what would measure half a creation.
+fn at_once(made: Creation) -> Result<(), Failure> {
+    match made {
+        Creation::Done(_) => Ok(()),
+        Creation::Run(_) => Err(Failure::new(
+            "to create a worktree at once: a hook or filter of yours has a part in it",
+        )),
+    }
 }
 
 fn path_of(locator: &Locator) -> PathBuf {

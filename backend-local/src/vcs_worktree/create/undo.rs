@@ -8,7 +8,7 @@ use windlass_core::id::AttemptId;
 use windlass_core::vcs_worktree::VcsWorktreeError;
 use windlass_core::workspace::Worktree;
 
-use super::{Making, remove_note};
+use super::{Making, remove_note, step};
 use crate::group::Cancel;
 use crate::repository_lock;
 use crate::vcs_worktree::marker::{Intent, Marker, Read};
@@ -60,7 +60,8 @@ impl Inner {
         };
         match self.verify(cancel, attempt, worktree) {
             // It was whole but for its note.
-            Ok(_) => {
+            Ok(found) => {
+                step::forget(&found.admin);
                 remove_note(&note)?;
                 return Ok(false);
             }

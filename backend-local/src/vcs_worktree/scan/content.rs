@@ -46,18 +46,6 @@ pub(super) fn link(dir: impl AsFd, name: &CStr, hash: HashKind) -> Option<Object
 
 /// Says whether a file or link has these bytes, by their SHA-256.
 pub(super) fn has_digest(dir: impl AsFd, name: &CStr, listed: &Stamp, sha256: &[u8; 32]) -> bool {
-    let digest = |from: &mut dyn Read| {
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            match from.read(&mut buffer) {
-                Ok(0) => return Ok(<[u8; 32]>::from(hash.finalize())),
-                Ok(read) => hash.update(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    };
     let found = if super::walk::kind_of_mode(listed.mode) == super::walk::Kind::Link {
         match readlinkat(dir, name, Vec::new()) {
             Ok(target) => digest(&mut target.to_bytes()),
@@ -68,6 +56,20 @@ pub(super) fn has_digest(dir: impl AsFd, name: &CStr, listed: &Stamp, sha256: &[
         digest(&mut file)
     };
     found.is_ok_and(|found| found == *sha256)
+}
+
+/// The SHA-256 of what a reader gives.
+pub(super) fn digest(from: &mut dyn Read) -> io::Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(hash.finalize().into()),
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn blob(from: &mut impl Read, size: u64, hash: HashKind) -> io::Result<ObjectId> {

@@ -12,6 +12,7 @@ use gix::hash::Kind as HashKind;
 use gix::index::entry::Flags;
 use gix::objs::Kind as ObjectKind;
 
+use super::copies::Copies;
 use super::ignore::{self, Rules};
 use super::index::{Group, Index, Known, groups};
 use super::staged::{HeadItem, Objects};
@@ -42,7 +43,7 @@ pub(super) struct Full<'a> {
     pub(super) hash: HashKind,
     pub(super) objects: &'a Mutex<Objects>,
     /// What was copied in when the worktree was made.
-    pub(super) copied: BTreeMap<PathBuf, Copied>,
+    pub(super) copies: Copies,
     pub(super) seen: Mutex<Seen>,
 }
 
@@ -367,18 +368,22 @@ impl Of<'_, '_> {
     }
 
     fn is_as_copied(&self, item: Item<'_>, path: &[u8], stamp: &Stamp) -> bool {
-        let Some(copied) = self.full.copied.get(Path::new(OsStr::from_bytes(path))) else {
+        let path = Path::new(OsStr::from_bytes(path));
+        let Some(Copied { stamp: first, sha256 }) = self.full.copies.get(path) else {
             return false;
         };
-        let Copied { stamp: first, sha256 } = copied;
         if (stamp.mode, stamp.size) != (first.mode, first.size) {
             return false;
         }
         // A change within one tick of the clock does not show in the time. Large files take longer to copy than that.
         let untouched =
             stamp.ino == first.ino && stamp.mtime == first.mtime && stamp.ctime == first.ctime;
-        (untouched && stamp.size > DIGEST_BYTES)
-            || self.directory.fd().is_ok_and(|fd| content::has_digest(fd, item.name, stamp, sha256))
+        let unchanged = (untouched && stamp.size > DIGEST_BYTES)
+            || self
+                .directory
+                .fd()
+                .is_ok_and(|fd| content::has_digest(fd, item.name, stamp, sha256));
+        unchanged && self.full.copies.are_where_they_came_from(path, stamp, sha256)
     }
 
     /// `None` if a checkout of HEAD gives it, or it cannot be told yet.

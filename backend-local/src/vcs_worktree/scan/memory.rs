@@ -1,7 +1,7 @@
 //! Remembers between looks which names directories hold, so that one that is as it was need not be read again.
 //!
-//! Used where git's answer is wanted, not where something is saved or deleted. Only on file systems that change the times
-//! of a directory whenever an entry comes or goes.
+//! Used where git's answer is wanted, and where a worktree is saved from aside: what it missed there is not listed, so it
+//! is not deleted. Only on file systems that change the times of a directory whenever an entry comes or goes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,12 @@ pub(super) struct Held {
 impl Memory {
     /// Returns what is remembered of a worktree; `None` if its file system cannot be relied on.
     pub(super) fn of(&self, path: &Path) -> Option<Arc<Remembered>> {
-        if !tells_changes(path) {
+        self.of_moved(path, path)
+    }
+
+    /// Returns what is remembered of a worktree that is at another place now.
+    pub(super) fn of_moved(&self, path: &Path, at: &Path) -> Option<Arc<Remembered>> {
+        if !tells_changes(at) {
             return None;
         }
         let mut worktrees = self.worktrees.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Stat;
 use windlass_core::vcs_worktree::VcsWorktreeError;
 
+use super::super::below::Below;
 use super::super::checkout::CHECKED_OUT_INDEX;
 use super::super::copied::{self, Copied};
 use super::super::tree::{self, Entry, Listing, stamp};
 use super::super::verify::Found;
 use super::super::{failed, path_of, settle};
 use super::archive::{self, CHUNK, Member, ReadError};
-use super::below::Below;
 use super::examine::Examined;
 use super::git_state::{INDEX, is_state};
 use super::index_file::IndexFile;
@@ -112,6 +112,18 @@ impl<'a> Filling<'a> {
 
     fn damaged(item: &Item, why: &str) -> Unfilled {
         Unfilled::Damaged(format!("{:?} {why}", String::from_utf8_lossy(&item.member())))
+    }
+
+    /// The snapshot is as it was; what a checkout gives is not.
+    fn checked_out_otherwise(&self, item: &Item, why: &str) -> Unfilled {
+        let detail = format!(
+            "a checkout of {} gives {:?} otherwise than when it was saved (it {why}): have attributes, filters or \
+             core.autocrlf changed? Set them as they were and restore again, then change them; or unpack {} by hand",
+            self.found.verified.head,
+            String::from_utf8_lossy(item.path.as_os_str().as_bytes()),
+            self.archive.display(),
+        );
+        Unfilled::Failed(super::super::mismatch(&self.found.path, detail))
     }
 
     /// Refuses a listing that would write what a snapshot never holds.
@@ -329,8 +341,12 @@ impl<'a> Filling<'a> {
         for item in self.items() {
             let below = if item.side == Side::Work { &mut *work } else { &mut *git };
             let looked = self.differs(below, item).map_err(|error| self.failed(item, error))?;
-            if let Some(why) = looked {
-                return Err(Self::damaged(item, why));
+            match looked {
+                None => {}
+                Some(why) if item.what == What::File(Bytes::Checkout) => {
+                    return Err(self.checked_out_otherwise(item, why));
+                }
+                Some(why) => return Err(Self::damaged(item, why)),
             }
         }
         if !self.examined.manifest.directory {

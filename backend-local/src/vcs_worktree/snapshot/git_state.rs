@@ -6,8 +6,8 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::super::below::Below;
 use super::super::tree::{self, Entry, Listing};
-use super::below::Below;
 use super::index_file::IndexFile;
 use super::selection::Selection;
 

@@ -69,8 +69,9 @@ impl Inner {
         let head = &found.verified.head.0;
         let mut words = state.words.clone();
         words.insert(head.clone());
-        let own = self.branch_oid(cancel, &found.common, &worktree.branch)?;
-        let log = found.common.join("logs").join(HEADS).join(&worktree.branch);
+        let own = self.own_branch(cancel, found, worktree)?;
+        let named = own.as_ref().map_or(worktree.branch.as_str(), |own| &own.name);
+        let log = found.common.join("logs").join(HEADS).join(named);
         match File::open(&log) {
             Ok(file) => {
                 let mut content = Vec::new();
@@ -88,7 +89,7 @@ impl Inner {
         if found.common.join("reftable").exists() {
             self.tabled(cancel, found, &mut words)?;
         }
-        words.extend(own.iter().map(|oid| oid.0.clone()));
+        words.extend(own.iter().map(|own| own.oid.0.clone()));
         let mut roots = BTreeSet::new();
         if staged && let Some(index) = &state.index {
             roots.extend(index.objects());
@@ -103,12 +104,12 @@ impl Inner {
         };
         let commits = of(&["commit", "tag"]);
         let mut unreached = Unreached::default();
-        // A branch that was renamed is still its own.
-        let current = found.verified.branch.as_ref().filter(|_| own.is_none());
-        let named = current.unwrap_or(&worktree.branch);
+        // One that was renamed without a trace is taken for its own.
+        let current = found.verified.branch.as_deref().filter(|_| own.is_none());
+        let named = current.unwrap_or(named);
         let listed = self.commits(cancel, named, found, &scratch, &commits, &mut unreached)?;
         if unreached.commits > 0 {
-            let own = own.as_ref().map(|oid| (oid, worktree.branch.as_str()));
+            let own = own.as_ref().map(|own| (&own.oid, own.name.as_str()));
             unreached.name(&listed, found, own);
             unreached.holds_work =
                 fate == BranchFate::Goes || self.only_here(cancel, found, &scratch, &commits)?;
@@ -396,19 +397,34 @@ fn copy_index(found: &Found, scratch: &ScratchDir) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the pack begins in a bundle. `None` if it is none.
-pub(super) fn pack_in_bundle(file: &Path) -> io::Result<Option<u64>> {
+/// What a bundle says of itself.
+#[derive(Debug, Default)]
+pub(super) struct BundleHeader {
+    /// Branches with the commit of each, without `refs/heads/`.
+    pub(super) branches: Vec<(String, Oid)>,
+    /// Where the pack begins.
+    pub(super) pack: u64,
+}
+
+/// Reads what a bundle says of itself. `None` if it is none.
+pub(super) fn bundle_header(file: &Path) -> io::Result<Option<BundleHeader>> {
     use std::io::BufRead as _;
     let mut reader = io::BufReader::new(File::open(file)?);
-    let (mut at, mut line) = (0_u64, Vec::new());
+    let (mut header, mut line) = (BundleHeader::default(), Vec::new());
     loop {
         line.clear();
         let read = reader.by_ref().take(64 << 10).read_until(b'\n', &mut line)?;
-        at += u64::try_from(read).unwrap_or_default();
-        match line.as_slice() {
-            b"\n" => return Ok(Some(at)),
-            other if !other.ends_with(b"\n") => return Ok(None),
-            _ => {}
+        header.pack += u64::try_from(read).unwrap_or_default();
+        let Some(line) = line.strip_suffix(b"\n") else { return Ok(None) };
+        if line.is_empty() {
+            return Ok(Some(header));
+        }
+        let mut words = line.splitn(2, |byte| *byte == b' ');
+        let oid = words.next().and_then(refs::oid);
+        let name = words.next().and_then(|name| std::str::from_utf8(name).ok());
+        let branch = name.and_then(|name| name.strip_prefix(HEADS));
+        if let (Some(oid), Some(branch)) = (oid, branch) {
+            header.branches.push((branch.to_owned(), oid));
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use windlass_core::id::AttemptId;
 use windlass_core::snapshot::SnapshotNumber;
-use windlass_core::vcs_worktree::{Removed, VcsWorktreeError, Verified};
-use windlass_core::workspace::Worktree;
+use windlass_core::vcs_worktree::{CreateMode, Creation, Removed, VcsWorktreeError};
+use windlass_core::workspace::{Oid, Worktree};
 
-use super::super::create::Start;
+use super::super::create::{Fill, Start};
 use super::super::refs::HEADS;
 use super::super::verify::Found;
 use super::super::{Inner, failed, path_of};
 use super::examine::{Examined, Unusable, examine};
 use super::fill::{Filling, Unfilled};
-use super::objects::pack_in_bundle;
+use super::objects::{BundleHeader, bundle_header};
 use super::{BUNDLE, OBJECTS};
 use crate::group::Cancel;
 
@@ -23,17 +23,31 @@ impl Inner {
         attempt: AttemptId,
         worktree: &Worktree,
         removed: &Removed,
-    ) -> Result<Verified, VcsWorktreeError> {
-        // What a crash left is undone first: its registration would take the branch.
-        self.abandon(cancel, attempt, worktree)?;
-        match self.verify(cancel, attempt, worktree) {
-            Ok(found) => return Ok(found.verified),
-            Err(VcsWorktreeError::Gone { .. }) => {}
-            Err(error) => return Err(error),
+        mode: CreateMode,
+    ) -> Result<Creation, VcsWorktreeError> {
+        let half = self.completed(attempt, worktree)?;
+        if half.is_none() && mode == CreateMode::Conclude {
+            let found = self.refuse_incomplete(cancel, attempt, worktree)?;
+            return Ok(Creation::Done(found.verified));
         }
+        if half.is_none() {
+            // What a crash left is undone first: its registration would take the branch.
+            self.abandon(cancel, attempt, worktree)?;
+            match self.verify(cancel, attempt, worktree) {
+                Ok(found) => return Ok(Creation::Done(found.verified)),
+                Err(VcsWorktreeError::Gone { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let end = |fill: Fill<'_>| match half {
+            Some(half) => {
+                let found = self.conclude(cancel, attempt, worktree, half, fill)?;
+                Ok(Creation::Done(found.verified))
+            }
+            None => self.make_again(cancel, attempt, worktree, removed, fill),
+        };
         let Some(number) = removed.snapshot else {
-            let mut fill = |found: &Found| self.copy_in(cancel, worktree, found);
-            return self.make_again(cancel, attempt, worktree, removed, &mut fill);
+            return end(&mut |found: &Found| self.copy_in_once(cancel, worktree, found));
         };
         let damaged = |detail: String| VcsWorktreeError::DamagedSnapshot { number, detail };
         let archive = self.archive_of(attempt, number);
@@ -46,23 +60,31 @@ impl Inner {
             })?;
         fits(&examined, attempt, number, removed).map_err(damaged)?;
         let common = path_of(&worktree.repo);
+        let mut branches = Vec::new();
         for name in [BUNDLE, OBJECTS] {
             if !examined.manifest.members.contains_key(name) {
                 continue;
             }
             let file = scratch.path().join(name);
             let at = |error| failed("restore", &file, error);
-            let from = if name == BUNDLE { pack_in_bundle(&file).map_err(at)? } else { Some(0) };
-            let from = from.ok_or_else(|| damaged(format!("{name} is no bundle")))?;
-            self.bring_in(cancel, &common, &file, from)?;
+            let header = match name {
+                BUNDLE => bundle_header(&file).map_err(at)?,
+                _ => Some(BundleHeader::default()),
+            };
+            let header = header.ok_or_else(|| damaged(format!("{name} is no bundle")))?;
+            self.bring_in(cancel, &common, &file, header.pack)?;
+            branches.extend(header.branches);
         }
+        // The one that HEAD named is made with the worktree.
+        branches.retain(|(name, _)| removed.branch.as_ref() != Some(name));
+        self.make_branches(cancel, &common, &branches)?;
         let mut fill = |found: &Found| {
             Filling::new(&archive, &examined, found).fill().map_err(|error| match error {
                 Unfilled::Damaged(why) => damaged(why),
                 Unfilled::Failed(error) => error,
             })
         };
-        self.make_again(cancel, attempt, worktree, removed, &mut fill)
+        end(&mut fill)
     }
 
     /// Makes the worktree on its branch, if that still is where it was and is checked out nowhere; else at its commit.
@@ -72,8 +94,8 @@ impl Inner {
         attempt: AttemptId,
         worktree: &Worktree,
         removed: &Removed,
-        fill: super::super::create::Fill<'_>,
-    ) -> Result<Verified, VcsWorktreeError> {
+        fill: Fill<'_>,
+    ) -> Result<Creation, VcsWorktreeError> {
         let common = path_of(&worktree.repo);
         let oid = removed.head.clone();
         let detached = Start::Detached { oid: oid.clone() };
@@ -82,15 +104,15 @@ impl Inner {
             None => detached,
             Some(name) => {
                 let found = self.branch_oid(cancel, &common, name)?;
-                let on_it = Start::Branch { name: name.clone(), oid: oid.clone() };
+                let on_it = |made| Start::Branch { name: name.clone(), oid: oid.clone(), made };
                 match found {
                     None => {
                         self.move_branch(cancel, &common, name, None, Some(&oid.0))?;
                         made = Some(name);
-                        on_it
+                        on_it(true)
                     }
                     Some(tip) if tip == oid && !self.is_checked_out(cancel, &common, name)? => {
-                        on_it
+                        on_it(false)
                     }
                     Some(_) => detached,
                 }
@@ -101,7 +123,23 @@ impl Inner {
             // The first error is the one to act on. A branch that stays is the one that was lost.
             drop(self.move_branch(&cancel.regardless(), &common, name, Some(&oid.0), None));
         }
-        again.map(|found| found.verified)
+        again.map(Creation::from)
+    }
+
+    /// Makes the branches that went with the worktree, where no other has such a name by now. They stay if the rest
+    /// fails: they are what was lost.
+    fn make_branches(
+        &self,
+        cancel: &Cancel,
+        common: &std::path::Path,
+        branches: &[(String, Oid)],
+    ) -> Result<(), VcsWorktreeError> {
+        for (name, oid) in branches {
+            if self.branch_oid(cancel, common, name)?.is_none() {
+                self.move_branch(cancel, common, name, None, Some(&oid.0))?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes or deletes a branch that is where it was.

@@ -8,10 +8,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::super::below::{Below, shown};
 use super::super::failed;
 use super::super::tree::{Stamp, stamp};
 use super::archive::{Attributes, CHUNK, Writer};
-use super::below::{Below, shown};
 use super::index_file::State;
 use super::listing::{Bytes, Item, Side, What, member};
 use super::selection::{Chosen, Part, Selection, named};

@@ -14,8 +14,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::super::below::Below;
 use super::super::tree::{Entry, Listing};
-use super::below::Below;
 use super::listing::{Item, What};
 use super::sparse::Piece;
 

@@ -9,13 +9,22 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, fchmod, fstat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, chmodat, fchmod, fstat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::{Entry, Listing, Stamp, list, mount_of, open_dir, stamp};
 
 /// Most paths that are named of what stayed; the rest is counted.
 const NAMED: usize = 64;
+
+/// What becomes of directories that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Unread {
+    /// They go if they are empty.
+    Stay,
+    /// They go with all that is in them.
+    Go,
+}
 
 /// How a deletion went.
 #[derive(Debug, Default)]
@@ -37,12 +46,14 @@ impl Deleted {
 
 /// Deletes what was listed and is unchanged, and the directories that are empty then.
 ///
-/// `other_boot` says that the listing is of another boot: devices may have got other numbers since. `pace` is asked
-/// before each entry, and may wait or stop it.
+/// `other_boot` says that the listing is of another boot: devices may have got other numbers since. `unread` says what to
+/// do about directories that could not be read when they were listed. `pace` is asked before each entry, and may wait or
+/// stop it.
 pub(in super::super) fn delete(
     path: &Path,
     listing: &Listing,
     other_boot: bool,
+    unread: Unread,
     pace: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> io::Result<Deleted> {
     let dir = match open_dir(CWD, path.as_os_str()) {
@@ -56,6 +67,7 @@ pub(in super::super) fn delete(
         dev: if other_boot { dev } else { listing.stamp.dev },
         links: links(listing),
         path: PathBuf::new(),
+        unread,
         pace,
         deleted: Deleted::default(),
         mount: mount_of(&dir)?,
@@ -79,7 +91,8 @@ pub(in super::super) fn delete(
 /// Deletes a whole directory as it is now; what appears meanwhile makes it fail.
 pub(in super::super) fn delete_all(path: &Path) -> io::Result<()> {
     let Some(listing) = list(path)? else { return Ok(()) };
-    match delete(path, &listing, false, &mut || ControlFlow::Continue(()))?.stayed.first() {
+    let deleted = delete(path, &listing, false, Unread::Stay, &mut || ControlFlow::Continue(()))?;
+    match deleted.stayed.first() {
         None => Ok(()),
         Some((stayed, why)) => {
             Err(io::Error::other(format!("{} could not be deleted: {why}", stayed.display())))
@@ -149,6 +162,7 @@ struct Deletion<'a> {
     links: BTreeMap<u64, bool>,
     /// Where it is, relative to the top.
     path: PathBuf,
+    unread: Unread,
     pace: &'a mut dyn FnMut() -> ControlFlow<()>,
     deleted: Deleted,
     mount: super::MountId,
@@ -191,8 +205,8 @@ impl Deletion<'_> {
                     ControlFlow::Continue(())
                 }
                 Entry::Dir(below) => self.child(dir, name, below)?,
-                Entry::Unreadable(_) => {
-                    self.unreadable(dir, name);
+                Entry::Unreadable(listed) => {
+                    self.unreadable(dir, name, listed)?;
                     ControlFlow::Continue(())
                 }
                 Entry::Mount => {
@@ -268,12 +282,71 @@ impl Deletion<'_> {
         Ok(ended)
     }
 
-    /// What is in it was not listed; it goes if that is nothing.
-    fn unreadable(&mut self, dir: &OwnedFd, name: &OsStr) {
+    /// What is in it was not listed; it goes if that is nothing, or was to be discarded.
+    fn unreadable(&mut self, dir: &OwnedFd, name: &OsStr, listed: &Stamp) -> io::Result<()> {
         match unlink(dir, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.unread == Unread::Go => {
+                self.discard(dir, name, listed)
+            }
+            Err(error) => {
+                self.stays(why(error));
+                Ok(())
+            }
+        }
+    }
+
+    /// Deletes a directory with whatever is in it by now.
+    fn discard(&mut self, dir: &OwnedFd, name: &OsStr, listed: &Stamp) -> io::Result<()> {
+        let before = (self.deleted.stayed.len(), self.deleted.more);
+        match opened_up(dir, name) {
+            Ok(child) => {
+                let own = fstat(&child)?;
+                let listed = (self.device(listed.dev), listed.ino);
+                if (i128::from(own.st_dev), own.st_ino) == listed {
+                    self.everything(&child)?;
+                } else {
+                    self.stays("another directory took its place");
+                }
+            }
+            Err(Errno::NOENT) => return Ok(()),
             Err(error) => self.stays(why(error)),
         }
+        if before == (self.deleted.stayed.len(), self.deleted.more)
+            && let Err(error) = unlink(dir, name, AtFlags::REMOVEDIR)
+        {
+            self.stays(why(error));
+        }
+        Ok(())
+    }
+
+    fn everything(&mut self, dir: &OwnedFd) -> io::Result<()> {
+        if mount_of(dir)? != self.mount {
+            self.stays("something is mounted there");
+            return Ok(());
+        }
+        for entry in Dir::read_from(dir)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            self.path.push(name);
+            match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                    self.discard(dir, name, &stamp(&stat))?;
+                }
+                Ok(_) => {
+                    if let Err(error) = unlink(dir, name, AtFlags::empty()) {
+                        self.stays(why(error));
+                    }
+                }
+                Err(Errno::NOENT) => {}
+                Err(error) => self.stays(why(error)),
+            }
+            self.path.pop();
+        }
+        Ok(())
     }
 
     /// Names what appeared in a directory since it was listed.
@@ -288,6 +361,23 @@ impl Deletion<'_> {
             self.stays("it appeared since");
             self.path.pop();
         }
+    }
+}
+
+/// Opens a directory, after it was made readable if it is not.
+fn opened_up(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    match open_dir(dir, name) {
+        Err(Errno::ACCESS) => {
+            let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let mode = Mode::from_raw_mode(stat.st_mode) | Mode::RWXU;
+            match chmodat(dir, name, mode, AtFlags::SYMLINK_NOFOLLOW) {
+                // Older kernels cannot change a mode without following a link; what was a directory a moment ago is ours.
+                Err(Errno::NOTSUP | Errno::NOSYS) => chmodat(dir, name, mode, AtFlags::empty())?,
+                done => done?,
+            }
+            open_dir(dir, name)
+        }
+        other => other,
     }
 }
 
@@ -318,7 +408,8 @@ mod tests {
     use std::fs;
 
     fn now(path: &Path, listing: &Listing) -> Vec<PathBuf> {
-        let deleted = delete(path, listing, false, &mut || ControlFlow::Continue(())).unwrap();
+        let deleted =
+            delete(path, listing, false, Unread::Stay, &mut || ControlFlow::Continue(())).unwrap();
         deleted.stayed.into_iter().map(|(path, _)| path).collect()
     }
 
@@ -372,7 +463,7 @@ mod tests {
         fs::hard_link(top.join("a"), top.join("c")).unwrap();
         let listing = list(&top).unwrap().unwrap();
         let mut left = 2;
-        let deleted = delete(&top, &listing, false, &mut || {
+        let deleted = delete(&top, &listing, false, Unread::Stay, &mut || {
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -405,8 +496,39 @@ mod tests {
         let mut listing = list(&top).unwrap().unwrap();
         renumber(&mut listing);
         assert_eq!(now(&top, &listing), [Path::new("")]);
-        let deleted = delete(&top, &listing, true, &mut || ControlFlow::Continue(())).unwrap();
+        let deleted =
+            delete(&top, &listing, true, Unread::Stay, &mut || ControlFlow::Continue(())).unwrap();
         assert!(deleted.is_whole() && !top.exists());
+    }
+
+    /// Root can read everything: what could not be read is made up.
+    #[test]
+    fn what_could_not_be_read_goes_only_where_that_was_asked_for() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (top, outside) = (dir.path().join("top"), dir.path().join("outside"));
+        fs::create_dir_all(top.join("closed/below")).unwrap();
+        fs::write(top.join("closed/below/file"), "1").unwrap();
+        fs::write(&outside, "precious").unwrap();
+        std::os::unix::fs::symlink(&outside, top.join("closed/link")).unwrap();
+        for path in ["closed/below", "closed"] {
+            fs::set_permissions(top.join(path), fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        let stamp = Stamp::at(&top.join("closed")).unwrap().unwrap();
+        let mut listing = list(&top).unwrap().unwrap();
+        listing.entries.insert("closed".into(), Entry::Unreadable(stamp));
+        assert_eq!(now(&top, &listing), [Path::new("closed")]);
+        // Another directory is not what was to be discarded.
+        let other = Entry::Unreadable(Stamp { ino: stamp.ino + 1, ..stamp });
+        listing.entries.insert("closed".into(), other);
+        let go = |listing: &Listing| {
+            let pace = &mut || ControlFlow::Continue(());
+            delete(&top, listing, false, Unread::Go, pace).unwrap()
+        };
+        assert!(!go(&listing).is_whole() && top.join("closed").exists());
+        listing.entries.insert("closed".into(), Entry::Unreadable(stamp));
+        assert!(go(&listing).is_whole() && !top.exists());
+        assert_eq!(fs::read(&outside).unwrap(), b"precious");
     }
 
     fn renumber(listing: &mut Listing) {
@@ -431,7 +553,8 @@ mod tests {
         for number in 0..NAMED + 3 {
             fs::write(top.join(number.to_string()), "x").unwrap();
         }
-        let deleted = delete(&top, &listing, false, &mut || ControlFlow::Continue(())).unwrap();
+        let deleted =
+            delete(&top, &listing, false, Unread::Stay, &mut || ControlFlow::Continue(())).unwrap();
         assert_eq!((deleted.stayed.len(), deleted.more), (NAMED, 3));
     }
 }

@@ -296,7 +296,10 @@ fn what_cannot_be_made_again_stays_removed_with_the_reason() {
     assert_eq!(words(&effects), ["+", "Refused"]);
     let attempt = written_attempt(&effects);
     assert_eq!(attempt.status, AttemptStatus::Removed);
-    assert_eq!(attempt.reason, Some(Reason::WorkspaceFailed { message: "no space".into() }));
+    assert_eq!(
+        attempt.reason,
+        Some(Reason::WorkspaceFailed { message: "no space".into(), execution: None })
+    );
     assert_eq!(attempt.removed, Some(removed_as(Some(1))));
     let (state, _) = feed(state, [restore(None, false), there()]);
     assert_eq!((state.attempt().status, &state.attempt().reason), (AttemptStatus::Finished, &None));
@@ -339,9 +342,20 @@ fn an_attempt_that_an_older_version_removed_comes_back_on_its_branch() {
 }
 
 #[test]
-fn what_is_there_needs_no_restoring_and_takes_no_snapshot() {
+fn what_is_there_is_looked_at_and_completed_and_takes_no_snapshot() {
     let state = at_rest(AttemptStatus::Held);
-    assert_eq!(words(&feed(state.clone(), [restore(None, false)]).1), ["Restored"]);
+    let (looked_at, effects) = feed(state.clone(), [restore(None, false)]);
+    assert_eq!((words(&effects), origin(&effects)), (vec!["CreateWorktree".into()], Origin::Base));
+    let (whole, effects) = feed(looked_at.clone(), [there()]);
+    assert_eq!((words(&effects), whole.is_idle()), (vec!["Restored".to_owned()], true));
+    let (other, effects) = feed(looked_at.clone(), [not_there()]);
+    assert_eq!(words(&effects), ["Refused"]);
+    assert_eq!(other.attempt(), state.attempt(), "it is as it was");
+    let (claimed, effects) = feed(looked_at, [remove(false)]);
+    assert_eq!(words(&effects), ["+"], "one after the other");
+    assert_eq!(words(&feed(claimed, [there()]).1), ["Restored", "Save"]);
+    let (busy, _) = feed(ready(), running());
+    assert_eq!(words(&feed(busy, [restore(None, false)]).1), ["Restored"]);
     assert_eq!(words(&feed(state, [restore(Some(1), false)]).1), ["Refused"]);
     let directory = Workspace::Directory { path: Locator::new("/d") };
     let state = State::load(attempt(directory, AttemptStatus::Removed), Revision(1), Vec::new());

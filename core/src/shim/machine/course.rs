@@ -23,8 +23,13 @@ impl State {
             return;
         }
         self.phase = Phase::Running { since_ms: now.boot_ms, output_ms: now.boot_ms };
+        if planted!(GateBeforeStarted) {
+            out.push(Effect::OpenGate);
+        }
         out.push(Effect::Persist(vec![Record::Started(started.clone())]));
-        out.push(Effect::OpenGate);
+        if !planted!(GateBeforeStarted) {
+            out.push(Effect::OpenGate);
+        }
         self.started = Some(started);
     }
 
@@ -111,6 +116,10 @@ impl State {
         match &self.phase {
             Phase::Running { .. } if exited => {
                 self.phase = Phase::Draining;
+                if planted!(OutcomeBeforeOutput) {
+                    self.exit = Some(self.report(now));
+                    self.record_exit(out);
+                }
                 out.push(Effect::Drain);
             }
             Phase::Settling { .. } if !others && !self.pipes_open => self.settled(now, out),
@@ -129,7 +138,7 @@ impl State {
 
     /// Says whether nothing of the tree lives.
     pub(super) fn tree_is_dead(&self) -> bool {
-        self.leader.is_some() && !self.others
+        self.leader.is_some() && (planted!(LeaderTakenForTree) || !self.others)
     }
 
     pub(super) fn on_drained(&mut self, now: Now, open: bool, logged: bool, out: &mut Vec<Effect>) {
@@ -303,7 +312,9 @@ impl State {
                 let late = |from: u64, ms: Option<u64>| {
                     ms.is_some_and(|ms| now.boot_ms >= from.saturating_add(ms))
                 };
-                let limit = if late(*since_ms, self.config.total_ms) {
+                let limit = if planted!(DeadlineForgotten) {
+                    return;
+                } else if late(*since_ms, self.config.total_ms) {
                     Deadline::Total
                 } else if late(*output_ms, self.config.idle_ms) {
                     Deadline::Idle

@@ -136,7 +136,7 @@ impl State {
     }
 
     fn terminate(&mut self, now: Now, ladder: &mut Ladder, out: &mut Vec<Effect>) {
-        if ladder.grace_ms == 0 {
+        if ladder.grace_ms == 0 || planted!(KilledWithoutTerm) {
             self.kill(now, ladder, out);
             return;
         }

@@ -51,7 +51,7 @@ impl State {
     /// Takes note of an epoch; returns whether it is the highest.
     fn raise(&mut self, epoch: Epoch) -> bool {
         self.epoch = self.epoch.max(epoch);
-        self.epoch == epoch
+        self.epoch == epoch || planted!(EpochNotCompared)
     }
 
     fn superseded(&self, to: To, out: &mut Vec<Effect>) {

@@ -10,12 +10,15 @@ use windlass_tests::{isolated, namespace, not_run};
 
 use super::{sandbox, schemas, show};
 
-/// A file system of its own, a bit larger than the floor below which nothing is started.
+/// A file system of its own.
 struct Disk(PathBuf);
+
+/// A bit larger than the floor below which nothing is started.
+const ABOVE_THE_FLOOR: &str = "1152m";
 
 impl Disk {
     /// Mounts one where only this test sees it; `None`, said aloud, where that is not possible.
-    fn mount(at: PathBuf) -> Option<Self> {
+    fn mount(at: PathBuf, size: &str) -> Option<Self> {
         if !namespace::is_inside() {
             not_run(
                 "the command line on a full disk: there is no namespace to mount a small one in",
@@ -24,7 +27,7 @@ impl Disk {
         }
         fs::create_dir(&at).unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1152m,mode=700", "none"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "none"])
             .arg(&at)
             .output()
             .unwrap();
@@ -34,6 +37,12 @@ impl Disk {
             return None;
         }
         Some(Self(at))
+    }
+
+    fn resize(&self, size: &str) {
+        let how = format!("remount,size={size}");
+        let resized = Command::new("mount").args(["-o", &how]).arg(&self.0).status().unwrap();
+        assert!(resized.success());
     }
 
     /// Returns how many bytes are free.
@@ -60,7 +69,7 @@ fn fifo(path: &Path) {
 isolated! {
     fn who_fills_the_disk_can_be_stopped() {
         let sandbox = sandbox();
-        let Some(disk) = Disk::mount(sandbox.data_dir()) else { return };
+        let Some(disk) = Disk::mount(sandbox.data_dir(), ABOVE_THE_FLOOR) else { return };
         let full = sandbox.path().join("full");
         fifo(&full);
         let mut told = Running::start(Command::new("cat").arg(&full));
@@ -100,6 +109,27 @@ isolated! {
         fs::remove_file(data.join("filler")).unwrap();
         sandbox.run(["run", "--dir", here, "--", "sh", "-c", "exit 7"]).expect(7);
         assert_eq!(show(&sandbox, &id)["status"], "killed");
+        sandbox.run(["host", "stop"]).expect(0);
+    }
+    fn a_run_that_cannot_be_recorded_to_its_end_says_that_the_disk_is_full() {
+        let sandbox = sandbox();
+        let Some(disk) = Disk::mount(sandbox.data_dir(), "3m") else { return };
+        sandbox.run(["config", "set", "disk_floor_bytes", "0"]).expect(0);
+        let here = sandbox.path().to_str().unwrap();
+        let script = "head -c 6400000 /dev/zero; exit 3";
+        let told = sandbox.run(["run", "--dir", here, "--shell", script]).expect(122);
+        assert!(told.stderr.contains("no space left"), "{}", told.stderr);
+        assert!(told.stderr.contains("windlass wait x-"), "{}", told.stderr);
+        let gaps = told.stderr.lines().filter(|line| line.contains("are missing")).count();
+        assert_eq!(gaps, 2, "{}", told.stderr);
+        let host = sandbox.run(["host", "status", "--json"]).expect(0).json();
+        let events = sandbox.run(["events", "--json"]).expect(0).json_lines();
+        let last = events.last().unwrap()["number"].to_string();
+        let mut events = sandbox.start(["events", "-f", "--after", &last]);
+        disk.resize("64m");
+        assert!(events.line().is_some(), "what waited is recorded when there is room");
+        sandbox.run(["wait", "@last"]).expect(3);
+        assert_eq!(sandbox.run(["host", "status", "--json"]).expect(0).json()["pid"], host["pid"]);
         sandbox.run(["host", "stop"]).expect(0);
     }
 }

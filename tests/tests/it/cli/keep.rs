@@ -66,7 +66,7 @@ isolated! {
         assert_eq!(fs::read_to_string(worktree.join("file")).unwrap(), "one\n");
         sandbox.run(["restore", "@last", "--snapshot", "2"]).expect(4);
         sandbox.run(["snapshots", "@last", "--rm", "2"]).expect(0);
-        sandbox.run(["snapshots", "@last", "--rm", "2"]).expect(4);
+        sandbox.run(["snapshots", "@last", "--rm", "2"]).expect(3);
         assert_eq!(sandbox.run(["snapshots", "@last", "--json"]).expect(0).json_lines().len(), 1);
     }
 

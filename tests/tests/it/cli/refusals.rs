@@ -212,8 +212,8 @@ isolated! {
     fn another_store_than_the_data_directory_has() {
         let sandbox = sandbox();
         sandbox.run(["ps"]).expect(0);
-        // Refused by the parser today; once there is a second store, by the data directory.
-        sandbox.run(["ps", "--store", "redb"]).expect(2);
+        sandbox.run(["ps", "--store", "redb"]).expect(4);
+        sandbox.run(["ps", "--store", "no-such-store"]).expect(2);
     }
 
     fn a_data_directory_that_cannot_be_written() {

@@ -164,6 +164,32 @@ isolated! {
         }
     }
 
+    fn control_c_asks_each_time_and_what_is_said_begins_a_line() {
+        let (sandbox, repo) = with_repo();
+        let Some(mut terminal) = Terminal::open(&sandbox) else { return };
+        let program = env!("CARGO_BIN_EXE_windlass-under-test");
+        terminal.line(&format!("cd {}; PS1=", repo.path().display()));
+        let gate = sandbox.path().join("gate");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &gate, rustix::fs::Mode::RWXU).unwrap();
+        let script = format!("printf rea''dy; read _ < {}; printf mo''re; exec sleep 1000", gate.display());
+        terminal.line(&format!("{program} run -- sh -c \"{script}\"; echo co''de=$?;"));
+        terminal.until("ready");
+        terminal.tmux(&["send-keys", "C-c"]);
+        terminal.until("(Enter)?");
+        terminal.line("");
+        // What comes now is shown once the answer was taken.
+        std::fs::write(&gate, "go\n").unwrap();
+        terminal.until("more");
+        terminal.tmux(&["send-keys", "C-c"]);
+        terminal.until("(Enter)?");
+        terminal.line("s");
+        let shown = terminal.until("code=143");
+        assert!(shown.contains("\nwindlass: x-"), "{shown}");
+        terminal.line(&format!("{program} run -- printf no''nl"));
+        let shown = terminal.until("completed");
+        assert!(shown.contains("nonl\r\nwindlass: x-"), "{shown}");
+    }
+
     fn control_c_stops_without_asking_if_told_so() {
         if let Some(seen) = interrupt(None, "--on-interrupt stop") {
             assert_eq!(seen, (143, "killed".to_owned()));

@@ -6,9 +6,9 @@ use std::time::Instant;
 use uuid::Uuid;
 use windlass::core::id::AttemptId;
 use windlass::core::locator::Locator;
-use windlass::core::vcs_worktree::{Origin, VcsWorktree as _, WorktreeRequest};
+use windlass::core::vcs_worktree::{CreateMode, Origin, VcsWorktree as _, WorktreeRequest};
 
-use super::Bed;
+use super::{Bed, at_once};
 use crate::bench::measure::{Contender, Sample, interleave};
 use crate::bench::report::{Report, Unit, Want};
 use crate::failure::{Doing, Failure};
@@ -59,8 +59,8 @@ fn by_us(bed: &Bed<'_>, next: &Cell<u32>) -> Result<Sample, Failure> {
     };
     let planned = bed.bench.runtime.block_on(bed.vcs.plan(request)).doing("plan a worktree")?;
     let begun = Instant::now();
-    let made = bed.vcs.create(attempt, &planned.worktree, &Origin::Base);
-    bed.bench.runtime.block_on(made).doing("make a worktree")?;
+    let made = bed.vcs.create(attempt, &planned.worktree, &Origin::Base, CreateMode::Begin);
+    at_once(bed.bench.runtime.block_on(made).doing("make a worktree")?)?;
     let took = begun.elapsed().as_secs_f64();
     settle();
     Ok(Sample::latencies(vec![took]))

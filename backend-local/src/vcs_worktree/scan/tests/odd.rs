@@ -525,6 +525,9 @@ fn what_was_copied_in_is_told_until_it_changes() {
     place.write(".gitignore", ".env\n");
     place.write(".env", "secret\n");
     place.write("notes", "copied\n");
+    let from = |name: &str, text: &str| fs::write(place.repo.join(name), text).unwrap();
+    from(".env", "secret\n");
+    from("notes", "copied\n");
     let entry = |name: &str| {
         let file = place.at.join(name);
         let stat = rustix::fs::lstat(&file).unwrap();
@@ -540,6 +543,16 @@ fn what_was_copied_in_is_told_until_it_changes() {
     fs::remove_file(place.at.join(".env")).unwrap();
     place.write(".env", "secret\n");
     place.write("notes", "COPIED\n");
+    standings([(".env", CopiedIn), (".gitignore", Untracked), ("notes", Untracked)]);
+    // What exists nowhere else any more: the place that it came from has other bytes, a link to them, or nothing.
+    from(".env", "public\n");
+    standings([(".env", Ignored), (".gitignore", Untracked), ("notes", Untracked)]);
+    fs::remove_file(place.repo.join(".env")).unwrap();
+    std::os::unix::fs::symlink(place.at.join(".env"), place.repo.join(".env")).unwrap();
+    standings([(".env", Ignored), (".gitignore", Untracked), ("notes", Untracked)]);
+    fs::remove_file(place.repo.join(".env")).unwrap();
+    standings([(".env", Ignored), (".gitignore", Untracked), ("notes", Untracked)]);
+    from(".env", "secret\n");
     standings([(".env", CopiedIn), (".gitignore", Untracked), ("notes", Untracked)]);
     place.write(".env", "public\n");
     fs::write(place.admin().join(copied::FILE), "damaged").unwrap();

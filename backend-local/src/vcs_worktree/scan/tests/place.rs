@@ -11,13 +11,13 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 use windlass_core::vcs_worktree::Verified;
-use windlass_core::workspace::Oid;
+use windlass_core::workspace::{CopyIn, Oid};
 
 use crate::group::Cancel;
 use crate::vcs_worktree::scan::{Scan, Standing};
 use crate::vcs_worktree::tree::{Entry, Listing};
 use crate::vcs_worktree::verify::Found;
-use crate::vcs_worktree::{GitOptions, Inner};
+use crate::vcs_worktree::{GitOptions, Inner, locator};
 
 pub(in crate::vcs_worktree) struct Place {
     home: TempDir,
@@ -113,7 +113,8 @@ impl Place {
     }
 
     pub(in crate::vcs_worktree) fn scan(&self) -> Scan {
-        self.inner.scan(&Cancel::never(), &self.found()).unwrap()
+        let copy = CopyIn { from: locator(&self.repo), globs: Vec::new() };
+        self.inner.scan(&Cancel::never(), &self.found(), Some(&copy)).unwrap()
     }
 
     pub(in crate::vcs_worktree) fn is_dirty(&self) -> bool {

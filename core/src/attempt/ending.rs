@@ -1,0 +1,95 @@
+//! The end of a chain that did not end well: what it left is saved where it is, then the chain is finalised.
+//!
+//! Whether it could be saved changes nothing about the end; why it could not is noted on the attempt.
+
+use super::{Operation, Refusal, State, Turn, WorkspaceStep, put};
+use crate::process_store::Revision;
+use crate::record::{AttemptStatus, Reason};
+use crate::snapshot::{Snapshot, SnapshotCause, SnapshotNumber, SnapshotRecord};
+use crate::vcs_worktree::{SaveFrom, SaveRequest, Unfinished, Unsavable};
+
+impl State {
+    /// Ends a chain that did not end well. Under a claim nothing is saved: a removal does that itself.
+    pub(super) fn end_badly(&mut self, turn: &mut Turn<'_>, reason: Reason) {
+        let there = match self.attempt.status {
+            AttemptStatus::Ready
+            | AttemptStatus::Running
+            | AttemptStatus::Committing
+            | AttemptStatus::Held
+            | AttemptStatus::Parked
+            | AttemptStatus::Finished => self.workspace_step == WorkspaceStep::Idle,
+            AttemptStatus::Creating
+            | AttemptStatus::Removing
+            | AttemptStatus::Removed
+            | AttemptStatus::Failed => false,
+        };
+        // What never began to run left nothing.
+        let worked = self.attempt.chain_started_at.is_some()
+            || self.attempt.status == AttemptStatus::Committing;
+        if !worked
+            || !there
+            || self.attempt.claim.is_some()
+            || self.attempt.workspace.worktree().is_none()
+        {
+            self.finalise(turn, Some(reason));
+            return;
+        }
+        self.attempt.ending = Some(reason);
+        self.attempt.status = AttemptStatus::Committing;
+        turn.attempt_changed = true;
+        self.go_on_ending(turn);
+    }
+
+    /// Saves what the chain left; also after a restart, when the answer was lost.
+    pub(super) fn go_on_ending(&mut self, turn: &mut Turn<'_>) {
+        let Some(worktree) = self.attempt.workspace.worktree().cloned() else { return };
+        self.workspace_step = WorkspaceStep::Saving;
+        let number = SnapshotNumber(self.attempt.last_snapshot).next();
+        // Nothing is taken away afterwards, so whatever can be saved is.
+        let request = SaveRequest {
+            from: SaveFrom::Place,
+            unsavable: Unsavable::Discard,
+            unfinished: Unfinished::Save,
+            ..SaveRequest::before_removal(number)
+        };
+        turn.begin(Operation::Save { worktree: Box::new(worktree), request });
+    }
+
+    /// Finalises the chain after what it left is saved, or could not be.
+    pub(super) fn ending_is_over(&mut self, turn: &mut Turn<'_>, refusal: Option<Refusal>) {
+        self.workspace_step = WorkspaceStep::Idle;
+        let Some(reason) = self.attempt.ending.take() else { return };
+        self.attempt.not_saved = refusal.map(|refusal| refusal.message);
+        self.finalise(turn, Some(reason));
+        self.go_on_removing(turn);
+    }
+
+    /// Why what an ending chain left is saved.
+    pub(super) fn cause_of_ending(&self) -> Option<SnapshotCause> {
+        self.attempt.ending.as_ref().map(|reason| match reason {
+            Reason::CommitFailed { .. } => SnapshotCause::CommitFailed,
+            Reason::Stopped
+            | Reason::EndedBadly { .. }
+            | Reason::WorkspaceFailed { .. }
+            | Reason::RemoveFailed { .. } => SnapshotCause::EndedBadly,
+        })
+    }
+
+    /// Records a snapshot that was made.
+    pub(super) fn note_snapshot(
+        &mut self,
+        turn: &mut Turn<'_>,
+        snapshot: Snapshot,
+        cause: SnapshotCause,
+    ) {
+        self.attempt.last_snapshot = snapshot.number.0;
+        let record = SnapshotRecord {
+            attempt: self.attempt.id,
+            owner: self.attempt.owner.clone(),
+            cause,
+            snapshot,
+            created_at: turn.at,
+        };
+        turn.writes.push(put(&record, &mut Revision(0)));
+    }
+}

@@ -1,0 +1,254 @@
+//! What `windlass-sim` does.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::plan::Plan;
+use super::sometimes::Sometimes;
+use super::stage::{Keep, Outcome};
+use super::{exhaustive, meta, oracle, paused, report, scenario, seeded, shrink, steps};
+
+/// What is asked for.
+#[derive(Debug)]
+struct Arguments {
+    seed: Option<u64>,
+    from: u64,
+    runs: u64,
+    seconds: Option<u64>,
+    plan: Option<String>,
+    full: bool,
+    meta: bool,
+    regressions: bool,
+    exhaustive: bool,
+    planted: bool,
+    layer: u8,
+}
+
+/// How long an enumeration goes on, in seconds, where nothing else is asked for.
+const EXHAUSTIVE_SECONDS: u64 = 600;
+
+/// How long shrinking may take.
+const SHRINKING: Duration = Duration::from_secs(5);
+
+/// Runs a plan in a layer.
+fn run(layer: u8, plan: &Plan, keep: Keep) -> Outcome {
+    match layer {
+        1 => steps::run(&std::sync::Arc::new(plan.clone()), oracle::all(), keep),
+        3 => paused::run(plan, keep),
+        _ => seeded::run(plan, keep),
+    }
+}
+
+impl Arguments {
+    fn read(words: Vec<String>) -> Result<Self, String> {
+        let mut arguments = Self {
+            seed: None,
+            from: 1,
+            runs: 2_000,
+            seconds: None,
+            plan: None,
+            full: false,
+            meta: false,
+            regressions: false,
+            exhaustive: false,
+            planted: false,
+            layer: 2,
+        };
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            let number =
+                |value: String| value.parse::<u64>().map_err(|_| format!("{value:?} is no number"));
+            match word.as_str() {
+                "--seed" => arguments.seed = Some(number(value()?)?),
+                "--from" => arguments.from = number(value()?)?,
+                "--runs" => arguments.runs = number(value()?)?,
+                "--seconds" => arguments.seconds = Some(number(value()?)?),
+                "--plan" => arguments.plan = Some(value()?),
+                "--trace" => arguments.full = value()? == "full",
+                "--meta" => arguments.meta = true,
+                "--regressions" => arguments.regressions = true,
+                "--exhaustive" => arguments.exhaustive = true,
+                "--planted" => arguments.planted = true,
+                "--layer" => arguments.layer = u8::try_from(number(value()?)?).unwrap_or(0),
+                _ => return Err(format!("there is no {word}")),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+/// Does what the words say.
+#[must_use]
+pub fn main(words: Vec<String>) -> ExitCode {
+    let done = Arguments::read(words).and_then(|arguments| {
+        if let Some(path) = &arguments.plan {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+            let plan = text.parse().map_err(|error| format!("{path}: {error}"))?;
+            let again = format!("cargo xtask sim --plan {path}");
+            return one(&plan, arguments.layer, arguments.full, &again);
+        }
+        if arguments.regressions {
+            return regressions();
+        }
+        if arguments.planted {
+            return exhaustive::command::planted(&say);
+        }
+        if arguments.exhaustive {
+            let seconds = arguments.seconds.unwrap_or(EXHAUSTIVE_SECONDS);
+            return exhaustive::command::enumerate(
+                Duration::from_secs(seconds).as_secs_f64(),
+                &say,
+            );
+        }
+        match arguments.seed {
+            Some(seed) => {
+                let again = format!("cargo xtask sim --seed {seed}");
+                one(&scenario::plan(seed), arguments.layer, arguments.full, &again)
+            }
+            None => many(&arguments),
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            let _told = writeln!(std::io::stderr(), "{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(text: &str) {
+    // Nobody to tell is no reason to fail.
+    let _told = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The plans that once violated something.
+///
+/// # Errors
+///
+/// One of them is no plan.
+pub fn kept_plans() -> Result<Vec<(String, Plan)>, String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/regressions");
+    let told = |error: std::io::Error| format!("{folder}: {error}");
+    let mut plans = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(told)? {
+        let path = entry.map_err(told)?.path();
+        if path.extension().is_some_and(|extension| extension == "plan") {
+            let text = std::fs::read_to_string(&path).map_err(told)?;
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let plan = text.parse().map_err(|error| format!("{name}: {error}"))?;
+            plans.push((name, plan));
+        }
+    }
+    plans.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(plans)
+}
+
+/// Runs the plans that once violated something, in both layers of the engine.
+fn regressions() -> Result<(), String> {
+    let plans = kept_plans()?;
+    for (name, plan) in &plans {
+        for layer in [2, 3] {
+            if run(layer, plan, Keep::Counts).violation.is_some() {
+                return one(
+                    plan,
+                    layer,
+                    false,
+                    &format!("cargo xtask sim --plan tests/regressions/{name}.plan"),
+                );
+            }
+        }
+    }
+    say(&format!("{} plans that once violated something do not", plans.len()));
+    Ok(())
+}
+
+/// Runs one plan with all its events.
+fn one(plan: &Plan, layer: u8, full: bool, again: &str) -> Result<(), String> {
+    let outcome = run(layer, plan, Keep::Events);
+    if full {
+        say(&plan.to_string());
+        say(&report::events(&outcome, None));
+        say(&report::difference(&outcome));
+    }
+    match outcome.violation {
+        None => {
+            say(&format!(
+                "seed {}: nothing is violated in {} events, {} calls; digest {:016x}",
+                plan.seed, outcome.events, outcome.calls, outcome.digest
+            ));
+            Ok(())
+        }
+        Some(_) => {
+            let begun = Instant::now();
+            let again_and_again = |plan: &Plan| run(layer, plan, Keep::Counts);
+            let small = shrink::shrink(plan, &again_and_again, SHRINKING);
+            let took = begun.elapsed().as_secs_f64();
+            let outcome = run(layer, &small, Keep::Events);
+            let text = report::violation(&outcome, &small, commit(), again);
+            Err(format!("{text}(shrunk in {took:.1} s; keep the plan in tests/regressions)"))
+        }
+    }
+}
+
+/// Names the commit that this was built from, as whoever built it says.
+fn commit() -> &'static str {
+    option_env!("WINDLASS_COMMIT").unwrap_or("(unknown)")
+}
+
+/// Runs many seeds.
+fn many(arguments: &Arguments) -> Result<(), String> {
+    let begun = Instant::now();
+    let mut sometimes = Sometimes::default();
+    let (mut runs, mut calls, mut events) = (0_u64, 0_u64, 0_u64);
+    let terminal = std::io::stderr().is_terminal();
+    let mut shown = begun;
+    let mut failed = None;
+    for seed in arguments.from.. {
+        let over = match arguments.seconds {
+            Some(seconds) => begun.elapsed() >= Duration::from_secs(seconds),
+            None => runs >= arguments.runs,
+        };
+        if over {
+            break;
+        }
+        let plan = scenario::plan(seed);
+        let outcome = run(arguments.layer, &plan, Keep::Counts);
+        if arguments.meta {
+            meta::check(&plan, &|plan| run(arguments.layer, plan, Keep::Counts))?;
+        }
+        runs += 1;
+        calls += outcome.calls;
+        events += outcome.events;
+        sometimes.add(&outcome.sometimes);
+        if outcome.violation.is_some() {
+            failed = Some(seed);
+            break;
+        }
+        if terminal && shown.elapsed() > Duration::from_millis(500) {
+            shown = Instant::now();
+            let _told = write!(std::io::stderr(), "\r{runs} seeds");
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = runs as f64 / seconds.max(0.001);
+    say(&format!(
+        "layer {}: {runs} seeds in {seconds:.1} s, {rate:.0} seeds/s; {calls} calls, {events} events",
+        arguments.layer
+    ));
+    for (name, count) in sometimes.all() {
+        say(&format!("  {count:>9} {name}"));
+    }
+    if let Some(seed) = failed {
+        let again = format!("cargo xtask sim --seed {seed}");
+        return one(&scenario::plan(seed), arguments.layer, false, &again);
+    }
+    let missing = sometimes.missing();
+    if runs >= 2_000 && !missing.is_empty() {
+        return Err(format!("never happened: {}", missing.join("; ")));
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What becomes of worktrees: S18.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use windlass_core::id::AttemptId;
+use windlass_core::locator::Locator;
+use windlass_core::record::{AttemptRecord, AttemptStatus, Phase};
+use windlass_fakes::world::Happened;
+
+use super::super::event::{Answer, Event, What};
+use super::super::plan::{Blow, Verb};
+use super::super::view::View;
+use super::{Oracle, Violation};
+
+/// S18: nothing is removed without its claim, while anything lives or waits in it, or that does not come back.
+#[derive(Debug, Default)]
+pub(super) struct NothingLost {
+    led_to: BTreeMap<String, AttemptId>,
+    /// Files that were written in a directory since it was made.
+    written: BTreeMap<Locator, BTreeSet<String>>,
+    /// Attempts of which somebody gave up a snapshot, whatever it held.
+    given_up: BTreeSet<AttemptId>,
+}
+
+/// Says whether the plan lets a user delete the directory of an attempt.
+fn user_deletes(attempt: &AttemptRecord, view: &View<'_>) -> bool {
+    view.plan.interventions.iter().any(|intervention| {
+        matches!(&intervention.what, Blow::DeleteDirectory { of } if *of == attempt.title)
+    })
+}
+
+impl NothingLost {
+    /// Looks at a directory that goes away.
+    fn goes(&self, directory: &Locator, view: &View<'_>) -> Result<(), Violation> {
+        let is_there = |attempt: &&std::sync::Arc<AttemptRecord>| {
+            attempt.workspace.worktree().is_some_and(|worktree| worktree.path == *directory)
+        };
+        let Some(attempt) = view.store.attempts().find(is_there) else { return Ok(()) };
+        let wrong = |what: &str| {
+            let what = format!("the worktree of {} is taken away: {what}", attempt.title);
+            Err(Violation::new(self.name(), what))
+        };
+        if user_deletes(attempt, view) || attempt.status == AttemptStatus::Creating {
+            // What was begun of a creation is undone.
+            return Ok(());
+        }
+        if attempt.status != AttemptStatus::Removing || attempt.claim.is_none() {
+            return wrong("no claim is durable");
+        }
+        for (_, start) in view.kernel.starts() {
+            if start.directory.as_ref() == Some(directory) && !start.living.is_empty() {
+                return wrong("a process lives in it");
+            }
+        }
+        let pending =
+            view.store.executions_of(attempt.id).any(|record| record.phase < Phase::Ended);
+        if pending {
+            return wrong("an execution in it has not ended");
+        }
+        Ok(())
+    }
+
+    /// Looks at a worktree that was made again.
+    fn came_back(&self, id: AttemptId, view: &View<'_>) -> Result<(), Violation> {
+        let Some(attempt) = view.store.attempt(id) else { return Ok(()) };
+        // It may be gone again by the time that the answer is heard.
+        let gone = [AttemptStatus::Creating, AttemptStatus::Removing, AttemptStatus::Removed];
+        if gone.contains(&attempt.status) {
+            return Ok(());
+        }
+        // What was not synced when the power went was nobody's to save.
+        if user_deletes(attempt, view)
+            || self.given_up.contains(&id)
+            || view.kernel.power_losses() > 0
+        {
+            return Ok(());
+        }
+        let Some(worktree) = attempt.workspace.worktree() else { return Ok(()) };
+        let Some(written) = self.written.get(&worktree.path) else { return Ok(()) };
+        let missing = written
+            .iter()
+            .find(|path| view.scene.repositories.read(&worktree.path, path).is_none());
+        match missing {
+            None => Ok(()),
+            Some(path) => {
+                let what = format!("the worktree of {} came back without {path}", attempt.title);
+                Err(Violation::new(self.name(), what))
+            }
+        }
+    }
+}
+
+impl Oracle for NothingLost {
+    fn name(&self) -> &'static str {
+        "S18 nothing unsaved is removed"
+    }
+
+    fn check(&mut self, event: &Event, view: &View<'_>) -> Result<(), Violation> {
+        match &event.what {
+            What::Answered { request, answer: Answer::Accepted(accepted), .. } => {
+                self.led_to.insert(request.name.clone(), accepted.attempt);
+                Ok(())
+            }
+            What::Answered { request, answer: Answer::Done, .. } => match &request.verb {
+                Verb::Restore { of, snapshot: None } => {
+                    let named = |attempt: &&std::sync::Arc<AttemptRecord>| attempt.title == *of;
+                    let found = view.store.attempts().find(named).map(|attempt| attempt.id);
+                    let id = self.led_to.get(of).copied().or(found);
+                    id.map_or(Ok(()), |id| self.came_back(id, view))
+                }
+                _ => Ok(()),
+            },
+            What::Asked { request, .. } => {
+                if let Verb::RemoveSnapshot { of, force: true, .. } = &request.verb {
+                    self.given_up.extend(self.led_to.get(of));
+                }
+                Ok(())
+            }
+            What::Happened(Happened::FileWritten { directory, path, .. }) => {
+                self.written.entry(directory.clone()).or_default().insert(path.clone());
+                Ok(())
+            }
+            What::Happened(Happened::DirectoryRenamed { from, .. }) => self.goes(from, view),
+            What::Happened(Happened::DirectoryRemoved { directory }) => self.goes(directory, view),
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&mut self, _: &View<'_>) -> Result<(), Violation> {
+        Ok(())
+    }
+}
