@@ -131,7 +131,7 @@ impl Executor {
 
     /// Returns a future that resolves at a time.
     #[must_use]
-    pub fn sleep_until(self: &Arc<Self>, at: Timestamp) -> Sleep {
+    pub fn time_reached(self: &Arc<Self>, at: Timestamp) -> Sleep {
         Sleep { executor: Arc::clone(self), at, armed: None }
     }
 
@@ -251,7 +251,7 @@ mod tests {
         let log = Arc::new(Mutex::new(Vec::new()));
         for (name, after) in [("late", 500), ("early", 20)] {
             let (log, at) = (Arc::clone(&log), Timestamp(1_000 + after));
-            let sleep = executor.sleep_until(at);
+            let sleep = executor.time_reached(at);
             let clock = Arc::clone(&executor);
             let task = async move {
                 sleep.await;
@@ -268,7 +268,7 @@ mod tests {
         let executor = Executor::new(World::new(Timestamp(0), Time::Stands));
         let done = Arc::new(Mutex::new(Vec::new()));
         for group in [Group(1), Group(2)] {
-            let (done, sleep) = (Arc::clone(&done), executor.sleep_until(Timestamp(10)));
+            let (done, sleep) = (Arc::clone(&done), executor.time_reached(Timestamp(10)));
             let task = async move {
                 sleep.await;
                 lock(&done).push(group);

@@ -24,7 +24,7 @@ pub trait Ground: fmt::Debug + Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
     /// Resolves at a time.
-    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
+    fn time_reached(&self, at: Timestamp) -> BoxFuture<'static, ()>;
 
     /// Hears that the timers of the world may have changed.
     fn changed(&self);
@@ -47,8 +47,8 @@ impl Ground for Seeded {
         self.0.now()
     }
 
-    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
-        Box::pin(self.0.sleep_until(at))
+    fn time_reached(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        Box::pin(self.0.time_reached(at))
     }
 
     fn changed(&self) {}
@@ -72,7 +72,7 @@ impl Clock for HostRuntime {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.ground.sleep_until(self.ground.now().plus_ms(ms))
+        self.ground.time_reached(self.ground.now().plus_ms(ms))
     }
 }
 

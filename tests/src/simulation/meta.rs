@@ -39,11 +39,15 @@ fn depends_on_itself(plan: &Plan, name: &str) -> bool {
     let lasts = launch.argv.iter().any(|word| {
         waits.contains(&word.as_str()) || word.strip_prefix("sleep:").is_some_and(|ms| ms.len() > 5)
     });
+    let attempt = |name: &str| {
+        let started = plan.requests.iter().find(|request| request.name == name);
+        started.and_then(|request| request.verb.of()).unwrap_or(name).to_owned()
+    };
     let touched = plan.requests.iter().any(|request| match &request.verb {
         Verb::Stop { of, .. }
         | Verb::StopAttempt { of }
         | Verb::Complete { of }
-        | Verb::Remove { of, .. } => of == name,
+        | Verb::Remove { of, .. } => attempt(of) == attempt(name),
         _ => false,
     });
     let removes = plan.requests.iter().any(|request| matches!(request.verb, Verb::Remove { .. }));

@@ -58,7 +58,7 @@ impl Paused {
                     tokio::select! {
                         biased;
                         () = changed => {}
-                        () = tokio::time::sleep_until(due) => {}
+                        () = reached(due) => {}
                     }
                 }
                 None => changed.await,
@@ -69,6 +69,12 @@ impl Paused {
     fn instant(&self, at: Timestamp) -> Instant {
         self.began.1 + Duration::from_millis(at.ms_since(self.began.0))
     }
+}
+
+/// Resolves at an instant of tokio's clock, which jumps there when nothing else can happen.
+async fn reached(at: Instant) {
+    let never = std::future::pending::<()>();
+    let _elapsed = tokio::time::timeout_at(at, never).await;
 }
 
 impl Ground for Paused {
@@ -92,8 +98,8 @@ impl Ground for Paused {
         now
     }
 
-    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep_until(self.instant(at)))
+    fn time_reached(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        Box::pin(reached(self.instant(at)))
     }
 
     fn changed(&self) {
@@ -146,7 +152,7 @@ pub fn run(plan: &Plan, keep: Keep) -> Outcome {
             biased;
             () = violated => {}
             () = Arc::clone(&play).run() => {}
-            () = tokio::time::sleep(MOST) => {
+            () = reached(Instant::now() + MOST) => {
                 let what = "nothing more happens, and not everything has ended";
                 stage.violate(Violation::new("liveness", what));
             }

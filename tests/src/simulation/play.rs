@@ -50,13 +50,13 @@ impl Play {
         let watch = Arc::clone(&self);
         self.ground.spawn(None, Box::pin(async move { watch.keep_hosted().await }));
         for (at_ms, cue) in self.cues() {
-            self.ground.sleep_until(self.after(at_ms)).await;
+            self.ground.time_reached(self.after(at_ms)).await;
             match cue {
                 Cue::Ask(request) => self.ask(request),
                 Cue::Strike(blow) => self.strike(blow),
             }
         }
-        self.ground.sleep_until(self.after(self.plan.settings.heal_ms)).await;
+        self.ground.time_reached(self.after(self.plan.settings.heal_ms)).await;
         // That two hosts live is one of the things that go wrong.
         let living = self.stage.living();
         for older in living.iter().rev().skip(1) {
@@ -96,7 +96,7 @@ impl Play {
         loop {
             self.stage.when(|stage| stage.living().is_empty().then_some(())).await;
             let at = self.ground.now().plus_ms(self.plan.settings.restart_ms);
-            self.ground.sleep_until(at).await;
+            self.ground.time_reached(at).await;
             if self.stage.living().is_empty() {
                 self.host_comes();
             }
@@ -232,7 +232,7 @@ impl Play {
         self.ground.spawn(Some(life), Box::pin(asks));
         let play = Arc::clone(self);
         let insists = async move {
-            play.ground.sleep_until(play.ground.now().plus_ms(LEAVE_MS)).await;
+            play.ground.time_reached(play.ground.now().plus_ms(LEAVE_MS)).await;
             if play.stage.lives(life) {
                 play.kill(life);
             }

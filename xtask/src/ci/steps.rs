@@ -26,12 +26,6 @@ pub(super) const ALL: &[Step] = &[
         run: test,
     },
     Step {
-        name: "sim",
-        about: "nothing is violated in the first seeds of the simulation, and the plans that once were are not",
-        hint: "the plan above shows it again: `cargo xtask sim --plan FILE`",
-        run: sim,
-    },
-    Step {
         name: "doc",
         about: "the documentation has no broken links",
         hint: "mend what rustdoc names above",
@@ -77,18 +71,6 @@ fn clippy() -> Result<Done, Failure> {
 
 fn test() -> Result<Done, Failure> {
     output::require(cargo().args(["test", "--locked", "--workspace", "--features", "xtask/bench"]))
-}
-
-/// Runs a bounded part of the simulation: regressions, seeds on the seeded executor, a few on tokio.
-fn sim() -> Result<Done, Failure> {
-    let run = |arguments: &[&str]| {
-        let xtask = ["run", "--locked", "--quiet", "-p", "xtask", "--", "sim"];
-        output::require(cargo().args(xtask).args(arguments))
-    };
-    run(&["--regressions"])?;
-    run(&["--runs", "7000"])?;
-    run(&["--runs", "300", "--meta"])?;
-    run(&["--runs", "600", "--layer", "3"])
 }
 
 fn doc() -> Result<Done, Failure> {

@@ -182,7 +182,7 @@ fn room() -> Room {
 
 fn worktree() -> Worktree {
     Worktree {
-        repo: Locator::new("/home/repository-1/.git"),
+        repo: Locator::new("/repository/.git"),
         path: Locator::new("/data/data/worktrees/w"),
         branch: "b".to_owned(),
         base: "main".to_owned(),

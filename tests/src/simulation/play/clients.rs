@@ -80,7 +80,7 @@ impl Play {
                     self.stage.answered(ask, &request, gone);
                 }
             }
-            self.ground.sleep_until(self.ground.now().plus_ms(AGAIN_MS)).await;
+            self.ground.time_reached(self.ground.now().plus_ms(AGAIN_MS)).await;
         }
     }
 }

@@ -129,7 +129,7 @@ impl Play {
 
     /// Waits until something is so, at most so long; says whether it is.
     async fn within(&self, ms: u64, so: impl Fn(&Stage) -> bool + Send + Sync) -> bool {
-        let late = self.ground.sleep_until(self.ground.now().plus_ms(ms));
+        let late = self.ground.time_reached(self.ground.now().plus_ms(ms));
         let becomes = Box::pin(self.stage.when(|stage| so(stage).then_some(())));
         matches!(select(becomes, late).await, Either::Left(_))
     }

@@ -86,7 +86,7 @@ impl Conductor for LifeConductor {
     }
 
     fn pause(&self, ms: u64) -> Pending<'static, ()> {
-        self.ground.sleep_until(self.ground.now().plus_ms(ms))
+        self.ground.time_reached(self.ground.now().plus_ms(ms))
     }
 
     fn healed(&self) -> Pending<'static, ()> {

@@ -146,7 +146,7 @@ impl Ground for Stepwise {
         self.0.now()
     }
 
-    fn sleep_until(&self, _at: Timestamp) -> BoxFuture<'static, ()> {
+    fn time_reached(&self, _at: Timestamp) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())
     }
 
