@@ -1,7 +1,7 @@
 //! The logic of the host as single steps, without its loop: for the step loop of the simulation. No part of the API.
 //!
 //! It performs nothing by itself and keeps nothing: whoever calls it owns machines, admission and queues, as
-//! [`super::Host`] does. What a step reads, it reads through the ports.
+//! `Host` does. What a step reads, it reads through the ports.
 
 use std::collections::BTreeMap;
 
