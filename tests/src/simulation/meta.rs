@@ -35,9 +35,10 @@ fn depends_on_itself(plan: &Plan, name: &str) -> bool {
     let Some(launch) = own.verb.launch() else { return false };
     let timed = launch.timeout_ms.is_some() || launch.idle_timeout_ms.is_some();
     let beside = matches!(own.verb, Verb::Exec { .. });
-    let waits = ["forever", "wait", "ignore-term", "echo-stdin"];
+    let lasting = ["forever", "wait", "ignore-term", "echo-stdin"];
     let lasts = launch.argv.iter().any(|word| {
-        waits.contains(&word.as_str()) || word.strip_prefix("sleep:").is_some_and(|ms| ms.len() > 5)
+        lasting.contains(&word.as_str())
+            || word.strip_prefix("sleep:").is_some_and(|ms| ms.len() > 5)
     });
     let attempt = |name: &str| {
         let started = plan.requests.iter().find(|request| request.name == name);
@@ -51,7 +52,10 @@ fn depends_on_itself(plan: &Plan, name: &str) -> bool {
         _ => false,
     });
     let removes = plan.requests.iter().any(|request| matches!(request.verb, Verb::Remove { .. }));
-    let disturbed = timed || lasts || touched || (beside && removes);
+    // Who waits for a slot depends on who came first.
+    let slots = plan.settings.per_owner.min(plan.settings.per_host);
+    let waits = plan.requests.len() > usize::try_from(slots).unwrap_or(usize::MAX);
+    let disturbed = timed || lasts || touched || (beside && removes) || waits;
     !(disturbed || launch.refuse_when_full)
 }
 
