@@ -61,16 +61,27 @@ pub(super) async fn host(context: &Context, action: HostAction) -> Result<u8, Cl
     Ok(0)
 }
 
+/// How many hosts that are just coming or going are waited for, one after the other.
+const COMINGS: u32 = 8;
+
 /// Asks for the version of the host; of one that is just coming or going, when it has.
 async fn version_of(data: &DataDir) -> Result<VersionView, CliError> {
-    match version(data).await {
-        Err(ClientError::NoHost { .. } | ClientError::Lost { .. }) if has_no_socket(data) => {
-            daemon::come_or_gone(data).await?;
-            version(data).await
+    let mut waited = 0;
+    loop {
+        match version(data).await {
+            Ok(version) => return Ok(version),
+            Err(ClientError::NoHost { .. } | ClientError::Lost { .. }) if has_no_socket(data) => {
+                if !HostLock::is_held(&data.lock()).unwrap_or(false) {
+                    return Err(no_host(&data.path));
+                }
+                if waited == COMINGS || !daemon::come_or_gone(data).await? {
+                    return Err(daemon::exists(data, false));
+                }
+                waited += 1;
+            }
+            Err(error) => return Err(absent(data, error)),
         }
-        answer => answer,
     }
-    .map_err(|error| absent(data, error))
 }
 
 fn has_no_socket(data: &DataDir) -> bool {

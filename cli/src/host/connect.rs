@@ -29,6 +29,9 @@ pub const LEAVE: Duration = Duration::from_secs(30);
 /// How long others may take to start a host.
 const OTHERS_START: Duration = Duration::from_secs(20);
 
+/// How many hosts are started for one connection, if each is ended before it can be connected to.
+const STARTS: u32 = 8;
+
 /// The host of a data directory.
 #[derive(Debug)]
 pub struct HostAt {
@@ -120,24 +123,32 @@ impl HostAt {
                 format!("see what holds {}", show(&self.data.start_lock())),
             ));
         }
-        // Somebody else may have been quicker.
-        if let Ok(stream) = socket::connect(&path).await {
-            return Ok(stream);
+        let mut started = 0;
+        loop {
+            // Somebody else may have been quicker.
+            match socket::connect(&path).await {
+                Ok(stream) => return Ok(stream),
+                // Whoever ended the one that was started just now did not mean what waits for a host.
+                Err(error) if is_absent(&error) && started < STARTS => started += 1,
+                Err(error) => return Err(self.silent(&error)),
+            }
+            if let Err(error) = start::in_background(&self.data).await {
+                // The one that is there may answer by now.
+                let answer =
+                    socket::connect(&path).await.ok().filter(|_| error.view.kind == "host_exists");
+                return answer.ok_or(error);
+            }
         }
-        if let Err(error) = start::in_background(&self.data).await {
-            // The one that is there may answer by now.
-            let answer =
-                socket::connect(&path).await.ok().filter(|_| error.view.kind == "host_exists");
-            return answer.ok_or(error);
-        }
-        socket::connect(&path).await.map_err(|error| {
-            CliError::new(
-                Class::NoHost,
-                "no_host",
-                format!("the host has started and does not answer: {error}"),
-                format!("see {}", show(&self.data.log())),
-            )
-        })
+    }
+
+    /// Makes the error for a host that was started and takes no connection.
+    fn silent(&self, error: &io::Error) -> CliError {
+        CliError::new(
+            Class::NoHost,
+            "no_host",
+            format!("the host has started and does not answer: {error}"),
+            format!("see {}", show(&self.data.log())),
+        )
     }
 }
 

@@ -197,22 +197,23 @@ async fn take_host_lock(data: &DataDir) -> Result<HostLock, CliError> {
 }
 
 /// Waits until a data directory has a host that answers, or none at all; for as long as one may take to come or go.
+/// Says whether that happened.
 ///
 /// # Errors
 ///
 /// The system's.
-pub async fn come_or_gone(data: &DataDir) -> Result<(), CliError> {
+pub async fn come_or_gone(data: &DataDir) -> Result<bool, CliError> {
     let failed = |error: std::io::Error| CliError::io("look for the host", &error);
     if !HostLock::is_held(&data.lock()).map_err(failed)? {
-        return Ok(());
+        return Ok(true);
     }
     let path = data.lock();
     let limit = if signature(&path).is_empty() { MOMENT } else { LEAVING };
     let mut presence = Presence::watch(data).map_err(failed)?;
     tokio::select! {
         biased;
-        free = free_within(&path, limit) => free.map(drop).map_err(failed),
-        () = answer(data, &mut presence) => Ok(()),
+        free = free_within(&path, limit) => free.map_err(failed),
+        () = answer(data, &mut presence) => Ok(true),
     }
 }
 

@@ -33,8 +33,9 @@ isolated! {
             assert!(matches!(stopped.code, Some(0 | 5)), "{stopped:?}");
         }
         fs::write(&gate, "go\n").unwrap();
-        assert_eq!(follower.line().as_deref(), Some("done"));
-        let _ended = follower.wait().expect(9);
+        let done = follower.line();
+        let ended = follower.wait().expect(9);
+        assert_eq!(done.as_deref(), Some("done"), "{ended:?}");
     }
 
     fn a_socket_that_was_removed_is_made_again() {
