@@ -435,7 +435,9 @@ impl VcsWorktree for MemoryWorktrees {
                 return Ok(saved);
             }
             world.put_back(&worktree.path, &marker)?;
-            world.abandon(&marker, worktree);
+            if world.abandon(&marker, worktree) {
+                return Err(VcsWorktreeError::Gone { path: worktree.path.clone() });
+            }
             match self.verified(&world, attempt, worktree) {
                 Ok(_) => {}
                 // What its registration knows may exist nowhere else.
@@ -489,7 +491,9 @@ impl VcsWorktree for MemoryWorktrees {
             return self.go_on_removing(&marker, worktree, removal).await;
         }
         let mut world = self.world();
-        world.abandon(&marker, worktree);
+        if world.abandon(&marker, worktree) {
+            return Ok(());
+        }
         match self.verified(&world, attempt, worktree) {
             Err(VcsWorktreeError::Gone { .. }) if !world.is_registered(worktree, &marker) => Ok(()),
             Ok(_) | Err(VcsWorktreeError::Gone { .. }) => {

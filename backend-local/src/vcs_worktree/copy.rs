@@ -71,25 +71,15 @@ pub(super) fn check_globs(globs: &[String]) -> Result<(), VcsWorktreeError> {
     if entries.is_empty() { Ok(()) } else { Err(VcsWorktreeError::CannotCopy { entries }) }
 }
 
-impl Inner {
-    /// Copies in what the record asks for, and writes down what was copied.
-    pub(super) fn copy_in(
-        &self,
-        cancel: &Cancel,
-        worktree: &Worktree,
-        found: &Found,
-    ) -> Result<(), VcsWorktreeError> {
-        let Some(copy) = worktree.copy.as_ref().filter(|copy| !copy.globs.is_empty()) else {
-            return Ok(());
-        };
-        check_globs(&copy.globs)?;
-        let names = self.matching(cancel, copy, &path_of(&copy.from))?;
-        self.copy_named(cancel, copy, found, names)
-    }
+/// Removes what a copying into a half-made worktree has made.
+pub(super) fn take_back(path: &Path, admin: &Path) -> io::Result<()> {
+    again::take_back(&open_dir(CWD, path.as_os_str())?, admin)
+}
 
-    /// As [`copy_in`](Self::copy_in), so that what a crash leaves of it is taken back when it is done again: what was
-    /// there before stays, whoever made it.
-    pub(super) fn copy_in_once(
+impl Inner {
+    /// Copies in what the record asks for, and writes down what was copied. What a crash leaves of it is taken back when it
+    /// is done again, or undone: what was there before stays, whoever made it.
+    pub(super) fn copy_in(
         &self,
         cancel: &Cancel,
         worktree: &Worktree,

@@ -6,15 +6,18 @@
 //! half-made worktree of ours. Where the user's code has a part in the files, they come by a step between two calls
 //! ([`step`]).
 
+mod own;
 mod step;
 mod undo;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use windlass_core::id::AttemptId;
 use windlass_core::vcs_worktree::{CreateMode, Creation, GitStep, VcsWorktreeError};
 use windlass_core::workspace::{Oid, Worktree};
@@ -26,7 +29,7 @@ use super::marker::{self, Intent, Marker, Read, sync_parent};
 use super::refs::HEADS;
 use super::underway::{self, note_of};
 use super::verify::{Found, read_link};
-use super::{Inner, failed, mismatch, path_of, settle};
+use super::{Inner, failed, mismatch, path_of, settle, tree};
 use crate::group::Cancel;
 
 pub(super) use step::lock_of;
@@ -112,7 +115,7 @@ impl Inner {
         let path = self.inside(worktree)?;
         let common = path_of(&worktree.repo);
         if let Some(half) = self.completed(attempt, worktree)? {
-            let mut fill = |found: &Found| self.copy_in_once(cancel, worktree, found);
+            let mut fill = |found: &Found| self.copy_in(cancel, worktree, found);
             let found = self.conclude(cancel, attempt, worktree, half, &mut fill)?;
             return Ok(Creation::Done(found.verified));
         }
@@ -164,9 +167,19 @@ impl Inner {
             {
                 if let Some(found) = &half {
                     self.undo(cancel, &common, &path, found, Lock::Held)?;
+                    remove_note(&note)?;
+                    own::refuse_leftover(&path)?;
                 }
             }
             Err(VcsWorktreeError::Gone { .. }) => {}
+            // Not one of anybody: what is there, if anything, is what an undoing had to leave.
+            Err(VcsWorktreeError::Mismatch { .. })
+                if path.is_dir()
+                    && path.join(".git").symlink_metadata().is_err()
+                    && self.registered(&common, attempt)?.is_none() =>
+            {
+                own::refuse_leftover(&path)?;
+            }
             Err(error) => return Err(error),
         }
         if let Some(error) = self.cannot_start(cancel, &common, worktree, start)? {
@@ -184,6 +197,7 @@ impl Inner {
         cancel.change_lock(held);
         match self.make(cancel, &making, start, fill) {
             Ok(Files::There(admin)) => {
+                step::forget(&admin);
                 remove_note(&note)?;
                 // It is whole; what is not on the disk yet is said by its note.
                 drop(self.settler.settle(&admin, &path));
@@ -207,6 +221,7 @@ impl Inner {
             branch,
             oid: start.oid().0.clone(),
             new_branch: matches!(start, Start::NewBranch { .. } | Start::Branch { made: true, .. }),
+            from_snapshot: !matches!(start, Start::NewBranch { .. }),
             worktree: Some(worktree.clone()),
         }
     }
@@ -404,19 +419,41 @@ impl Inner {
                           of it, and make it again (restore)";
             return Err(mismatch(path, detail));
         }
+        // Under another name: half of its files would look as if the rest had been deleted.
+        let filling = filling_of(path);
+        let at = |error| failed("create", &filling, error);
         let mut link = b"gitdir: ".to_vec();
         link.extend_from_slice(admin.as_os_str().as_encoded_bytes());
         link.push(b'\n');
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o777)
-            .create(path)
-            .and_then(|()| marker::write_durably(&path.join(".git"), &link))
-            .map_err(|error| failed("create", path, error))?;
-        let fill = self.git.on_worktree(admin, path, "checkout-index");
-        fill.args(["--all", "--force"]).output(cancel)?;
+        match read_link(&filling.join(".git"), "gitdir: ", &filling).map_err(at)? {
+            Some(ours) if ours == *admin => tree::delete_all(&filling).map_err(at)?,
+            Some(_) => return Err(mismatch(&filling, "it is in the way")),
+            None => {}
+        }
+        let begun = || {
+            if let Some(folder) = path.parent() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            }
+            // One that is there already is empty: a crash came before its link.
+            drop(fs::remove_dir(&filling));
+            fs::create_dir(&filling)?;
+            marker::write_durably(&filling.join(".git"), &link)
+        };
+        begun().map_err(at)?;
+        let fill = self.git.on_worktree(admin, &filling, "checkout-index").arg("--all");
         // What came back is no younger than the rest of it: it is synced at once.
-        settle::settle_now(admin, path).map_err(|error| failed("create", path, error))
+        let filled = fill.output(cancel).and_then(|_| {
+            settle::settle_now(admin, &filling).map_err(at)?;
+            renameat_with(CWD, &filling, CWD, path, RenameFlags::NOREPLACE)
+                .map_err(io::Error::from)
+                .and_then(|()| sync_parent(path))
+                .map_err(|error| failed("create", path, error))
+        });
+        if filled.is_err() {
+            // What stays is taken away by the next one.
+            drop(tree::delete_all(&filling));
+        }
+        filled
     }
 
     /// Removes the folder of a repository's worktrees if it is empty.
@@ -426,6 +463,14 @@ impl Inner {
             drop(fs::remove_dir(folder));
         }
     }
+}
+
+/// Where the files of a worktree are written whose directory is gone; the survey leaves names with this end alone.
+fn filling_of(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".filling.new");
+    path.with_file_name(name)
 }
 
 /// Makes the name of a loose ref, which git has synced, survive a power cut; one that is packed already does.

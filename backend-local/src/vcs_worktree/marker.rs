@@ -7,7 +7,7 @@
 //! worktree=<the record as it was when it was made, as JSON; older markers have none>
 //! ```
 //!
-//! The same lines, with `branch`, `oid` and `start` more, stand in the intent: a file beside a worktree that is being
+//! The same lines, with `branch`, `oid`, `start` and `files` more, stand in the intent: a file beside a worktree that is being
 //! made.
 
 use std::fs::{self, File};
@@ -43,6 +43,8 @@ pub(super) struct Intent {
     pub(super) oid: String,
     /// The branch did not exist before, so that undoing takes it away again.
     pub(super) new_branch: bool,
+    /// Its files are those of a snapshot, not of a commit alone.
+    pub(super) from_snapshot: bool,
     /// The record as it was then; intents of older versions have none.
     pub(super) worktree: Option<Worktree>,
 }
@@ -102,8 +104,9 @@ impl Intent {
     pub(super) fn lines(&self) -> io::Result<String> {
         let (branch, oid) = (&self.branch, &self.oid);
         let start = if self.new_branch { "new-branch" } else { "existing" };
+        let files = if self.from_snapshot { "snapshot" } else { "commit" };
         let lines = self.marker.lines(self.worktree.as_ref())?;
-        Ok(format!("{lines}branch={branch}\noid={oid}\nstart={start}\n"))
+        Ok(format!("{lines}branch={branch}\noid={oid}\nstart={start}\nfiles={files}\n"))
     }
 
     pub(super) fn read(path: &Path) -> io::Result<Read<Self>> {
@@ -124,6 +127,8 @@ impl Intent {
             oid: value(lines, "oid")?.to_owned(),
             // Older intents were all for new branches.
             new_branch: value(lines, "start").is_none_or(|start| start == "new-branch"),
+            // Older ones do not say it; a creation keeps more than a restoration when it is undone.
+            from_snapshot: value(lines, "files") == Some("snapshot"),
             worktree: record(lines),
         })
     }
@@ -233,6 +238,7 @@ mod tests {
             branch: "a=b".to_owned(),
             oid: "0".repeat(40),
             new_branch: false,
+            from_snapshot: true,
             worktree: Some(worktree()),
         };
         let path = dir.path().join("intent");
@@ -254,7 +260,7 @@ mod tests {
         let path = dir.path().join("intent");
         fs::write(&path, format!("{lines}branch=x\noid=1\n")).unwrap();
         let Read::Says(read) = Intent::read(&path).unwrap() else { panic!("unreadable") };
-        assert!(read.new_branch && read.worktree.is_none());
+        assert!(read.new_branch && !read.from_snapshot && read.worktree.is_none());
     }
 
     #[test]

@@ -94,10 +94,12 @@ impl Inner {
     ) -> Result<(), VcsWorktreeError> {
         let path = self.inside(worktree)?;
         // One that was never whole holds nothing of anybody.
-        self.abandon(cancel, attempt, worktree)?;
+        let is_undone = self.abandon(cancel, attempt, worktree)?;
         match self.verify(cancel, attempt, worktree) {
             Ok(_) => return Err(unsaved(&path, "it was not saved")),
             Err(VcsWorktreeError::Gone { .. }) => {}
+            // What is left there is not of its creation.
+            Err(VcsWorktreeError::Mismatch { .. }) if is_undone => {}
             Err(error) => return Err(error),
         }
         if self.registered(&path_of(&worktree.repo), attempt)?.is_some() {

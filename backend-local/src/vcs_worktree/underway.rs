@@ -130,6 +130,7 @@ mod tests {
             branch: "b".to_owned(),
             oid: "0".repeat(40),
             new_branch: true,
+            from_snapshot: false,
             worktree: None,
         }
     }

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
+use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    DiffDetail, Origin, VcsWorktree, VcsWorktreeError, VcsWorktreeExt as _, WorktreeRequest,
+    DiffDetail, Origin, Removal, VcsWorktree, VcsWorktreeError, VcsWorktreeExt as _,
+    WorktreeRequest,
 };
 use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
@@ -234,19 +236,39 @@ async fn another_process_holding_the_lock_is_named() {
     vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
 }
 
+/// Makes branch, registration and files as a creation does, but for what says whose they are.
+fn add(place: &GitPlace, worktree: &Worktree) {
+    let at = path(&worktree.path);
+    let args = ["worktree", "add", "--quiet", "-b", &worktree.branch, at.to_str().unwrap()];
+    place.ok(&path(&worktree.repo), &args);
+}
+
+fn admin(worktree: &Worktree) -> PathBuf {
+    let name = path(&worktree.path);
+    path(&worktree.repo).join("worktrees").join(name.file_name().unwrap())
+}
+
+fn beside(worktree: &Worktree, end: &str) -> PathBuf {
+    let at = path(&worktree.path);
+    at.with_file_name(format!(".{}{end}", at.file_name().unwrap().to_str().unwrap()))
+}
+
+/// Writes the note of a creation that has begun, as the first version did.
+fn note_creation(worktree: &Worktree) -> PathBuf {
+    let note = beside(worktree, ".creating");
+    fs::create_dir_all(note.parent().unwrap()).unwrap();
+    let (id, branch, oid) = (attempt(1), &worktree.branch, &worktree.base_oid);
+    let text = format!(
+        "windlass-worktree 1\ndata_directory=data\nattempt={id}\nbranch={branch}\noid={oid}\n"
+    );
+    fs::write(&note, text).unwrap();
+    note
+}
+
 /// States in which a creation that crashed may leave things, each made with the tools of git.
 #[tokio::test]
 async fn a_creation_that_crashed_anywhere_is_done_again() {
     type Crash = fn(&GitPlace, &Worktree);
-    fn add(place: &GitPlace, worktree: &Worktree) {
-        let at = path(&worktree.path);
-        let args = ["worktree", "add", "--quiet", "-b", &worktree.branch, at.to_str().unwrap()];
-        place.ok(&path(&worktree.repo), &args);
-    }
-    fn admin(worktree: &Worktree) -> PathBuf {
-        let name = path(&worktree.path);
-        path(&worktree.repo).join("worktrees").join(name.file_name().unwrap())
-    }
     let crashes: [(&str, Crash); 7] = [
         ("nothing but the note", |_, _| {}),
         ("a branch alone", |place, worktree| {
@@ -277,14 +299,7 @@ async fn a_creation_that_crashed_anywhere_is_done_again() {
         let vcs = place.open().await;
         let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
         let at = path(&worktree.path);
-        let note =
-            at.with_file_name(format!(".{}.creating", at.file_name().unwrap().to_str().unwrap()));
-        fs::create_dir_all(note.parent().unwrap()).unwrap();
-        let (id, branch, oid) = (attempt(1), &worktree.branch, &worktree.base_oid);
-        let text = format!(
-            "windlass-worktree 1\ndata_directory=data\nattempt={id}\nbranch={branch}\noid={oid}\n"
-        );
-        fs::write(&note, text).unwrap();
+        let note = note_creation(&worktree);
         crash(&place, &worktree);
         assert!(vcs.verify(attempt(1), &worktree).await.is_err(), "{name}");
         vcs.make(attempt(1), &worktree, &Origin::Base)
@@ -298,6 +313,65 @@ async fn a_creation_that_crashed_anywhere_is_done_again() {
     }
 }
 
+/// A creation that crashed when all of its files were there.
+async fn half_made(place: &GitPlace) -> (Locator, Worktree, PathBuf) {
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;
+    let note = note_creation(&worktree);
+    (repo, worktree, note)
+}
+
+#[tokio::test]
+async fn what_others_put_into_a_half_made_worktree_stays() {
+    let place = GitPlace::default();
+    let (repo, worktree, note) = half_made(&place).await;
+    let at = path(&worktree.path);
+    add(&place, &worktree);
+    // What the checkout was writing when it was killed is no work of anybody.
+    fs::write(at.join("greeting"), "").unwrap();
+    fs::write(at.join("sub/numbers"), "mine\n").unwrap();
+    place.write(&worktree.path, "sub/notes", "mine, too\n");
+    let vcs = place.open().await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
+    let Err(VcsWorktreeError::Mismatch { detail, .. }) = &refused else { panic!("{refused:?}") };
+    assert!(detail.contains("sub") && detail.contains("move it away"), "{detail}");
+    assert!(!note.exists() && !at.join(".git").exists() && !at.join("greeting").exists());
+    assert_eq!(place.read(&worktree.path, "sub/numbers").as_deref(), Some("mine\n"));
+    assert_eq!(place.read(&worktree.path, "sub/notes").as_deref(), Some("mine, too\n"));
+    assert_eq!(place.ok(&path(&repo), &["branch", "--list", &worktree.branch]), "");
+    // It still is in the way, until it is moved.
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap_err();
+    fs::rename(at.join("sub"), place.home().join("mine")).unwrap();
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    assert_eq!(place.ok(&at, &["status", "--porcelain"]), "");
+}
+
+#[tokio::test]
+async fn what_others_put_into_a_half_made_worktree_stays_when_that_is_removed() {
+    let place = GitPlace::default();
+    let (repo, worktree, note) = half_made(&place).await;
+    add(&place, &worktree);
+    place.write(&worktree.path, "notes", "mine\n");
+    let vcs = place.open().await;
+    vcs.remove(attempt(1), &worktree, Removal::Worktree).await.unwrap();
+    assert_eq!(place.read(&worktree.path, "notes").as_deref(), Some("mine\n"));
+    assert!(!note.exists() && !path(&worktree.path).join("greeting").exists());
+    assert_eq!(place.ok(&path(&repo), &["worktree", "list"]).lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_strangers_directory_in_the_place_of_a_half_made_worktree_is_left_alone() {
+    let place = GitPlace::default();
+    let (repo, worktree, _note) = half_made(&place).await;
+    let at = path(&worktree.path);
+    place.ok(&path(&repo), &["clone", "--quiet", ".", at.to_str().unwrap()]);
+    let vcs = place.open().await;
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    assert_eq!(place.ok(&at, &["status", "--porcelain"]), "");
+}
+
 #[tokio::test]
 async fn a_branch_that_moved_on_is_never_undone() {
     let place = GitPlace::default();
@@ -308,14 +382,7 @@ async fn a_branch_that_moved_on_is_never_undone() {
     place.write(&repo, "new", "x\n");
     let tip = place.commit(&repo, "somebody's");
     let at = path(&worktree.path);
-    let note =
-        at.with_file_name(format!(".{}.creating", at.file_name().unwrap().to_str().unwrap()));
-    fs::create_dir_all(note.parent().unwrap()).unwrap();
-    let (id, branch, oid) = (attempt(1), &worktree.branch, &worktree.base_oid);
-    let text = format!(
-        "windlass-worktree 1\ndata_directory=data\nattempt={id}\nbranch={branch}\noid={oid}\n"
-    );
-    fs::write(&note, text).unwrap();
+    let note = note_creation(&worktree);
     let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::BranchExists { .. })), "{refused:?}");
     assert_eq!(place.tip(&repo, &worktree.branch), tip);
@@ -333,7 +400,13 @@ async fn a_worktree_whose_directory_was_deleted_is_filled_again() {
     place.write(&worktree.path, "staged", "y\n");
     place.ok(&path(&worktree.path), &["add", "staged"]);
     place.delete_directory(&worktree.path);
+    // What a crash left of another try is no more than that.
+    let filling = beside(&worktree, ".filling.new");
+    fs::create_dir(&filling).unwrap();
+    fs::write(filling.join(".git"), format!("gitdir: {}\n", admin(&worktree).display())).unwrap();
+    fs::write(filling.join("greeting"), "h").unwrap();
     let verified = vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    assert!(!filling.exists());
     assert_eq!(verified.head, head);
     assert_eq!(place.ok(&path(&worktree.path), &["status", "--porcelain"]), "A  staged");
 }

@@ -301,7 +301,7 @@ async fn a_half_made_restoration_is_undone_and_done_again() {
     let note =
         dir.with_file_name(format!(".{}.creating", dir.file_name().unwrap().to_str().unwrap()));
     let marker = format!(
-        "windlass-worktree 1\ndata_directory=data\nattempt={}\nbranch={}\noid={}\nnew_branch=false\n",
+        "windlass-worktree 1\ndata_directory=data\nattempt={}\nbranch={}\noid={}\nstart=existing\nfiles=snapshot\n",
         attempt(1),
         worktree.branch,
         saved.head

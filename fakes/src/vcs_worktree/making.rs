@@ -148,18 +148,40 @@ impl Disk {
         Ok(true)
     }
 
-    /// Undoes a half-made worktree, if it is of this marker.
-    pub(super) fn abandon(&mut self, marker: &Marker, worktree: &Worktree) {
+    /// Undoes a half-made worktree, if it is of this marker, and says so. What its creation did not make stays.
+    pub(super) fn abandon(&mut self, marker: &Marker, worktree: &Worktree) -> bool {
+        let path = &worktree.path;
         let ours = |half: &&HalfMade| half.marker == *marker;
-        let Some(half) = self.half_made.get(&worktree.path).filter(ours).cloned() else { return };
-        self.half_made.remove(&worktree.path);
-        self.checkouts.remove(&worktree.path);
-        let Some(repository) = self.repositories.get_mut(&worktree.repo) else { return };
-        let registration = repository.checkouts.remove(&worktree.path);
+        let Some(half) = self.half_made.get(path).filter(ours).cloned() else { return false };
+        let committed =
+            self.repositories.get(&worktree.repo).and_then(|repo| repo.checked_out(path));
+        self.half_made.remove(path);
+        if let Some(checkout) = self.checkouts.remove(path)
+            && half.is_checkout()
+        {
+            let committed = committed.unwrap_or_default();
+            let mut kept = checkout.files;
+            kept.retain(|name, file| {
+                committed.get(name) != Some(file) && checkout.copied.get(name) != Some(file)
+            });
+            if !kept.is_empty() {
+                self.plain.insert(path.clone(), kept);
+            }
+        }
+        let Some(repository) = self.repositories.get_mut(&worktree.repo) else { return true };
+        let registration = repository.checkouts.remove(path);
         let branch = registration.and_then(|gone| gone.head.branch().map(str::to_owned));
         if let Some(branch) = branch.filter(|_| half.made_branch) {
             repository.branches.remove(&branch);
         }
+        true
+    }
+}
+
+impl HalfMade {
+    /// Says whether its files are those of a commit, and no code of the user's has a part in them.
+    fn is_checkout(&self) -> bool {
+        self.ticket.is_empty() && self.origin == Origin::Base
     }
 }
 
@@ -209,7 +231,10 @@ impl Disk {
     /// Puts the files into the directory of a worktree that is being made.
     pub(super) fn check_out_files(&mut self, path: &Locator, whole: Checkout) {
         if let Some(checkout) = self.checkouts.get_mut(path) {
-            *checkout = whole;
+            let others = std::mem::replace(checkout, whole).files;
+            for (name, file) in others {
+                checkout.files.entry(name).or_insert(file);
+            }
         }
     }
 

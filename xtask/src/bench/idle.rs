@@ -1,5 +1,7 @@
 //! What the host costs while nothing happens: the daemon as the command line starts it.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -40,18 +42,23 @@ fn watch(bench: &Bench, dir: &Path, watched: Duration) -> Result<(f64, f64), Fai
     thread::sleep(SETTLE);
     let before = wake_ups(pid)?;
     thread::sleep(watched);
-    let wakes = (wake_ups(pid)? - before) / watched.as_secs_f64();
+    let woken = wake_ups(pid)?;
+    // A thread that has ended meanwhile takes its number along.
+    let since = woken.iter().map(|(thread, count)| count - before.get(thread).unwrap_or(&0.0));
+    let wakes = since.sum::<f64>() / watched.as_secs_f64();
     Ok((wakes, field(&format!("/proc/{pid}/status"), "VmRSS:")? * 1024.0))
 }
 
-/// Counts how often the threads of a process have gone to sleep.
-fn wake_ups(pid: u64) -> Result<f64, Failure> {
-    let mut count = 0.0;
+/// Counts how often each thread of a process has gone to sleep.
+fn wake_ups(pid: u64) -> Result<BTreeMap<OsString, f64>, Failure> {
+    let mut counts = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).doing("list the threads of the host")? {
-        let status = task.doing("look at a thread of the host")?.path().join("status");
-        count += field(&status.to_string_lossy(), "voluntary_ctxt_switches:")?;
+        let task = task.doing("look at a thread of the host")?;
+        let status = task.path().join("status");
+        let count = field(&status.to_string_lossy(), "voluntary_ctxt_switches:")?;
+        counts.insert(task.file_name(), count);
     }
-    Ok(count)
+    Ok(counts)
 }
 
 /// Reads a number of a status file of the kernel.

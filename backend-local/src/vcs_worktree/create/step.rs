@@ -238,6 +238,11 @@ impl Inner {
     }
 }
 
+/// Says whether the files of a half-made worktree are, or were to be, made by a step.
+pub(super) fn was_asked(admin: &Path) -> bool {
+    ["", BEGUN, DONE].iter().any(|end| admin.join(format!("{FILE}{end}")).exists())
+}
+
 /// Takes away what the step left in the private git directory of a worktree that is whole.
 pub(super) fn forget(admin: &Path) {
     let states = ["", BEGUN, DONE].map(|end| format!("{FILE}{end}"));

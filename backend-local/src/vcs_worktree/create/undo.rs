@@ -8,6 +8,7 @@ use windlass_core::id::AttemptId;
 use windlass_core::vcs_worktree::VcsWorktreeError;
 use windlass_core::workspace::Worktree;
 
+use super::own::is_named_for;
 use super::{Making, remove_note, step};
 use crate::group::Cancel;
 use crate::repository_lock;
@@ -74,7 +75,8 @@ impl Inner {
         Ok(true)
     }
 
-    /// Removes what a creation that did not end left: registration, directory and the branch if nothing was added to it.
+    /// Removes what a creation that did not end left: what it made of the directory, the registration, and the branch if
+    /// nothing was added to it.
     pub(super) fn undo(
         &self,
         cancel: &Cancel,
@@ -86,13 +88,13 @@ impl Inner {
         if matches!(Intent::read(&note_of(path)), Ok(Read::Missing)) {
             return Ok(());
         }
+        self.clear(&cancel.regardless(), common, path, intent)?;
         for admin in registrations(common)? {
             if self.is_half(&admin, path, intent) {
                 tree::delete_all(&admin).map_err(|error| failed("undo", &admin, error))?;
             }
         }
         leave_registrations(common, lock);
-        tree::delete_all(path).map_err(|error| failed("undo", path, error))?;
         if intent.new_branch {
             if lock == Lock::Held {
                 unlock_branch(common, &intent.branch)?;
@@ -102,7 +104,7 @@ impl Inner {
         Ok(())
     }
 
-    fn is_half(&self, admin: &Path, path: &Path, intent: &Intent) -> bool {
+    pub(super) fn is_half(&self, admin: &Path, path: &Path, intent: &Intent) -> bool {
         let ours = match Marker::read(admin) {
             Ok(Read::Says(marker)) => marker == intent.marker,
             Ok(Read::Missing) => true,
@@ -111,12 +113,7 @@ impl Inner {
         let named = match read_link(&admin.join("gitdir"), "", admin) {
             Ok(Some(link)) => link == path.join(".git"),
             // Git had not come to write it; only our unique name is in the folder's.
-            Ok(None) => match (admin.file_name(), path.file_name()) {
-                (Some(admin), Some(path)) => {
-                    admin.as_encoded_bytes().starts_with(path.as_encoded_bytes())
-                }
-                _ => false,
-            },
+            Ok(None) => is_named_for(admin, path),
             Err(_) => false,
         };
         ours && named

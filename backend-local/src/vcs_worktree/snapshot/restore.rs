@@ -47,7 +47,7 @@ impl Inner {
             None => self.make_again(cancel, attempt, worktree, removed, fill),
         };
         let Some(number) = removed.snapshot else {
-            return end(&mut |found: &Found| self.copy_in_once(cancel, worktree, found));
+            return end(&mut |found: &Found| self.copy_in(cancel, worktree, found));
         };
         let damaged = |detail: String| VcsWorktreeError::DamagedSnapshot { number, detail };
         let archive = self.archive_of(attempt, number);
