@@ -45,6 +45,10 @@ pub mod cleanup;
 #[cfg(feature = "ports")]
 pub mod container_service;
 #[cfg(feature = "ports")]
+pub mod diff_ledger;
+#[cfg(feature = "ports")]
+pub mod diff_watch;
+#[cfg(feature = "ports")]
 pub mod driver;
 #[cfg(feature = "ports")]
 pub mod error;

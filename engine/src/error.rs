@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use windlass_core::error::BackendError;
-use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::id::{AttemptId, ExecutionId, ProjectId, TaskId};
 
 /// Why a request was not done.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -97,6 +97,14 @@ pub enum RefusalCode {
     Full,
     /// Something that was to be copied in cannot be.
     CannotCopy,
+    /// Somebody else has changed it meanwhile.
+    Conflict,
+    /// Another project has this name.
+    NameTaken,
+    /// Something belongs to it.
+    InUse,
+    /// The task is cancelled or archived.
+    TaskClosed,
     /// Git refused.
     Git,
 }
@@ -112,6 +120,18 @@ impl EngineError {
     #[must_use]
     pub fn no_attempt(id: AttemptId) -> Self {
         Self::NotFound { what: format!("attempt {}", id.short()) }
+    }
+
+    /// Makes a not-found error for a project.
+    #[must_use]
+    pub fn no_project(id: ProjectId) -> Self {
+        Self::NotFound { what: format!("project {}", id.short()) }
+    }
+
+    /// Makes a not-found error for a task.
+    #[must_use]
+    pub fn no_task(id: TaskId) -> Self {
+        Self::NotFound { what: format!("task {}", id.short()) }
     }
 
     /// Makes a refusal.

@@ -1,5 +1,8 @@
 //! What clients ask for.
 
+mod project;
+mod task;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,6 +12,9 @@ use windlass_core::action::{ActionKind, Leftovers, OutputMode, RunReason, Secret
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::{Locator, OsBytes};
 use windlass_core::record::CommitPolicy;
+
+pub use project::{ProjectChange, ProjectRequest};
+pub use task::{Say, TaskChange, TaskRequest, TaskRun};
 
 /// Where a run is to happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,8 +18,10 @@ pub struct ProjectRecord {
     pub name: String,
     /// The client it belongs to.
     pub owner: Option<String>,
-    /// The repository.
+    /// Where its attempts start from: the root of a checkout, or a repository that has none.
     pub repo: Locator,
+    /// The repository: its common git directory.
+    pub git_dir: Locator,
     /// What its attempts have in common.
     pub defaults: ProjectDefaults,
     /// When it was added.
@@ -41,6 +43,21 @@ pub struct ProjectDefaults {
     pub copy: Vec<String>,
     /// What happens to changes when a chain ended well.
     pub commit: CommitPolicy,
+}
+
+impl ProjectDefaults {
+    /// Says nothing: attempts start from HEAD, get no ignored files, and what they changed is committed.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            base: None,
+            setup: None,
+            cleanup: None,
+            dev: None,
+            copy: Vec::new(),
+            commit: CommitPolicy::Commit,
+        }
+    }
 }
 
 impl Recorded for ProjectRecord {

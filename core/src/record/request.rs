@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Recorded;
 use crate::id::{AttemptId, ExecutionId};
-use crate::process_store::Kind;
+use crate::process_store::{Kind, RecordKey};
 use crate::time::Timestamp;
 
 /// What a request with a client key led to.
@@ -15,10 +15,13 @@ pub struct RequestRecord {
     pub client_key: String,
     /// The client.
     pub owner: Option<String>,
-    /// The attempt.
+    /// The attempt; nil for a request that starts nothing.
     pub attempt: AttemptId,
-    /// The execution.
+    /// The execution; likewise.
     pub execution: ExecutionId,
+    /// What it made, changed or removed, for a request that starts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<RecordKey>,
     /// A digest of what was asked for: the same key with another request is refused.
     pub digest: Uuid,
     /// When.
@@ -30,7 +33,8 @@ impl Recorded for RequestRecord {
 
     fn fields(&self) -> (Uuid, Option<Uuid>, Option<&str>, &'static str, Timestamp) {
         let id = request_id(self.owner.as_deref(), &self.client_key);
-        (id, Some(self.attempt.0), self.owner.as_deref(), "done", self.at)
+        let parent = self.made.map_or(self.attempt.0, |made| made.id);
+        (id, Some(parent), self.owner.as_deref(), "done", self.at)
     }
 }
 

@@ -159,6 +159,10 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::WrongState => "wrong_state",
         RefusalCode::Full => "full",
         RefusalCode::CannotCopy => "cannot_copy",
+        RefusalCode::Conflict => "conflict",
+        RefusalCode::NameTaken => "name_taken",
+        RefusalCode::InUse => "in_use",
+        RefusalCode::TaskClosed => "task_closed",
         RefusalCode::Git => "git",
     }
 }
@@ -192,6 +196,10 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
         | RefusalCode::RepositoryBusy
         | RefusalCode::NoGit
         | RefusalCode::WrongState
+        | RefusalCode::Conflict
+        | RefusalCode::NameTaken
+        | RefusalCode::InUse
+        | RefusalCode::TaskClosed
         | RefusalCode::Git => StatusCode::CONFLICT,
     }
 }
@@ -263,6 +271,14 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         RefusalCode::CannotCopy => {
             "--copy takes globs as in .gitignore, of ignored files in the checkout, for example '.env*'"
         }
+        RefusalCode::Conflict => {
+            "look at it as it is now (`windlass task show`, `windlass project show`) and repeat with the version that it has"
+        }
+        RefusalCode::NameTaken => "choose another name with --name; `windlass project ls` has all",
+        RefusalCode::InUse => {
+            "remove its tasks first, or take them along with --force; attempts stay in any case"
+        }
+        RefusalCode::TaskClosed => "reopen it: windlass task set TASK --status reopen",
         RefusalCode::Git => "`git -C \"$(windlass path ATTEMPT)\" status` tells more",
     }
 }

@@ -10,6 +10,7 @@ use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
 
 use super::changes::Change;
+use super::edits::Turn;
 use crate::error::EngineError;
 use crate::handle::{Commit, GcItem, HostStatus};
 use crate::request::{Accepted, Caller, ExecRequest, GcOptions, RunRequest, StopTarget};
@@ -51,6 +52,8 @@ pub(crate) enum Command {
         options: GcOptions,
         answer: Answer<Vec<GcItem>>,
     },
+    /// What has its turn among the changes of projects and tasks.
+    Turn(Turn),
     Watch {
         key: RecordKey,
         watcher: mpsc::UnboundedSender<Record>,
@@ -82,6 +85,7 @@ impl fmt::Debug for Command {
             Self::Commit { .. } => "Commit",
             Self::Change { .. } => "Change",
             Self::Gc { .. } => "Gc",
+            Self::Turn(_) => "Turn",
             Self::Watch { .. } => "Watch",
             Self::AwaitChange { .. } => "AwaitChange",
             Self::Status { .. } => "Status",
@@ -100,6 +104,7 @@ impl Command {
                 drop(answer.send(Err(error)))
             }
             Self::Gc { answer, .. } => drop(answer.send(Err(error))),
+            Self::Turn(turn) => turn.fail(error),
             Self::Commit { answer, .. } => drop(answer.send(Err(error))),
             Self::Status { answer } => drop(answer.send(Err(error))),
             Self::Queue { answer, .. } => drop(answer.send(Err(error))),

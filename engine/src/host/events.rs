@@ -62,12 +62,7 @@ impl<R: Runtime> Host<R> {
     }
 
     fn on_persisted(&mut self, number: ChangeNumber, writes: Vec<Write>) {
-        self.has_persisted = true;
-        self.last_change = self.last_change.max(number);
-        let last = self.last_change;
-        for (_, waiter) in self.change_waiters.extract_if(.., |(after, _)| *after < last) {
-            let _gone = waiter.send(());
-        }
+        self.tell_change(number);
         for write in writes {
             let Write::Put { record, .. } = write else { continue };
             self.pump(&record);
@@ -80,6 +75,16 @@ impl<R: Runtime> Host<R> {
                     self.watchers.remove(&record.key);
                 }
             }
+        }
+    }
+
+    /// Notes that a batch is durable, and tells those who wait for changes.
+    pub(super) fn tell_change(&mut self, number: ChangeNumber) {
+        self.has_persisted = true;
+        self.last_change = self.last_change.max(number);
+        let last = self.last_change;
+        for (_, waiter) in self.change_waiters.extract_if(.., |(after, _)| *after < last) {
+            let _gone = waiter.send(());
         }
     }
 
@@ -119,6 +124,7 @@ impl<R: Runtime> Host<R> {
         for command in self.keys.remove(&key).unwrap_or_default() {
             self.on_command(command);
         }
+        self.start_is_done(key);
     }
 
     pub(super) fn slot_of_attempt(&mut self, slot: Slot, attempt: AttemptId) {

@@ -6,6 +6,7 @@
 pub(crate) mod changes;
 mod cleanup;
 pub(crate) mod command;
+pub(crate) mod edits;
 mod events;
 pub(crate) mod new_records;
 pub(crate) mod prelude;
@@ -96,6 +97,7 @@ struct Host<R> {
     preludes: FuturesUnordered<BoxFuture<'static, Prelude>>,
     /// Requests by key that are under way; others with the same key wait for them.
     keys: BTreeMap<Uuid, Vec<Command>>,
+    edits: edits::Edits,
     /// Attempts whose records are being read for a request; their machines are not dropped meanwhile.
     held: BTreeMap<AttemptId, u32>,
     pending: BTreeMap<RequestId, Pending>,
@@ -185,7 +187,11 @@ impl<R: Runtime> Host<R> {
                         return end;
                     }
                 }
-                prelude = self.preludes.select_next_some() => self.on_prelude(prelude),
+                prelude = self.preludes.select_next_some() => {
+                    if let Some(end) = self.on_prelude(prelude) {
+                        return end;
+                    }
+                }
                 tidied = self.cleanup.steps.select_next_some() => self.on_tidied(tidied),
                 command = commands.next() => match command {
                     Some(command) => self.on_command(command),
@@ -261,6 +267,7 @@ impl<R: Runtime> Host<R> {
             waiting.into_iter().for_each(|command| command.fail(EngineError::Closing));
         }
         self.cleanup.fail(&EngineError::Closing);
+        self.edits.fail(&EngineError::Closing);
         self.watchers.clear();
         self.change_waiters.clear();
         for reply in self.closing.take().unwrap_or_default() {

@@ -44,7 +44,7 @@ pub(crate) struct NewRecord<'a> {
 impl NewRecord<'_> {
     /// Makes the record of the attempt that a run asks for.
     pub(crate) fn attempt(self, request: &RunRequest, planned: PlannedRun) -> AttemptRecord {
-        AttemptRecord::new(NewAttempt {
+        let record = AttemptRecord::new(NewAttempt {
             id: self.found.attempt,
             title: title(request),
             owner: self.caller.owner.clone(),
@@ -54,7 +54,8 @@ impl NewRecord<'_> {
             host: self.lease.host,
             epoch: self.lease.epoch,
             at: self.at,
-        })
+        });
+        AttemptRecord { task: planned.task, ..record }
     }
 
     /// Makes the record of an execution, with the defaults of the configuration. Values of secrets are not recorded.
@@ -107,6 +108,7 @@ impl NewRecord<'_> {
             owner: self.caller.owner.clone(),
             attempt: self.found.attempt,
             execution,
+            made: None,
             digest: self.found.digest,
             at: self.at,
         }

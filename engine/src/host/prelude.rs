@@ -4,17 +4,19 @@ use uuid::Uuid;
 use windlass_core::attempt::State;
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
-use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::id::{AttemptId, ExecutionId, TaskId};
+use windlass_core::process_store::RecordKey;
 use windlass_core::record::{RequestRecord, request_id};
 use windlass_core::vcs_worktree::{VcsWorktreeError, WorktreeRequest};
 use windlass_core::workspace::Workspace;
 
 use super::changes::Changed;
 use super::command::Answer;
+use super::edits::{EditError, Edited, Resolved};
 use super::records::{load_attempt, read, read_execution, visible};
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::{Commit, GcItem};
-use crate::request::{Accepted, Caller, ExecRequest, RunRequest, WorkspaceRequest};
+use crate::request::{Accepted, Caller, ExecRequest, RunRequest, TaskRun, WorkspaceRequest};
 
 /// A request whose prelude has ended.
 pub(super) enum Prelude {
@@ -54,6 +56,18 @@ pub(super) enum Prelude {
         attempt: AttemptId,
         result: Result<Changed, EngineError>,
     },
+    TaskRun {
+        caller: Caller,
+        request: Box<TaskRun>,
+        answer: Answer<Accepted>,
+        found: Found,
+        result: Result<Start<Resolved>, EngineError>,
+    },
+    Edit {
+        answer: Answer<RecordKey>,
+        key: Uuid,
+        result: Result<Edited, EditError>,
+    },
     /// A pass of cleanup that only says what it would do.
     Gc {
         answer: Answer<Vec<GcItem>>,
@@ -73,7 +87,10 @@ impl Prelude {
     /// Answers with an error instead.
     pub(super) fn fail(self, error: EngineError) {
         match self {
-            Self::Run { answer, .. } | Self::Exec { answer, .. } => drop(answer.send(Err(error))),
+            Self::Run { answer, .. } | Self::Exec { answer, .. } | Self::TaskRun { answer, .. } => {
+                drop(answer.send(Err(error)));
+            }
+            Self::Edit { answer, .. } => drop(answer.send(Err(error))),
             Self::Locate { stop: Stop { answer, .. }, .. }
             | Self::Stop { stop: Stop { answer, .. }, .. }
             | Self::Change { answer, .. } => drop(answer.send(Err(error))),
@@ -108,6 +125,8 @@ pub(super) enum Start<T> {
 pub(crate) struct PlannedRun {
     pub(super) workspace: Workspace,
     pub(super) source_is_dirty: bool,
+    /// The task that it is an attempt of.
+    pub(super) task: Option<TaskId>,
 }
 
 /// An attempt as its records say; used unless the loop has its machine already.
@@ -116,18 +135,28 @@ pub(super) struct Loaded {
     pub(super) state: Option<State>,
 }
 
-/// Looks whether a key has been used.
-async fn repeated(
+/// Looks whether a key has been used for the same request.
+pub(super) async fn request_before(
     ports: &Ports,
     owner: Option<&str>,
     found: &Found,
-) -> Result<Option<Accepted>, EngineError> {
+) -> Result<Option<RequestRecord>, EngineError> {
     let id = request_id(owner, &found.client_key);
     let Some((record, _)) = read::<RequestRecord>(ports, id).await? else { return Ok(None) };
     if record.digest != found.digest {
         let reason = format!("the key {:?} was used for another request", found.client_key);
         return Err(EngineError::refused(RefusalCode::KeyReused, reason));
     }
+    Ok(Some(record))
+}
+
+/// Looks what a request that starts something has led to.
+pub(super) async fn repeated(
+    ports: &Ports,
+    owner: Option<&str>,
+    found: &Found,
+) -> Result<Option<Accepted>, EngineError> {
+    let Some(record) = request_before(ports, owner, found).await? else { return Ok(None) };
     Ok(Some(Accepted {
         attempt: record.attempt,
         execution: record.execution,
@@ -163,6 +192,7 @@ pub(super) async fn run(
         WorkspaceRequest::Directory { path } => Ok(Start::New(PlannedRun {
             workspace: Workspace::Directory { path: path.clone() },
             source_is_dirty: false,
+            task: None,
         })),
         WorkspaceRequest::Worktree { repo, base, branch, copy } => {
             let request = WorktreeRequest {
@@ -177,6 +207,7 @@ pub(super) async fn run(
             Ok(Start::New(PlannedRun {
                 workspace: Workspace::Worktree(planned.worktree),
                 source_is_dirty: planned.source_is_dirty,
+                task: None,
             }))
         }
     }

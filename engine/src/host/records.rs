@@ -5,11 +5,14 @@ use std::sync::Arc;
 use windlass_core::attempt::State;
 use windlass_core::driver::Ports;
 use windlass_core::error::BackendError;
-use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::id::{AttemptId, ExecutionId, ProjectId, TaskId};
 use windlass_core::process_store::{
     Kind, ProcessStoreError, ProcessStoreExt as _, Query, RecordKey, Stored,
 };
-use windlass_core::record::{AttemptRecord, DecodeError, ExecutionRecord, Phase, Recorded};
+use windlass_core::record::{
+    AttemptRecord, DecodeError, ExecutionRecord, Phase, ProjectRecord, Recorded, TaskRecord,
+};
+use windlass_core::task::{self, Activity, TaskStatus};
 
 use crate::error::{EngineError, RefusalCode};
 
@@ -58,6 +61,42 @@ pub(crate) async fn read_attempt(
     let found = read::<AttemptRecord>(ports, id.0).await?;
     let found = found.map(|(record, _)| record).filter(|record| visible(owner, &record.owner));
     found.ok_or_else(|| EngineError::no_attempt(id))
+}
+
+pub(crate) async fn read_project(
+    ports: &Ports,
+    owner: Option<&str>,
+    id: ProjectId,
+) -> Result<(ProjectRecord, Stored), EngineError> {
+    let found = read::<ProjectRecord>(ports, id.0).await?;
+    let found = found.filter(|(record, _)| visible(owner, &record.owner));
+    found.ok_or_else(|| EngineError::no_project(id))
+}
+
+pub(crate) async fn read_task(
+    ports: &Ports,
+    owner: Option<&str>,
+    id: TaskId,
+) -> Result<(TaskRecord, Stored), EngineError> {
+    let found = read::<TaskRecord>(ports, id.0).await?;
+    let found = found.filter(|(record, _)| visible(owner, &record.owner));
+    found.ok_or_else(|| EngineError::no_task(id))
+}
+
+/// Reads what this version can read of the attempts of a task, newest first.
+pub(crate) async fn attempts_of_task(
+    ports: &Ports,
+    task: TaskId,
+) -> Result<Vec<AttemptRecord>, EngineError> {
+    let mut query = Query::newest(Kind::Attempt, Query::MAX_LIMIT);
+    query.parent = Some(task.0);
+    let all = ports.store.list_all(query).await.map_err(store_error)?;
+    Ok(all.iter().filter_map(|stored| AttemptRecord::decode(&stored.record).ok()).collect())
+}
+
+/// Decides the status of a task from its record and its attempts.
+pub(crate) fn task_status(record: &TaskRecord, attempts: &[AttemptRecord]) -> TaskStatus {
+    task::status(record.said, attempts.iter().map(Activity::of))
 }
 
 /// Says whether a caller sees what belongs to an owner: the operator sees all, an owner only its own.

@@ -19,6 +19,7 @@ use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase
 
 use super::cleanup::Cleanup;
 use super::command::{Command, Pending};
+use super::edits::Edits;
 use super::records::store_error;
 use super::{Host, Parts};
 use crate::error::{EngineError, RefusalCode};
@@ -54,6 +55,7 @@ impl<R: Runtime> Host<R> {
             slot_waiters: BTreeMap::new(),
             preludes: FuturesUnordered::new(),
             keys: BTreeMap::new(),
+            edits: Edits::default(),
             held: BTreeMap::new(),
             pending: BTreeMap::new(),
             next_request: 0,
@@ -103,6 +105,7 @@ impl<R: Runtime> Host<R> {
             pending.fail(told.clone());
         }
         self.cleanup.fail(&told);
+        self.edits.fail(&told);
         for command in std::mem::take(&mut self.keys).into_values().flatten() {
             command.fail(told.clone());
         }

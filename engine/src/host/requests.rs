@@ -13,11 +13,11 @@ use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
 use windlass_core::record::{ExecutionRecord, Phase};
 use windlass_core::time::Timestamp;
 
-use super::Host;
 use super::changes;
 use super::command::{Answer, Command, Pending, Subject};
 use super::new_records::{self, NewRecord, title};
 use super::prelude::{self, Found, Loaded, PlannedRun, Prelude, Start, Stop};
+use super::{End, Host};
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::HostStatus;
 use crate::request::{
@@ -58,6 +58,7 @@ impl<R: Runtime> Host<R> {
             | Command::Stop { .. }
             | Command::Commit { .. }
             | Command::Change { .. }
+            | Command::Turn(_)
             | Command::Gc { .. } => {}
         }
         self.begin_prelude(command);
@@ -102,6 +103,7 @@ impl<R: Runtime> Host<R> {
                 }));
             }
             Command::Gc { options, answer } => self.on_gc(options, answer),
+            Command::Turn(turn) => self.in_turn(turn),
             Command::Watch { .. }
             | Command::AwaitChange { .. }
             | Command::Status { .. }
@@ -172,12 +174,23 @@ impl<R: Runtime> Host<R> {
         async move { prelude::on_attempt(&ports, &caller, attempt).await }
     }
 
-    fn name<T: serde::Serialize>(&self, caller: &Caller, attempt: AttemptId, request: &T) -> Found {
+    pub(super) fn name<T: serde::Serialize>(&self, caller: &Caller, attempt: AttemptId, request: &T) -> Found {
         new_records::name(caller, attempt, request, || self.parts.runtime.bytes())
     }
 
-    pub(super) fn on_prelude(&mut self, prelude: Prelude) {
+    pub(super) fn on_prelude(&mut self, prelude: Prelude) -> Option<End> {
         match prelude {
+            Prelude::TaskRun { caller, request, answer, found, result } => match result {
+                Ok(Start::New(resolved)) => {
+                    let (request, planned) = resolved.into_run(*request);
+                    self.begin_run(caller, request, answer, found, planned);
+                }
+                Ok(Start::Repeated(accepted)) => {
+                    self.repeat(accepted, request.launch.secret_values, answer, found.key);
+                }
+                Err(error) => self.fail_start(answer, found.key, error),
+            },
+            Prelude::Edit { answer, key, result } => return self.on_edited(answer, key, result),
             Prelude::Run { caller, request, answer, found, result } => match result {
                 Ok(Start::New(planned)) => self.begin_run(caller, *request, answer, found, planned),
                 Ok(Start::Repeated(accepted)) => {
@@ -236,6 +249,7 @@ impl<R: Runtime> Host<R> {
             }
             Prelude::Gc { answer, result } => drop(answer.send(result)),
         }
+        None
     }
 
     /// Answers a repeated request with what it led to, and takes the secrets that it brought along.
