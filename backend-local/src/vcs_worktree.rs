@@ -19,6 +19,7 @@ mod create;
 mod diff;
 mod git;
 mod git_locks;
+mod live;
 mod lock;
 mod marker;
 mod mend;

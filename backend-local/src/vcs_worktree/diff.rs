@@ -6,6 +6,7 @@
 
 mod narrow;
 mod parse;
+mod pieces;
 #[cfg(test)]
 mod tests;
 mod whole;
@@ -22,13 +23,14 @@ use windlass_core::vcs_worktree::{
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::git::first_line;
-use super::scan::{Looked, apart};
+use super::scan::{Looked, Scope, apart};
 use super::scratch::ScratchDir;
 use super::verify::Found;
 use super::{Inner, failed, refs};
 use crate::group::{Cancel, Capture};
 use narrow::Narrowed;
 use parse::Parsed;
+pub(crate) use pieces::Pieces;
 
 const GITLINK: &str = "160000";
 /// Lines of larger files are not counted: the memory that it takes is a multiple.
@@ -74,7 +76,7 @@ impl Inner {
         let found = self.verify(cancel, attempt, worktree)?;
         let base = self.merge_base(cancel, &found, worktree)?;
         let scratch = self.scratch.dir().map_err(|error| failed("diff", &found.path, error))?;
-        let comparison = match self.narrow(cancel, &found, &base)? {
+        let comparison = match self.narrow(cancel, &found, &base, &Scope::everything())? {
             Some(narrow) => Comparison::Narrow(Box::new(narrow)),
             None => {
                 let (sides, untracked) = self.whole(cancel, &found, &base, &scratch)?;
@@ -215,7 +217,7 @@ impl Inner {
         }
     }
 
-    fn merge_base(
+    pub(super) fn merge_base(
         &self,
         cancel: &Cancel,
         found: &Found,

@@ -15,6 +15,7 @@ mod list;
 mod memory;
 mod nested;
 mod quick;
+mod scope;
 mod sources;
 mod staged;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub(super) use list::list;
 pub(super) use memory::Memory;
 use memory::Remembered;
 use quick::{Changes, Quick};
+pub(crate) use scope::{Part, Scope};
 pub(super) use sources::apart;
 use sources::{Sources, Want};
 pub(super) use staged::{HeadItem, between};
@@ -188,7 +190,7 @@ impl Inner {
             return Ok(Some(Dirt::Yes));
         }
         let plain = sources.plain;
-        let looked = self.changes(cancel, found, sources, true)?;
+        let looked = self.changes(cancel, found, sources, true, &Scope::everything())?;
         let changes = looked.changes;
         if changes.is_certain() {
             return Ok(Some(Dirt::Yes));
@@ -200,17 +202,20 @@ impl Inner {
         Ok(Some(if unsure.is_empty() { Dirt::No } else { Dirt::Only(unsure) }))
     }
 
-    /// Looks for what git would show. `None` if only git itself can tell.
+    /// Looks for what git would show of this much of the worktree. `None` if only git itself can tell.
     pub(super) fn look(
         &self,
         cancel: &Cancel,
         found: &Found,
+        scope: &Scope<'_>,
     ) -> Result<Option<Looked>, VcsWorktreeError> {
         let sources = Sources::read(self, cancel, found, Want::Changes)?;
-        if sources.damaged || sources.config.is("core.ignorecase", false) {
+        let unclear = sources.damaged || sources.config.is("core.ignorecase", false);
+        if unclear && !scope.is_followed() {
             return Ok(None);
         }
-        self.changes(cancel, found, sources, false).map(Some)
+        let looked = self.changes(cancel, found, sources, false, scope)?;
+        Ok((!unclear).then_some(looked))
     }
 
     fn changes(
@@ -219,6 +224,7 @@ impl Inner {
         found: &Found,
         sources: Sources,
         any: bool,
+        scope: &Scope<'_>,
     ) -> Result<Looked, VcsWorktreeError> {
         let known = index::known(&sources.index, &sources.staged);
         let objects = Mutex::new(sources.objects);
@@ -232,9 +238,10 @@ impl Inner {
             hash: sources.hash,
             objects: &objects,
             any,
+            scope,
             seen: Mutex::new(Changes::default()),
         };
-        let top = quick::Context::top(0..known.len(), sources.rules);
+        let top = quick::Context::top(0..known.len(), sources.rules, scope.part.clone());
         let memory = self.memory.of(&found.path);
         match walk(&found.path, &quick, top, memory.as_deref(), cancel) {
             Ok(Walked::All | Walked::Enough) => {}

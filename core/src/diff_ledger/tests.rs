@@ -121,7 +121,7 @@ fn run(steps: &[Step]) {
                 let paths = gone.iter().map(|number| path(*number)).collect();
                 ledger.update(oid(*head), paths, all(files), *unwatched);
                 if let Some(expected) = &mut expected {
-                    gone.iter().for_each(|number| drop(expected.remove(number)));
+                    expected.retain(|number, _| !gone.contains(number));
                     expected.extend(files.iter().copied());
                 }
             }

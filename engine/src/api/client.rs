@@ -1,5 +1,7 @@
 //! The client of the API. A request whose answer was lost is repeated under its key; a stream goes on at its cursor.
 
+mod planned;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,15 +15,15 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::id::{AttemptId, ExecutionId, TaskId};
 use windlass_core::process_store::CheckReport;
 use windlass_core::snapshot::SnapshotNumber;
 
 use super::resume::{EventLines, Lines, LogLines, WaitLines};
 use super::{
-    API_VERSION, CommitBody, ExecBody, FROZEN_ROUTES, IdsView, InputBody, ItemsView, KEY_HEADER,
-    KeepBody, LogQuery, OWNER_HEADER, RestoreBody, StopBody, Until, VERSION_HEADER, VersionView,
-    socket, with_query,
+    API_VERSION, CommitBody, EventsQuery, ExecBody, FROZEN_ROUTES, IdsView, InputBody, ItemsView,
+    KEY_HEADER, KeepBody, LogQuery, OWNER_HEADER, RestoreBody, StopBody, Until, VERSION_HEADER,
+    VersionView, socket, with_query,
 };
 use crate::request::{
     Accepted, Caller, ExecRequest, GcOptions, InputRequest, RemoveOptions, RunRequest, StopTarget,
@@ -298,6 +300,20 @@ impl Client {
         self.get(&with_query("/v1/attempts", &pairs)).await
     }
 
+    /// Reads one page of a task's attempts, newest first; `measure` looks at their worktrees.
+    pub async fn attempts_of(
+        &self,
+        task: TaskId,
+        all: bool,
+        before: Option<&str>,
+        measure: bool,
+    ) -> Result<ItemsView<AttemptView>, ClientError> {
+        let mut pairs = vec![("all", all.to_string()), ("measure", measure.to_string())];
+        pairs.push(("task", task.to_string()));
+        pairs.extend(before.map(|before| ("before", before.to_owned())));
+        self.get(&with_query("/v1/attempts", &pairs)).await
+    }
+
     /// Reads one execution.
     pub async fn execution(&self, id: ExecutionId) -> Result<ExecutionView, ClientError> {
         self.get(&format!("/v1/executions/{id}")).await
@@ -445,10 +461,10 @@ impl Client {
         Ok(done)
     }
 
-    /// Reads the changes after a number.
+    /// Reads what changed, or what there is and what changes.
     #[must_use]
-    pub fn events(&self, after: u64, follow: bool) -> EventLines {
-        EventLines::new(self.clone(), after, follow)
+    pub fn events(&self, query: EventsQuery) -> EventLines {
+        EventLines::new(self.clone(), query)
     }
 }
 

@@ -205,6 +205,7 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
 }
 
 /// Returns what to do about a refusal.
+#[expect(clippy::too_many_lines, reason = "a hint for each code")]
 fn refusal_hint(code: RefusalCode) -> &'static str {
     match code {
         RefusalCode::LimitExecutions => {

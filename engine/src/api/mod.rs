@@ -10,6 +10,7 @@ pub mod error;
 mod kept;
 mod lines;
 pub mod lock;
+mod planned;
 pub mod resume;
 mod routes;
 pub mod server;
@@ -73,6 +74,44 @@ pub struct IdsView {
     pub attempts: Vec<windlass_core::id::AttemptId>,
     /// Executions whose id ends with them.
     pub executions: Vec<windlass_core::id::ExecutionId>,
+    /// Projects whose id ends with them.
+    #[serde(default)]
+    pub projects: Vec<windlass_core::id::ProjectId>,
+    /// Tasks whose id ends with them.
+    #[serde(default)]
+    pub tasks: Vec<windlass_core::id::TaskId>,
+}
+
+/// The body of `PATCH /v1/projects/{id}` and `PATCH /v1/tasks/{id}`: what is to be changed, and of which version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetBody<T> {
+    /// The version that it was decided on; null is whichever there is.
+    #[serde(default)]
+    pub version: Option<u64>,
+    /// What is to be changed.
+    #[serde(flatten)]
+    pub change: T,
+}
+
+/// The body of `POST /v1/projects/at`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceBody {
+    /// Any directory in a repository.
+    pub path: windlass_core::locator::Locator,
+}
+
+/// Which events to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsQuery {
+    /// Only what comes after this number; not with `state`.
+    #[serde(default)]
+    pub after: u64,
+    /// First everything that there is, as of a number, then what comes after that.
+    #[serde(default)]
+    pub state: bool,
+    /// Go on as more happens.
+    #[serde(default)]
+    pub follow: bool,
 }
 
 /// The body of `POST /v1/attempts/{id}/executions`.

@@ -7,10 +7,11 @@ use bytes::{Buf as _, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 use windlass_core::id::ExecutionId;
 
 use super::client::{Client, ClientError, TRIES};
-use super::{LogQuery, Until, with_query};
+use super::{EventsQuery, LogQuery, Until, with_query};
 use crate::view::{ChangeView, ErrorBody, ExecutionView, LogEntryView};
 
 /// The longest line of a stream: the largest entry, every byte of it escaped, and then some.
@@ -232,22 +233,27 @@ pub struct EventLines {
     client: Client,
     /// The last batch that was seen whole.
     after: u64,
-    /// The batch that is being seen, and how much of it was.
+    /// The batch that is being seen, and of what it told.
     current: u64,
-    seen: u64,
+    seen: BTreeSet<(String, Uuid)>,
+    /// Everything that there is comes first.
+    state: bool,
+    /// As of which number that is, once it has begun.
+    as_of: Option<u64>,
     follow: bool,
-    skip: u64,
     lines: Option<Lines<ChangeView>>,
     losses: u32,
 }
 
 impl EventLines {
-    pub(super) fn new(client: Client, after: u64, follow: bool) -> Self {
-        let (lines, losses) = (None, 0);
-        Self { client, after, current: after, seen: 0, follow, skip: 0, lines, losses }
+    pub(super) fn new(client: Client, query: EventsQuery) -> Self {
+        let EventsQuery { after, state, follow } = query;
+        let (seen, as_of, lines, losses) = (BTreeSet::new(), None, None, 0);
+        Self { client, after, current: after, seen, state, as_of, follow, lines, losses }
     }
 
-    /// Returns the next change; `None` after the last one.
+    /// Returns the next change; `None` after the last one. What there is at first is told as changes, too; it is told again
+    /// from its beginning if the connection is lost before anything has changed.
     ///
     /// # Errors
     ///
@@ -261,34 +267,48 @@ impl EventLines {
             let lines = match &mut self.lines {
                 Some(lines) => lines,
                 None => {
-                    self.skip = self.seen;
-                    let follow = self.follow.to_string();
-                    let pairs = [("after", self.after.to_string()), ("follow", follow)];
+                    let pairs = [
+                        ("after", self.after.to_string()),
+                        ("state", self.state.to_string()),
+                        ("follow", self.follow.to_string()),
+                    ];
                     self.lines.insert(self.client.lines(&with_query("/v1/events", &pairs)).await?)
                 }
             };
             match lines.next().await {
-                Ok(Some(change)) if self.skip > 0 && change.number == self.current => {
-                    self.skip -= 1
-                }
                 Ok(Some(change)) => {
-                    self.losses = 0;
-                    self.skip = 0;
-                    if change.number != self.current {
-                        self.after = self.current;
-                        self.current = change.number;
-                        self.seen = 0;
+                    if self.is_news(&change) {
+                        self.losses = 0;
+                        return Ok(Some(change));
                     }
-                    self.seen += 1;
-                    return Ok(Some(change));
                 }
                 Ok(None) => return Ok(None),
                 Err(error) => {
                     survive(error, &mut self.losses)?;
                     self.lines = None;
+                    self.as_of = None;
                 }
             }
         }
+    }
+
+    /// Says whether a change was not told before, and moves the cursor.
+    fn is_news(&mut self, change: &ChangeView) -> bool {
+        if self.state {
+            let as_of = *self.as_of.get_or_insert(change.number);
+            if change.number == as_of {
+                return true;
+            }
+            // From here on there are changes.
+            self.state = false;
+            self.current = as_of;
+        }
+        if change.number != self.current {
+            self.after = self.current;
+            self.current = change.number;
+            self.seen.clear();
+        }
+        self.seen.insert((change.kind.clone(), change.id))
     }
 }
 
@@ -369,23 +389,48 @@ mod tests {
 
     #[tokio::test]
     async fn events_of_a_batch_that_broke_off_are_not_told_twice() {
-        let change = |number: u64, revision: u64| {
+        let change = |number: u64, id: u64| {
             format!(
-                r#"{{"number":{number},"kind":"attempt","id":"{}","parent_id":null,"owner":null,"state":null,"revision":{revision}}}"#,
-                uuid::Uuid::nil()
+                r#"{{"number":{number},"kind":"attempt","id":"{}","parent_id":null,"owner":null,"state":null,"revision":{id}}}"#,
+                Uuid::from_u128(u128::from(id))
             )
         };
         let (_root, client, served) = script(vec![
             answer(&[&change(1, 1), &change(2, 1)], false),
             answer(&[&change(2, 1), &change(2, 2), &change(3, 1)], true),
         ]);
-        let mut events = client.events(0, false);
+        let mut events = client.events(EventsQuery::default());
         let mut seen = Vec::new();
         while let Some(change) = events.next().await.unwrap() {
             seen.push((change.number, change.revision));
         }
         assert_eq!(seen, [(1, 1), (2, 1), (2, 2), (3, 1)]);
         assert!(served.await.unwrap()[1].contains("/v1/events?after=1&"));
+    }
+
+    #[tokio::test]
+    async fn what_there_is_is_told_anew_until_something_has_changed() {
+        let line = |number: u64, id: u64| {
+            format!(
+                r#"{{"number":{number},"kind":"task","id":"{}","parent_id":null,"owner":null,"state":"todo","revision":{id}}}"#,
+                Uuid::from_u128(u128::from(id))
+            )
+        };
+        let (_root, client, served) = script(vec![
+            answer(&[&line(7, 1)], false),
+            answer(&[&line(8, 1), &line(8, 2), &line(9, 1)], false),
+            answer(&[&line(9, 1), &line(9, 3)], true),
+        ]);
+        let query = EventsQuery { state: true, follow: true, ..EventsQuery::default() };
+        let mut events = client.events(query);
+        let mut seen = Vec::new();
+        while let Some(change) = events.next().await.unwrap() {
+            seen.push((change.number, change.revision));
+        }
+        assert_eq!(seen, [(7, 1), (8, 1), (8, 2), (9, 1), (9, 3)]);
+        let requests = served.await.unwrap();
+        assert!(requests[1].contains("/v1/events?after=0&state=true&"), "{}", requests[1]);
+        assert!(requests[2].contains("/v1/events?after=8&state=false&"), "{}", requests[2]);
     }
 
     #[tokio::test]

@@ -22,22 +22,22 @@ use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::DiffDetail;
 
 use super::error::ApiError;
-use super::kept;
 use super::server::ApiState;
 use super::stream::{DoneReader, EventReader, LogReader, SearchReader, WaitReader, respond};
 use super::{
-    API_VERSION, CommitBody, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER, LogQuery,
-    OWNER_HEADER, StopBody, Until, VersionView,
+    API_VERSION, CommitBody, EventsQuery, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER,
+    LogQuery, OWNER_HEADER, StopBody, Until, VersionView,
 };
+use super::{kept, planned};
 use crate::error::{EngineError, RefusalCode};
-use crate::handle::{Commit, ListFilter};
+use crate::handle::{self, Commit, ListFilter};
 use crate::request::{Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
 use crate::view::{
     AttemptView, CommitView, DiffView, ExecutionContext, ExecutionView, HostView, WaitingFor,
 };
 
 /// How many items a page of a list has at most.
-const MAX_PAGE: u32 = 1_000;
+pub(super) const MAX_PAGE: u32 = 1_000;
 
 /// How many worktrees are measured at a time.
 const MEASURES: usize = 8;
@@ -68,6 +68,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/v1/executions/{id}/input", post(input))
         .route("/v1/executions/{id}/log", get(log))
         .route("/v1/executions/{id}/stop", post(stop_execution))
+        .merge(planned::router())
         .route("/v1/wait", get(wait))
         .route("/v1/events", get(events))
         .route("/v1/search", get(search))
@@ -163,8 +164,10 @@ async fn find_ids(
     if !(4..=32).contains(&hex.len()) || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(ApiError::invalid("an id's end is 4 to 32 hex digits"));
     }
-    let (attempts, executions) = state.handle.find_suffix(&caller(&headers)?, &hex).await?;
-    Ok(Json(IdsView { attempts, executions }).into_response())
+    let caller = caller(&headers)?;
+    let (attempts, executions) = state.handle.find_suffix(&caller, &hex).await?;
+    let (projects, tasks) = state.handle.find_planned(&caller, &hex).await?;
+    Ok(Json(IdsView { attempts, executions, projects, tasks }).into_response())
 }
 
 async fn run(State(state): State<ApiState>, headers: HeaderMap, bytes: Bytes) -> Answer {
@@ -191,6 +194,7 @@ struct ListQuery {
     #[serde(default)]
     all: bool,
     status: Option<String>,
+    task: Option<String>,
     branch: Option<String>,
     before: Option<String>,
     limit: Option<u32>,
@@ -200,27 +204,34 @@ struct ListQuery {
 
 impl ListQuery {
     fn filter(&self, attempt: Option<AttemptId>) -> Result<ListFilter, ApiError> {
-        let after = self.before.as_deref().map(|text| {
-            let (at, id) = text.split_once('.')?;
-            Some(Cursor { at: Timestamp(at.parse().ok()?), id: id.parse().ok()? })
-        });
-        let after = match after {
-            Some(None) => return Err(ApiError::invalid("`before` is not what `next` said")),
-            Some(cursor) => cursor,
-            None => None,
-        };
+        let after = self.before.as_deref().map(cursor).transpose()?;
         let limit = Some(self.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE));
-        Ok(ListFilter { all: self.all, attempt, status: self.status.clone(), after, limit })
+        Ok(ListFilter {
+            all: self.all,
+            attempt,
+            task: self.task.as_deref().map(id).transpose()?,
+            status: self.status.clone(),
+            after,
+            limit,
+        })
     }
 }
 
+/// Reads a place in the order of a list.
+pub(super) fn cursor(text: &str) -> Result<Cursor, ApiError> {
+    let parsed = text.split_once('.').and_then(|(at, id)| {
+        Some(Cursor { at: Timestamp(at.parse().ok()?), id: id.parse().ok()? })
+    });
+    parsed.ok_or_else(|| ApiError::invalid("`before` is not what `next` said"))
+}
+
 /// Returns where to go on after a page, if it was full.
-fn next_page(
-    filter: &ListFilter,
+pub(super) fn next_page(
+    limit: Option<u32>,
     count: usize,
     last: Option<(Timestamp, uuid::Uuid)>,
 ) -> Option<String> {
-    let is_full = filter.limit.is_some_and(|limit| u64::from(limit) <= count as u64);
+    let is_full = limit.is_some_and(|limit| u64::from(limit) <= count as u64);
     last.filter(|_| is_full).map(|(at, id)| format!("{}.{id}", at.0))
 }
 
@@ -246,7 +257,7 @@ async fn list_of_attempt(
 async fn executions(state: &ApiState, caller: &Caller, filter: ListFilter) -> Answer {
     let records = state.handle.executions(caller, filter.clone()).await?;
     let last = records.last().map(|record| (record.created_at, record.id.0));
-    let next = next_page(&filter, records.len(), last);
+    let next = next_page(filter.limit, records.len(), last);
     let contexts = contexts(state, caller, &records).await?;
     let items = records.iter().zip(contexts);
     let items = items.map(|(record, context)| ExecutionView::new(record, context)).collect();
@@ -320,7 +331,7 @@ async fn list_attempts(
     let filter = list.filter(None)?;
     let mut records = state.handle.attempts(&caller, filter.clone()).await?;
     let last = records.last().map(|record| (record.created_at, record.id.0));
-    let next = next_page(&filter, records.len(), last);
+    let next = next_page(filter.limit, records.len(), last);
     if let Some(branch) = &list.branch {
         records.retain(|record| {
             record.workspace.worktree().is_some_and(|worktree| worktree.branch == *branch)
@@ -511,23 +522,17 @@ async fn wait(
     Ok(respond(WaitReader::new(&state.handle, &caller, &ids, until), state.closing))
 }
 
-#[derive(Debug, Deserialize)]
-struct EventsQuery {
-    #[serde(default)]
-    after: u64,
-    #[serde(default)]
-    follow: bool,
-}
-
 async fn events(
     State(state): State<ApiState>,
     headers: HeaderMap,
     what: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Answer {
-    let EventsQuery { after, follow } = query(what)?;
+    let EventsQuery { after, state: with_state, follow } = query(what)?;
     let caller = caller(&headers)?;
-    let after = ChangeNumber(after);
-    let reader = EventReader { handle: state.handle.clone(), caller, after, follow };
+    let there = if with_state { Some(state.handle.state(&caller).await?) } else { None };
+    let after = there.as_ref().map_or(ChangeNumber(after), handle::State::number);
+    let events = state.handle.events(&caller, after);
+    let reader = EventReader { state: there, events, follow };
     Ok(respond(reader, state.closing))
 }
 

@@ -17,14 +17,14 @@ use regex::bytes::Regex;
 use tokio::sync::watch;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::log_store::{From as LogFrom, LogItem, ReadOptions, Seq, Stream as LogStream};
-use windlass_core::process_store::{ChangeNumber, Cursor};
+use windlass_core::process_store::{Change, Cursor};
 use windlass_core::record::Phase;
 
 use super::error::{ApiError, json_line};
 use super::lines::{Line, Lines};
 use super::{LogQuery, Until};
 use crate::error::EngineError;
-use crate::handle::{Handle, ListFilter};
+use crate::handle::{Events, Handle, ListFilter, State};
 use crate::request::Caller;
 use crate::view::{ChangeView, ExecutionContext, ExecutionView, LogEntryView, SearchHitView};
 
@@ -311,38 +311,36 @@ impl Reader for SearchReader {
     }
 }
 
-/// Reads the changes from a cursor on.
+/// Reads what there is, if that is wanted, and then what changes.
 #[derive(Debug)]
 pub(super) struct EventReader {
-    pub(super) handle: Handle,
-    pub(super) caller: Caller,
-    pub(super) after: ChangeNumber,
+    pub(super) state: Option<State>,
+    pub(super) events: Events,
     pub(super) follow: bool,
 }
 
 impl Reader for EventReader {
     async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        loop {
-            // All changes, not only the owner's: else a page without one of his would not say where to go on.
-            let page = self.handle.changes(&Caller::default(), self.after, 256).await?;
-            let Some(last) = page.changes.last() else {
-                if !self.follow {
-                    return Ok(None);
-                }
-                self.handle.changed(self.after).await?;
-                continue;
-            };
-            self.after = last.number;
-            let mut chunk = BytesMut::new();
-            for change in page.changes {
-                if self.caller.owner.is_none() || self.caller.owner == change.owner {
-                    chunk.extend_from_slice(&json_line(&ChangeView::from(change)));
-                }
-            }
-            if !chunk.is_empty() {
+        let mut chunk = BytesMut::new();
+        let mut add =
+            |change: &Change| chunk.extend_from_slice(&json_line(&ChangeView::from(change)));
+        if let Some(state) = &mut self.state {
+            if let Some(page) = state.next().await? {
+                page.iter().for_each(add);
                 return Ok(Some(chunk.freeze()));
             }
+            self.state = None;
         }
+        let page = if self.follow {
+            self.events.next().await?
+        } else {
+            match self.events.so_far().await? {
+                Some(page) => page,
+                None => return Ok(None),
+            }
+        };
+        page.iter().for_each(&mut add);
+        Ok(Some(chunk.freeze()))
     }
 }
 

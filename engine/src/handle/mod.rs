@@ -1,7 +1,10 @@
 //! [`Handle`]: what a program does with a running engine. Dropping it detaches; nothing is stopped by that.
 
+mod events;
 mod keep;
 mod look;
+mod project;
+mod task;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -16,7 +19,7 @@ use windlass_core::action::SecretSource;
 use windlass_core::attempt::EXECUTION_MARK;
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
-use windlass_core::id::{AttemptId, ExecutionId, HostId, NodeId};
+use windlass_core::id::{AttemptId, ExecutionId, HostId, NodeId, ProjectId, TaskId};
 use windlass_core::input::Input;
 use windlass_core::outcome::{CompletedBy, StoppedBy};
 use windlass_core::process_store::{ChangeNumber, ChangePage, CheckReport, Cursor, Kind, Query};
@@ -33,7 +36,10 @@ use crate::request::{
     WorkspaceRequest,
 };
 
+pub use events::{EventPage, Events, State};
 pub use keep::GcItem;
+pub use project::Project;
+pub use task::{Task, TaskFilter};
 
 /// What became of a commit request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +74,8 @@ pub struct ListFilter {
     pub all: bool,
     /// Only those of this attempt (executions).
     pub attempt: Option<AttemptId>,
+    /// Only those of this task (attempts).
+    pub task: Option<TaskId>,
     /// Only with this status word.
     pub status: Option<String>,
     /// Go on after this place in the order: time and id of the last one seen.
@@ -95,6 +103,7 @@ pub struct Handle {
     ports: Ports,
     input: Option<Arc<dyn Input>>,
     epoch: Arc<AtomicU64>,
+    recent: Arc<events::Recent>,
 }
 
 impl fmt::Debug for Handle {
@@ -110,7 +119,8 @@ impl Handle {
         input: Option<Arc<dyn Input>>,
         epoch: Arc<AtomicU64>,
     ) -> Self {
-        Self { commands, ports, input, epoch }
+        let recent = Arc::default();
+        Self { commands, ports, input, epoch, recent }
     }
 
     /// Sends a command and waits for its answer.
@@ -339,6 +349,7 @@ impl Handle {
     ) -> Result<Vec<AttemptRecord>, EngineError> {
         let mut query = Query::newest(Kind::Attempt, 1);
         query.owner.clone_from(&caller.owner);
+        query.parent = filter.task.map(|task| task.0);
         query.after = filter.after;
         let word = filter.status.as_deref();
         let wanted = AttemptStatus::ALL.into_iter().filter(|status| match word {
@@ -391,23 +402,45 @@ impl Handle {
         caller: &Caller,
         hex: &str,
     ) -> Result<(Vec<AttemptId>, Vec<ExecutionId>), EngineError> {
+        let attempts = self.ids_ending(caller, Kind::Attempt, hex).await?;
+        let executions = self.ids_ending(caller, Kind::Execution, hex).await?;
+        Ok((
+            attempts.into_iter().map(AttemptId).collect(),
+            executions.into_iter().map(ExecutionId).collect(),
+        ))
+    }
+
+    /// Finds projects and tasks likewise.
+    ///
+    /// # Errors
+    ///
+    /// As [`find_suffix`](Self::find_suffix).
+    pub async fn find_planned(
+        &self,
+        caller: &Caller,
+        hex: &str,
+    ) -> Result<(Vec<ProjectId>, Vec<TaskId>), EngineError> {
+        let projects = self.ids_ending(caller, Kind::Project, hex).await?;
+        let tasks = self.ids_ending(caller, Kind::Task, hex).await?;
+        Ok((projects.into_iter().map(ProjectId).collect(), tasks.into_iter().map(TaskId).collect()))
+    }
+
+    async fn ids_ending(
+        &self,
+        caller: &Caller,
+        kind: Kind,
+        hex: &str,
+    ) -> Result<Vec<uuid::Uuid>, EngineError> {
         let digits = hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !(4..=32).contains(&hex.len()) || !digits {
             let reason = format!("{hex:?} is no end of an id: 4 to 32 hex digits");
             return Err(EngineError::Invalid { reason });
         }
-        let list = async |kind| {
-            let mut query = Query::newest(kind, 20);
-            query.owner.clone_from(&caller.owner);
-            query.id_suffix = Some(hex.to_owned());
-            self.ports.store.list(query).await.map_err(store_error)
-        };
-        let attempts = list(Kind::Attempt).await?.records;
-        let executions = list(Kind::Execution).await?.records;
-        Ok((
-            attempts.into_iter().map(|stored| AttemptId(stored.record.key.id)).collect(),
-            executions.into_iter().map(|stored| ExecutionId(stored.record.key.id)).collect(),
-        ))
+        let mut query = Query::newest(kind, 20);
+        query.owner.clone_from(&caller.owner);
+        query.id_suffix = Some(hex.to_owned());
+        let page = self.ports.store.list(query).await.map_err(store_error)?;
+        Ok(page.records.into_iter().map(|stored| stored.record.key.id).collect())
     }
 
     /// Reads the changes after a number, whole batches. Those of other owners are left out for a caller with one.
@@ -457,7 +490,14 @@ const MAX_BRANCH_PART: usize = 250;
 
 /// Refuses a branch that git would take for something else or could not write.
 fn check_workspace(workspace: &WorkspaceRequest) -> Result<(), EngineError> {
-    let WorkspaceRequest::Worktree { branch: Some(branch), .. } = workspace else { return Ok(()) };
+    match workspace {
+        WorkspaceRequest::Worktree { branch, .. } => check_branch(branch.as_deref()),
+        WorkspaceRequest::Directory { .. } => Ok(()),
+    }
+}
+
+fn check_branch(branch: Option<&str>) -> Result<(), EngineError> {
+    let Some(branch) = branch else { return Ok(()) };
     let reason = if branch.starts_with("refs/") {
         format!("{branch:?} is the full name of a reference; a branch is named without refs/heads/")
     } else if branch.split('/').any(|part| part.len() > MAX_BRANCH_PART) {

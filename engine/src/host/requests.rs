@@ -15,13 +15,14 @@ use windlass_core::time::Timestamp;
 
 use super::changes;
 use super::command::{Answer, Command, Pending, Subject};
+use super::edits::Resolved;
 use super::new_records::{self, NewRecord, title};
 use super::prelude::{self, Found, Loaded, PlannedRun, Prelude, Start, Stop};
 use super::{End, Host};
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::HostStatus;
 use crate::request::{
-    Accepted, Caller, ExecRequest, LaunchRequest, RunRequest, StopTarget, WhenFull,
+    Accepted, Caller, ExecRequest, LaunchRequest, RunRequest, StopTarget, TaskRun, WhenFull,
 };
 use crate::runtime::Runtime;
 
@@ -174,20 +175,19 @@ impl<R: Runtime> Host<R> {
         async move { prelude::on_attempt(&ports, &caller, attempt).await }
     }
 
-    pub(super) fn name<T: serde::Serialize>(&self, caller: &Caller, attempt: AttemptId, request: &T) -> Found {
+    pub(super) fn name<T: serde::Serialize>(
+        &self,
+        caller: &Caller,
+        attempt: AttemptId,
+        request: &T,
+    ) -> Found {
         new_records::name(caller, attempt, request, || self.parts.runtime.bytes())
     }
 
     pub(super) fn on_prelude(&mut self, prelude: Prelude) -> Option<End> {
         match prelude {
             Prelude::TaskRun { caller, request, answer, found, result } => match result {
-                Ok(Start::New(resolved)) => {
-                    let (request, planned) = resolved.into_run(*request);
-                    self.begin_run(caller, request, answer, found, planned);
-                }
-                Ok(Start::Repeated(accepted)) => {
-                    self.repeat(accepted, request.launch.secret_values, answer, found.key);
-                }
+                Ok(start) => self.begin_task_run(caller, *request, answer, found, start),
                 Err(error) => self.fail_start(answer, found.key, error),
             },
             Prelude::Edit { answer, key, result } => return self.on_edited(answer, key, result),
@@ -250,6 +250,25 @@ impl<R: Runtime> Host<R> {
             Prelude::Gc { answer, result } => drop(answer.send(result)),
         }
         None
+    }
+
+    fn begin_task_run(
+        &mut self,
+        caller: Caller,
+        request: TaskRun,
+        answer: Answer<Accepted>,
+        found: Found,
+        start: Start<Resolved>,
+    ) {
+        match start {
+            Start::New(resolved) => {
+                let (request, planned) = resolved.into_run(request);
+                self.begin_run(caller, request, answer, found, planned);
+            }
+            Start::Repeated(accepted) => {
+                self.repeat(accepted, request.launch.secret_values, answer, found.key);
+            }
+        }
     }
 
     /// Answers a repeated request with what it led to, and takes the secrets that it brought along.

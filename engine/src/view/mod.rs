@@ -4,6 +4,7 @@
 
 mod kept;
 mod log_entry;
+mod planned;
 
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +27,7 @@ use windlass_core::workspace::{Oid, Workspace};
 
 pub use self::kept::{GcItemView, SnapshotView};
 pub use self::log_entry::{GapView, LogEntryView};
+pub use self::planned::{ProjectView, TaskAttemptView, TaskView};
 use crate::handle::HostStatus;
 
 /// The version of the shapes in this module. New fields do not raise it.
@@ -448,9 +450,9 @@ pub struct ChangeView {
     pub revision: u64,
 }
 
-impl From<Change> for ChangeView {
-    fn from(change: Change) -> Self {
-        let Change { number, key, parent, owner, state, revision } = change;
+impl From<&Change> for ChangeView {
+    fn from(change: &Change) -> Self {
+        let Change { number, key, parent, owner, state, revision } = change.clone();
         Self {
             number: number.0,
             kind: key.kind.as_str().to_owned(),

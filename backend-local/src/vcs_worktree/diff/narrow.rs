@@ -20,7 +20,7 @@ use windlass_core::workspace::Oid;
 
 use super::{Side, Untracked};
 use crate::group::Cancel;
-use crate::vcs_worktree::scan::{HeadItem, Looked, between};
+use crate::vcs_worktree::scan::{HeadItem, Looked, Scope, between};
 use crate::vcs_worktree::scratch::ScratchDir;
 use crate::vcs_worktree::verify::Found;
 use crate::vcs_worktree::{Inner, failed};
@@ -38,21 +38,24 @@ pub(super) struct Narrowed {
 }
 
 impl Inner {
-    /// Finds out what may differ from the base. `None` if a look cannot tell.
+    /// Finds out what of this much of the worktree may differ from the base. `None` if a look cannot tell.
     pub(super) fn narrow(
         &self,
         cancel: &Cancel,
         found: &Found,
         base: &Oid,
+        scope: &Scope<'_>,
     ) -> Result<Option<(Narrowed, Looked)>, VcsWorktreeError> {
-        let Some(looked) = self.look(cancel, found)? else { return Ok(None) };
+        let Some(looked) = self.look(cancel, found, scope)? else { return Ok(None) };
         if looked.hidden {
             return Ok(None);
         }
         let Some(mut bases) = between_base_and_head(&looked, found, base) else { return Ok(None) };
+        bases.retain(|path, _| scope.part.covers(path));
         let changes = &looked.changes;
         let tracked = changes.changed.iter().chain(&changes.unsure).chain(&changes.submodules);
-        for path in tracked.chain(looked.staged.iter().map(|staged| &staged.path)) {
+        let staged = looked.staged.iter().map(|staged| &staged.path);
+        for path in tracked.chain(staged.filter(|path| scope.part.covers(path))) {
             if !bases.contains_key(path) {
                 bases.insert(path.clone(), looked.head_at(path));
             }

@@ -14,6 +14,8 @@ pub(super) struct Parsed<'a> {
     pub(super) patch: &'a [u8],
     /// The counts could not be told.
     pub(super) uncounted: bool,
+    /// The files as they come in the patch.
+    order: Vec<(Vec<u8>, ChangeKind)>,
 }
 
 impl<'a> Parsed<'a> {
@@ -38,7 +40,7 @@ impl<'a> Parsed<'a> {
         }
         let mut uncounted = false;
         if counts.is_empty() && !files.is_empty() {
-            match count_patch(order, records.rest) {
+            match count_patch(&order, records.rest) {
                 Some(counted) => counts = counted,
                 None => uncounted = true,
             }
@@ -48,7 +50,34 @@ impl<'a> Parsed<'a> {
             FileDiff { added, removed, ..file }
         };
         let files = files.into_iter().map(with_counts).collect();
-        Self { files, patch: records.rest, uncounted }
+        Self { files, patch: records.rest, uncounted, order }
+    }
+
+    /// Splits the patch into what it says of each file. `None` if it is not of exactly these files.
+    pub(super) fn parts(&self) -> Option<BTreeMap<Vec<u8>, &'a [u8]>> {
+        let mut begins = Vec::new();
+        let mut at = 0;
+        for line in self.patch.split_inclusive(|byte| *byte == b'\n') {
+            // No line of a file begins so: each has a sign before it.
+            if line.starts_with(b"diff --git ") {
+                begins.push(at);
+            }
+            at += line.len();
+        }
+        let mut ends = begins.iter().skip(1).copied().chain([self.patch.len()]);
+        let mut begins = begins.iter().copied();
+        let mut parts = BTreeMap::new();
+        for (path, change) in &self.order {
+            let begin = begins.next()?;
+            let mut end = ends.next()?;
+            // What became another kind of entry is deleted and made.
+            if *change == ChangeKind::TypeChanged {
+                begins.next()?;
+                end = ends.next()?;
+            }
+            parts.insert(path.clone(), &self.patch[begin..end]);
+        }
+        (begins.next().is_none() && parts.len() == self.order.len()).then_some(parts)
     }
 
     /// Marks what is not tracked, adds repositories that git could not compare, and puts all in path order.
@@ -121,7 +150,7 @@ type Count = (Option<u64>, Option<u64>);
 /// Counts lines in a patch of files in this order. `None` if it is not of exactly these, or does not say of each whether
 /// it is binary: one whose content is the same has no lines in it.
 fn count_patch(
-    order: Vec<(Vec<u8>, ChangeKind)>,
+    order: &[(Vec<u8>, ChangeKind)],
     patch: &[u8],
 ) -> Option<BTreeMap<Vec<u8>, Count>> {
     let mut sections: Vec<Count> = Vec::new();
@@ -156,12 +185,12 @@ fn count_patch(
     for (path, change) in order {
         let mut count: Count = sections.next()?;
         // What became another kind of entry is deleted and made.
-        if change == ChangeKind::TypeChanged {
+        if *change == ChangeKind::TypeChanged {
             let other = sections.next()?;
             let sum = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
             count = (sum(count.0, other.0), sum(count.1, other.1));
         }
-        counts.insert(path, count);
+        counts.insert(path.clone(), count);
     }
     sections.next().is_none().then_some(counts)
 }
@@ -225,10 +254,19 @@ mod tests {
             let output = [raw.to_vec(), patch.into_bytes()].concat();
             let parsed = Parsed::read(&output);
             let counts = |file: &FileDiff| (file.added, file.removed);
+            let parts = parsed.parts().map(|parts| parts.into_values().collect::<Vec<_>>().concat());
+            assert!(parts.is_none_or(|parts| parts == parsed.patch));
             (!parsed.uncounted).then(|| parsed.files.iter().map(counts).collect::<Vec<_>>())
         };
         let counted = [(Some(2), Some(1)), (Some(1), Some(1)), (None, None)];
         assert_eq!(read(format!("{a}{t}{z}")), Some(counted.to_vec()));
+        let output = [raw.to_vec(), format!("{a}{t}{z}").into_bytes()].concat();
+        let parts = Parsed::read(&output).parts().unwrap();
+        let expected = [("a", a), ("t", t), ("z", z)];
+        let expected = expected.map(|(path, part)| (path.as_bytes().to_vec(), part.as_bytes()));
+        assert_eq!(parts, BTreeMap::from(expected));
+        let output = [raw.to_vec(), format!("{a}{z}").into_bytes()].concat();
+        assert_eq!(Parsed::read(&output).parts(), None);
         // A section too few, one too many, and one that does not tell.
         assert_eq!(read(format!("{a}{z}")), None);
         assert_eq!(read(format!("{a}{t}{z}{z}")), None);

@@ -10,6 +10,7 @@ use gix::index::entry::{Flags, Mode};
 use super::full::hidden_patterns;
 use super::ignore::{self, Rules};
 use super::index::{Group, Index, Known, groups};
+use super::scope::{Part, Scope};
 use super::staged::Objects;
 use super::walk::{Directory, Item, Kind, Next, Unread, Visit, kind_of_mode};
 use super::{content, nested};
@@ -28,6 +29,7 @@ pub(super) struct Quick<'a> {
     pub(super) objects: &'a Mutex<Objects>,
     /// The first difference is enough.
     pub(super) any: bool,
+    pub(super) scope: &'a Scope<'a>,
     pub(super) seen: Mutex<Changes>,
 }
 
@@ -44,6 +46,8 @@ pub(crate) struct Changes {
     pub(crate) untracked: Vec<Vec<u8>>,
     /// Repositories that are not tracked.
     pub(crate) repositories: Vec<Vec<u8>>,
+    /// Files that are not tracked because they are ignored, where a part of the worktree is looked at.
+    pub(crate) ignored: Vec<Vec<u8>>,
     /// There is a file of attributes that the index does not have.
     pub(crate) attributes: bool,
 }
@@ -60,6 +64,7 @@ impl Changes {
         self.submodules.append(&mut other.submodules);
         self.untracked.append(&mut other.untracked);
         self.repositories.append(&mut other.repositories);
+        self.ignored.append(&mut other.ignored);
         self.attributes |= other.attributes;
     }
 }
@@ -69,13 +74,14 @@ impl Changes {
 pub(super) struct Context {
     range: Range<usize>,
     rules: Rules,
+    part: Part,
     ignored: bool,
     gitlink: bool,
 }
 
 impl Context {
-    pub(super) const fn top(range: Range<usize>, rules: Rules) -> Self {
-        Self { range, rules, ignored: false, gitlink: false }
+    pub(super) const fn top(range: Range<usize>, rules: Rules, part: Part) -> Self {
+        Self { range, rules, part, ignored: false, gitlink: false }
     }
 }
 
@@ -156,6 +162,9 @@ impl Quick<'_> {
         let mut next = Vec::new();
         for item in directory.items() {
             let name = item.name.to_bytes();
+            if !context.part.has(name) {
+                continue;
+            }
             let at = groups.binary_search_by(|group| group.name.cmp(name)).ok();
             let met = self.item(directory, &context, item, at.map(|at| &groups[at]), found)?;
             if let (Some(at), true) = (at, met.is_some()) {
@@ -166,6 +175,9 @@ impl Quick<'_> {
             }
         }
         for (group, _) in groups.iter().zip(seen).filter(|(_, seen)| !seen) {
+            if !context.part.has(group.name) {
+                continue;
+            }
             self.missing(group.own.into_iter().chain(group.below.clone()), found);
         }
         Ok(next)
@@ -199,7 +211,9 @@ impl Quick<'_> {
                 return Ok(Some(None));
             }
             let rules = context.rules.clone();
-            return Ok(Some(Some(Context { range: below, rules, ignored, gitlink })));
+            let part = context.part.below(name);
+            self.scope.enter(&path);
+            return Ok(Some(Some(Context { range: below, rules, part, ignored, gitlink })));
         }
         self.missing(below, found);
         let Some(known) = own else {
@@ -208,6 +222,8 @@ impl Quick<'_> {
             let path = directory.path_of(name);
             if shown && !context.ignored && !context.rules.ignore(&path, false) {
                 found.untracked.push(path);
+            } else if shown && !context.part.is_all() {
+                found.ignored.push(path);
             }
             return Ok(Some(None));
         };
