@@ -6,6 +6,7 @@ mod attached;
 mod connection;
 mod container_service;
 mod data_directory;
+mod diff_watch;
 mod evidence;
 mod follow;
 mod group;
@@ -26,6 +27,7 @@ mod vcs_worktree;
 
 pub use container_service::{LocalContainers, LocalOptions, Provenance, ShimChoice};
 pub use data_directory::{DataDirectory, DataDirectoryError};
+pub use diff_watch::DiffWatchLimits;
 pub use log_store::FileLogs;
 pub use open_files::OpenFiles;
 pub use vcs_worktree::{GitOptions, GitWorktrees};

@@ -66,11 +66,14 @@ use windlass_core::vcs_worktree::{
 };
 use windlass_core::workspace::Worktree;
 
+use crate::diff_watch::{DiffWatchLimits, FollowedDiffs};
 use crate::group::Cancel;
 use crate::node::Provenance;
 use crate::repository_lock::RepositoryLocks;
 use git::Git;
+pub(crate) use live::{GitDirectory, Live, Stand};
 use marker::Marker;
+pub(crate) use scan::{Entered, Part, Scope};
 use scratch::Scratch;
 use settle::Settler;
 use trash::Trash;
@@ -104,6 +107,8 @@ pub struct GitOptions {
     pub lock_wait: Duration,
     /// Whether the root is where it was. In one that was copied or restored nothing is touched until that is meant.
     pub provenance: Provenance,
+    /// How much of a worktree whose diff is followed is watched.
+    pub diff_watch: DiffWatchLimits,
 }
 
 impl GitOptions {
@@ -127,6 +132,7 @@ impl GitOptions {
             command_deadline: Duration::from_secs(600),
             lock_wait: Duration::from_secs(60),
             provenance: Provenance::InPlace,
+            diff_watch: DiffWatchLimits::default(),
         }
     }
 }
@@ -139,6 +145,7 @@ pub struct GitWorktrees {
     opening: Arc<Opening>,
     locks: RepositoryLocks,
     lock_wait: Duration,
+    pub(crate) followed: FollowedDiffs,
 }
 
 /// What is open, or how to open it once there is a git.
@@ -194,7 +201,7 @@ impl GitWorktrees {
     ///
     /// May be dropped and called again.
     pub async fn open(options: GitOptions) -> Result<Arc<Self>, VcsWorktreeError> {
-        let lock_wait = options.lock_wait;
+        let (lock_wait, limits) = (options.lock_wait, options.diff_watch);
         let opening = Arc::new(Opening { options, inner: Mutex::new(None) });
         let first = Arc::clone(&opening);
         let opened = tokio::task::spawn_blocking(move || first.inner().map(drop)).await;
@@ -202,7 +209,8 @@ impl GitWorktrees {
             Ok(()) | Err(VcsWorktreeError::NoGit { .. }) => {}
             Err(error) => return Err(error),
         }
-        Ok(Arc::new(Self { opening, locks: RepositoryLocks::default(), lock_wait }))
+        let (locks, followed) = (RepositoryLocks::default(), FollowedDiffs::new(limits));
+        Ok(Arc::new(Self { opening, locks, lock_wait, followed }))
     }
 
     /// The one door to the blocking pool; dropping the future kills the git that runs.

@@ -3,10 +3,11 @@
 use uuid::Uuid;
 use windlass::api::client::Client;
 use windlass::core::action::RunReason;
-use windlass::core::id::{AttemptId, ExecutionId};
-use windlass::view::ExecutionView;
+use windlass::core::id::{AttemptId, ExecutionId, TaskId};
+use windlass::view::{ExecutionView, ProjectView};
 
 use crate::error::{Class, CliError};
+use crate::launch;
 
 /// The most candidates that an error lists.
 const LISTED: usize = 10;
@@ -131,6 +132,115 @@ pub async fn any(client: &Client, text: &str) -> Result<Named, CliError> {
         },
         _ => Err(ambiguous(text, &attempts, &executions)),
     }
+}
+
+/// Finds a task by its id.
+///
+/// # Errors
+///
+/// There is none, or several.
+pub async fn task(client: &Client, text: &str) -> Result<TaskId, CliError> {
+    let found = match planned_digits('t', text) {
+        Some(hex) => client.ids(&hex).await?.tasks,
+        None => Vec::new(),
+    };
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(nothing_planned("task", text)),
+        several => Err(several_planned('t', text, several.iter().map(|id| id.0).collect())),
+    }
+}
+
+/// Finds a project: by name, or by its id.
+///
+/// # Errors
+///
+/// There is none, or several.
+pub async fn project(client: &Client, text: &str) -> Result<ProjectView, CliError> {
+    let all = client.projects().await?.items;
+    let mut found: Vec<_> = all.iter().filter(|project| project.name == text).collect();
+    if found.is_empty()
+        && let Some(hex) = planned_digits('p', text)
+    {
+        let ends = |project: &&ProjectView| project.id.0.simple().to_string().ends_with(&hex);
+        found = all.iter().filter(ends).collect();
+    }
+    match found.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => Err(nothing_planned("project", text)),
+        several => Err(several_planned('p', text, several.iter().map(|one| one.id.0).collect())),
+    }
+}
+
+/// Finds the project of the repository that we stand in.
+///
+/// # Errors
+///
+/// There is none, or several, or no repository.
+pub async fn project_here(client: &Client) -> Result<ProjectView, CliError> {
+    let here = launch::locator(std::path::Path::new("."))?;
+    let found = client.projects_at(here).await?.items;
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(CliError::new(
+            Class::NotFound,
+            "not_found",
+            "the repository that we stand in is no project",
+            "make it one (`windlass project add`), or name a project with -p",
+        )),
+        several => {
+            let names: Vec<_> = several.iter().map(|project| project.name.as_str()).collect();
+            Err(CliError::new(
+                Class::Usage,
+                "ambiguous",
+                format!("several projects are of this repository: {}", names.join(", ")),
+                "name one of them with -p",
+            ))
+        }
+    }
+}
+
+/// Returns the digits of an id of something planned, with or without its letter.
+fn planned_digits(letter: char, text: &str) -> Option<String> {
+    let rest = text.strip_prefix(letter).and_then(|rest| rest.strip_prefix('-')).unwrap_or(text);
+    match parse(rest) {
+        Typed::Hex { sort: Sort::Either, hex } => Some(hex),
+        Typed::Hex { .. } | Typed::Last | Typed::Word => None,
+    }
+}
+
+fn nothing_planned(what: &str, text: &str) -> CliError {
+    CliError::new(
+        Class::NotFound,
+        "not_found",
+        format!("{what} {text:?} not found"),
+        format!("`windlass {what} ls` lists what there is"),
+    )
+}
+
+fn several_planned(letter: char, text: &str, found: Vec<Uuid>) -> CliError {
+    let named: Vec<_> = found.iter().map(|id| shortest(letter, *id, &found)).collect();
+    CliError::new(
+        Class::Usage,
+        "ambiguous",
+        format!("{text:?} may be any of {}", named.join(", ")),
+        "give more digits of the one that is meant",
+    )
+}
+
+/// Returns the short form of the id of a project (`p`) or a task (`t`), longer where another one ends alike.
+///
+/// # Errors
+///
+/// The host's.
+pub async fn short_planned(client: &Client, letter: char, id: Uuid) -> Result<String, CliError> {
+    let hex = id.simple().to_string();
+    let found = client.ids(&hex[24..]).await?;
+    let alike: Vec<Uuid> = match letter {
+        'p' => found.projects.iter().map(|id| id.0).collect(),
+        _ => found.tasks.iter().map(|id| id.0).collect(),
+    };
+    Ok(shortest(letter, id, &alike))
 }
 
 /// Finds what ends with these digits. A full id names itself even if its owner is another: the host says so then.
@@ -280,6 +390,15 @@ mod tests {
         );
         for word in ["abc", "x-abc", "main", "a-fix", "windlass/1234abcd-x", ""] {
             assert_eq!(parse(word), Typed::Word, "{word}");
+        }
+    }
+
+    #[test]
+    fn ids_of_what_is_planned_have_letters_of_their_own() {
+        assert_eq!(planned_digits('t', "t-BEEF"), Some("beef".to_owned()));
+        assert_eq!(planned_digits('p', "01ab"), Some("01ab".to_owned()));
+        for other in ["a-beef", "x-beef", "app", "@last", "t-abc", ""] {
+            assert_eq!(planned_digits('t', other), None, "{other}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! expands places × cases into named tests. A place is where a backend keeps its things: opening it twice is a restart.
 
 pub mod container_service;
+pub mod diff_watch;
 mod histories;
 pub mod input;
 pub mod log_store;

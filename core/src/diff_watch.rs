@@ -69,7 +69,8 @@ pub enum DiffEvent {
     File {
         /// The file. [`FileDiff::too_large`] says that there is no patch of it.
         file: FileDiff,
-        /// The part of the patch that is about it, as git prints it; `None` for what is too large.
+        /// The part of the patch that is about it, as git prints it; `None` for what is too large, and for a
+        /// repository inside that has no commit.
         patch: Option<Bytes>,
     },
     /// The file at this path does not differ any more, or not under this path. It may be one that was never told.

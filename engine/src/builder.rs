@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_core::container_service::ContainerService;
+use windlass_core::diff_watch::DiffWatch;
 use windlass_core::driver::Ports;
 use windlass_core::id::{HostId, NodeId};
 use windlass_core::input::Input;
@@ -40,6 +41,7 @@ pub struct Builder {
     config: Config,
     node: NodeId,
     input: Option<Arc<dyn Input>>,
+    diff_watch: Option<Arc<dyn DiffWatch>>,
     secrets: Option<Arc<dyn Secrets>>,
     kept_logs: Option<Arc<dyn LogStore>>,
     pid: u32,
@@ -49,7 +51,16 @@ impl Builder {
     /// Takes what every engine needs. `node` names this machine in the records and must be the same at every start.
     #[must_use]
     pub fn new(backends: Backends, config: Config, node: NodeId) -> Self {
-        Self { backends, config, node, input: None, secrets: None, kept_logs: None, pid: 0 }
+        Self {
+            backends,
+            config,
+            node,
+            input: None,
+            diff_watch: None,
+            secrets: None,
+            kept_logs: None,
+            pid: 0,
+        }
     }
 
     /// Says which process this is, for [`crate::handle::HostStatus`]. The library does not ask the system for it.
@@ -63,6 +74,13 @@ impl Builder {
     #[must_use]
     pub fn input(mut self, input: Arc<dyn Input>) -> Self {
         self.input = Some(input);
+        self
+    }
+
+    /// Adds the ability to follow the diffs of worktrees.
+    #[must_use]
+    pub fn diff_watch(mut self, diff_watch: Arc<dyn DiffWatch>) -> Self {
+        self.diff_watch = Some(diff_watch);
         self
     }
 
@@ -104,7 +122,10 @@ impl Builder {
         ten.copy_from_slice(&runtime.bytes()[..10]);
         let since = runtime.now();
         let about = About { node: self.node, host: HostId::new(since, ten), pid: self.pid, since };
-        host::start(runtime, ports, self.input, secrets, pumped, self.config, about).await
+        let diff_watch = self.diff_watch;
+        let handle =
+            host::start(runtime, ports, self.input, secrets, pumped, self.config, about).await?;
+        Ok(handle.with_diff_watch(diff_watch))
     }
 
     /// Does the same on the current tokio runtime.

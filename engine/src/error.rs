@@ -89,6 +89,8 @@ pub enum RefusalCode {
     NoInput,
     /// Too much input waits to be read; some of it has to be read first.
     InputFull,
+    /// Changes of files cannot be followed.
+    NotWatched,
     /// The directory is the user's; that is not done there.
     NotAWorktree,
     /// The attempt is in no state for it.

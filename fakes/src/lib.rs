@@ -4,6 +4,7 @@
 
 pub mod container_service;
 pub mod decision;
+mod diff_watch;
 pub mod faulty;
 pub mod input;
 pub mod log_store;

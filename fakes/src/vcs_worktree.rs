@@ -35,7 +35,8 @@ use save::{Archive, ArchiveKey, Aside, Leftover};
 pub use steps::WorktreeStep;
 pub use user::MemoryRepositories;
 
-use crate::world::Happened;
+use crate::diff_watch::Followed;
+use crate::world::{Happened, World};
 
 /// The program of the steps that [`MemoryRepositories::perform`] understands.
 const STEP: &str = "memory-git-commit";
@@ -69,6 +70,8 @@ pub(crate) struct Disk {
     occupied: BTreeSet<Locator>,
     snapshot_quota_bytes: u64,
     made: u32,
+    /// How many times somebody began to follow a diff.
+    followed: u64,
     /// What happened to directories and files, until the world is told.
     happened: Vec<Happened>,
 }
@@ -89,6 +92,7 @@ impl Default for Disk {
             occupied: BTreeSet::new(),
             snapshot_quota_bytes: SNAPSHOT_QUOTA_BYTES,
             made: 0,
+            followed: 0,
             happened: Vec::new(),
         }
     }
@@ -147,6 +151,7 @@ impl Registration {
 pub struct MemoryWorktrees {
     repositories: MemoryRepositories,
     data_directory: String,
+    followed: Followed,
 }
 
 impl MemoryWorktrees {
@@ -154,7 +159,62 @@ impl MemoryWorktrees {
     #[must_use]
     pub fn open(repositories: &MemoryRepositories, data_directory: &str) -> Self {
         let repositories = repositories.clone();
-        Self { repositories, data_directory: data_directory.to_owned() }
+        let data_directory = data_directory.to_owned();
+        Self { repositories, data_directory, followed: Followed::default() }
+    }
+
+    /// Another handle to the same.
+    pub(crate) fn again(&self) -> Self {
+        let Self { repositories, data_directory, followed } = self;
+        let (repositories, followed) = (repositories.clone(), followed.clone());
+        Self { repositories, data_directory: data_directory.clone(), followed }
+    }
+
+    pub(crate) fn followed(&self) -> &Followed {
+        &self.followed
+    }
+
+    pub(crate) fn shared_world(&self) -> &World {
+        self.repositories.shared()
+    }
+
+    /// Returns a number of a generation that is larger than any that was given before with those that came after it.
+    pub(crate) fn first_generation(&self) -> u64 {
+        let mut world = self.world();
+        world.followed += 1;
+        world.followed << 32
+    }
+
+    /// Compares a worktree with its base, with the patch; returns its branch, too.
+    pub(crate) fn diff_now(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+    ) -> Result<(Diff, Option<String>), VcsWorktreeError> {
+        let world = self.world();
+        let branch = self.verified(&world, attempt, worktree)?.branch;
+        Ok((self.compare(&world, attempt, worktree, DiffDetail::Patch)?, branch))
+    }
+
+    fn compare(
+        &self,
+        world: &Disk,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        detail: DiffDetail,
+    ) -> Result<Diff, VcsWorktreeError> {
+        let Verified { head, .. } = self.verified(world, attempt, worktree)?;
+        let Compared { repository, index, files, .. } = world.compared(worktree)?;
+        let base = repository
+            .merge_base(&repository.goal(worktree), &head)
+            .unwrap_or_else(|| worktree.base_oid.clone());
+        let old = repository.commits.get(&base).map(|commit| commit.files.clone());
+        let old = old.unwrap_or_default();
+        let patch = match detail {
+            DiffDetail::Files => None,
+            DiffDetail::Patch => Some(compare::patch(&old, &index, files)),
+        };
+        Ok(Diff { base, head, files: compare::files(&old, &index, files), patch })
     }
 
     fn world(&self) -> DiskGuard<'_> {
@@ -375,19 +435,7 @@ impl VcsWorktree for MemoryWorktrees {
         worktree: &Worktree,
         detail: DiffDetail,
     ) -> Result<Diff, VcsWorktreeError> {
-        let world = self.world();
-        let Verified { head, .. } = self.verified(&world, attempt, worktree)?;
-        let Compared { repository, index, files, .. } = world.compared(worktree)?;
-        let base = repository
-            .merge_base(&repository.goal(worktree), &head)
-            .unwrap_or_else(|| worktree.base_oid.clone());
-        let old = repository.commits.get(&base).map(|commit| commit.files.clone());
-        let old = old.unwrap_or_default();
-        let patch = match detail {
-            DiffDetail::Files => None,
-            DiffDetail::Patch => Some(compare::patch(&old, &index, files)),
-        };
-        Ok(Diff { base, head, files: compare::files(&old, &index, files), patch })
+        self.compare(&self.world(), attempt, worktree, detail)
     }
 
     async fn plan_commit(

@@ -54,6 +54,15 @@ pub struct World {
 pub(crate) struct Shared {
     pub(crate) state: State,
     waiting: Vec<Waker>,
+    /// Who wants to know of every change of directories and files.
+    followers: Vec<Waker>,
+}
+
+impl Shared {
+    /// Returns who is to be told that directories or files changed.
+    pub(crate) fn take_followers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.followers)
+    }
 }
 
 impl Default for World {
@@ -71,7 +80,13 @@ impl World {
     }
 
     fn of(state: State) -> Self {
-        Self { shared: Arc::new(Mutex::new(Shared { state, waiting: Vec::new() })) }
+        Self {
+            shared: Arc::new(Mutex::new(Shared {
+                state,
+                waiting: Vec::new(),
+                followers: Vec::new(),
+            })),
+        }
     }
 
     /// Makes another world that is as this one is now, and goes its own way. It has no hosts: what those of this world
@@ -267,8 +282,9 @@ impl World {
         let changed = change(&mut shared.state);
         shared.state.settle();
         let waiting = std::mem::take(&mut shared.waiting);
+        let followers = shared.take_followers();
         drop(shared);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().chain(followers).for_each(Waker::wake);
         changed
     }
 
@@ -312,6 +328,14 @@ impl World {
         drop(shared);
         others.into_iter().for_each(Waker::wake);
         answer.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Wakes somebody when directories or files change next.
+    pub(crate) fn follow_disk(&self, waker: &Waker) {
+        let mut shared = self.lock();
+        if !shared.followers.iter().any(|known| known.will_wake(waker)) {
+            shared.followers.push(waker.clone());
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Shared> {

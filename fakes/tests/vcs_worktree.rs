@@ -1,7 +1,8 @@
-//! The suite of the port `VcsWorktree` over its fake.
+//! The suites of the ports `VcsWorktree` and `DiffWatch` over their fakes.
 
 use std::sync::Arc;
 
+use windlass_conformance::diff_watch::{DiffWatchPlace, Ports};
 use windlass_conformance::vcs_worktree::VcsWorktreePlace;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{GitStep, Identity, VcsWorktree};
@@ -139,6 +140,17 @@ impl VcsWorktreePlace for Memory {
     }
 }
 
+impl DiffWatchPlace for Memory {
+    async fn open_watched(&self) -> Ports {
+        let worktrees = Arc::new(MemoryWorktrees::open(&self.0, "data"));
+        Ports { worktrees: worktrees.clone(), watch: worktrees }
+    }
+}
+
 windlass_conformance::vcs_worktree_suite! {
     memory => crate::Memory,
+}
+
+windlass_conformance::diff_watch_suite! {
+    followed => crate::Memory,
 }

@@ -14,12 +14,14 @@ use crate::failure::{Doing, Failure};
 mod adopt;
 mod container_service;
 mod databases;
+mod events;
 mod exit;
 mod fork;
 mod host;
 mod idle;
 mod kills;
 mod launch;
+mod live_diff;
 mod logs;
 mod measure;
 mod output;
@@ -113,11 +115,17 @@ const ROWS: &[Row] = &[
         measure: kills::measure,
     },
     Row { name: "logs", about: "logs in databases", measure: logs::measure },
+    Row { name: "events", about: "what changed, told to many", measure: events::measure },
     Row { name: "output", about: "one command that writes flat out", measure: output::measure },
     Row {
         name: "worktree",
         about: "worktrees of many files, against git",
         measure: worktree::measure,
+    },
+    Row {
+        name: "live-diff",
+        about: "a diff as it changes, of many files",
+        measure: live_diff::measure,
     },
 ];
 

@@ -17,7 +17,7 @@ use windlass_core::workspace::Oid;
 use super::pending::Pending;
 use super::watches::{Role, Watches};
 use crate::group::Cancel;
-use crate::vcs_worktree::{Live, Part, Pieces, Scope, Stand};
+use crate::vcs_worktree::{Entered, GitDirectory, Live, Part, Scope, Stand};
 
 /// More files than this that are gone or new are not looked at together; everything is.
 const MOST_PAIRED: usize = 2_048;
@@ -34,6 +34,7 @@ pub(super) enum Seen {
 }
 
 /// What it takes to look.
+#[derive(Debug)]
 pub(super) struct Looker<'a> {
     pub(super) live: &'a Live,
     pub(super) watches: &'a Watches,
@@ -43,13 +44,12 @@ pub(super) struct Looker<'a> {
 }
 
 impl Looker<'_> {
-    /// Looks where something happened. Paths at which more is to be looked at then are added to `then`.
-    pub(super) fn look(
-        &self,
-        pending: &Pending,
-        then: &mut Vec<Vec<u8>>,
-    ) -> Result<Seen, VcsWorktreeError> {
-        let stand = self.live.stand(self.cancel)?;
+    /// Looks where something happened.
+    pub(super) fn look(&self, pending: &Pending) -> Result<Seen, VcsWorktreeError> {
+        let stand = match pending.has_moved() {
+            true => self.stand_watched()?,
+            false => self.live.stand(self.cancel)?,
+        };
         let known = self.ledger.standpoint();
         let anew = pending.has_missed()
             || known.is_none_or(|at| at.base != stand.at.base || at.branch != stand.at.branch);
@@ -60,14 +60,14 @@ impl Looker<'_> {
                     return Ok(Seen::Some(stand.at.head, Vec::new(), Vec::new()));
                 }
                 Some(paths) => {
-                    if let Some(seen) = self.some(&stand, paths, then)? {
+                    if let Some(seen) = self.some(&stand, paths)? {
                         return Ok(seen);
                     }
                 }
                 None => {}
             }
         }
-        let (stand, found) = self.all(then)?;
+        let (stand, found) = self.all()?;
         let known = known.filter(|at| at.base == stand.at.base && at.branch == stand.at.branch);
         Ok(match known {
             Some(_) if !pending.has_missed() => Seen::All(stand.at.head, found),
@@ -76,25 +76,51 @@ impl Looker<'_> {
     }
 
     /// Looks at everything, and watches it.
-    fn all(&self, then: &mut Vec<Vec<u8>>) -> Result<(Stand, Vec<FoundDiff>), VcsWorktreeError> {
-        let watches = self.watches;
-        watches.begin_round();
-        watches.arm(&[]);
-        let first = self.live.stand(self.cancel)?;
-        watches.arm_git(first.admin(), Role::Private);
-        watches.arm_git(first.common(), Role::Common);
-        watches.arm_git(&first.common().join("info"), Role::Info);
-        for directory in first.ref_directories() {
-            watches.arm_git(&directory, Role::Refs);
-        }
-        // What changed before it was watched is read after that.
-        let stand = self.live.stand(self.cancel)?;
-        let enters = |path: &[u8]| watches.arm(path);
+    fn all(&self) -> Result<(Stand, Vec<FoundDiff>), VcsWorktreeError> {
+        self.watches.begin_round();
+        self.watches.arm(&[]);
+        let stand = self.stand_watched()?;
+        let enters = |entered: Entered<'_>| self.enter(&stand, entered);
         let scope = Scope { part: Part::All, enters: Some(&enters) };
         let pieces = stand.pieces(self.cancel, &scope)?;
-        self.follow_inside(&stand, &pieces, then);
-        watches.end_round();
+        self.watches.end_round();
         Ok((stand, pieces.files))
+    }
+
+    /// Finds out where the worktree stands, from what is watched.
+    fn stand_watched(&self) -> Result<Stand, VcsWorktreeError> {
+        loop {
+            let stand = self.live.stand(self.cancel)?;
+            let directories = stand.git_directories().into_iter();
+            let is_new = directories.map(|(directory, role)| {
+                let role = match role {
+                    GitDirectory::Private => Role::Private,
+                    GitDirectory::Common => Role::Common,
+                    GitDirectory::Info => Role::Info,
+                    GitDirectory::Refs => Role::Refs,
+                };
+                self.watches.arm_git(&directory, role)
+            });
+            // What changed before it was watched is read after that. Each is new once.
+            if !is_new.fold(false, |any, new| any | new) {
+                return Ok(stand);
+            }
+        }
+    }
+
+    fn enter(&self, stand: &Stand, entered: Entered<'_>) {
+        match entered {
+            Entered::Directory(path) => self.watches.arm(path),
+            // Its own commits decide whether it differs.
+            Entered::Repository(path) => {
+                let Some(git) = stand.git_directory(Path::new(OsStr::from_bytes(path))) else {
+                    return;
+                };
+                let role = Role::Inside(Arc::from(path));
+                self.watches.arm_git(&git, role.clone());
+                self.watches.arm_git(&git.join("logs"), role);
+            }
+        }
     }
 
     /// Looks at some paths. `None` if everything is to be looked at.
@@ -102,26 +128,31 @@ impl Looker<'_> {
         &self,
         stand: &Stand,
         happened: &BTreeSet<Vec<u8>>,
-        then: &mut Vec<Vec<u8>>,
     ) -> Result<Option<Seen>, VcsWorktreeError> {
         let mut paths: BTreeSet<&[u8]> = happened.iter().map(Vec::as_slice).collect();
         let mut affected = self.affected(&mut paths);
         let mut paired = false;
         loop {
-            let enters = |path: &[u8]| self.watches.arm(path);
+            let enters = |entered: Entered<'_>| self.enter(stand, entered);
             let part = Part::of(paths.iter().copied());
             let scope = Scope { part, enters: Some(&enters) };
             let mut pieces = stand.pieces(self.cancel, &scope)?;
             if self.watches.unwatched() > 0 {
                 return Ok(None);
             }
-            self.follow_inside(stand, &pieces, then);
+            // A repository on the way, for example: whatever was known below it is no more.
+            let others = pieces.files.iter().map(|one| one.file.path.as_bytes());
+            let others: Vec<_> = others.filter(|path| !scope.part.covers(path)).collect();
+            if !others.is_empty() {
+                affected = self.affected(&mut paths.iter().copied().chain(others).collect());
+            }
             if pieces.is_whole {
                 return Ok(Some(Seen::All(stand.at.head.clone(), pieces.files)));
             }
             if !paired && self.may_pair(&affected, &pieces.files) {
                 paired = true;
-                let all: Vec<_> = self.ledger.files().filter(|file| Sides::of(file).any()).collect();
+                let all: Vec<_> =
+                    self.ledger.files().filter(|file| Sides::of(file).any()).collect();
                 if all.len() > MOST_PAIRED {
                     return Ok(None);
                 }
@@ -159,18 +190,6 @@ impl Looker<'_> {
         these = found.iter().fold(these, |sides, one| sides.and(Sides::of(&one.file)));
         let all = others.and(these);
         these.any() && others.any() && all.old && all.new
-    }
-
-    /// Watches repositories inside. Those that were not watched before may have changed since they were looked at.
-    fn follow_inside(&self, stand: &Stand, pieces: &Pieces, then: &mut Vec<Vec<u8>>) {
-        for path in &pieces.repositories {
-            let Some(git) = stand.git_directory(Path::new(OsStr::from_bytes(path))) else { continue };
-            let role = Role::Inside(Arc::from(path.as_slice()));
-            let is_new = self.watches.arm_git(&git, role.clone());
-            if self.watches.arm_git(&git.join("logs"), role) | is_new {
-                then.push(path.clone());
-            }
-        }
     }
 }
 

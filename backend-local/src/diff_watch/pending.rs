@@ -66,6 +66,11 @@ impl Pending {
         (!self.everywhere).then_some(&self.paths)
     }
 
+    /// Says whether HEAD or a branch may be another one.
+    pub(super) const fn has_moved(&self) -> bool {
+        self.moved
+    }
+
     /// Says whether something was missed.
     pub(super) const fn has_missed(&self) -> bool {
         self.missed

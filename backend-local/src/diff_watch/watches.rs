@@ -17,8 +17,8 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
+use super::DiffWatchLimits;
 use super::pending::Pending;
-use super::Limits;
 
 /// Most paths that are remembered as of no account.
 const MOST_QUIET: usize = 4_096;
@@ -86,15 +86,15 @@ struct Table {
 pub(super) struct Watches {
     inotify: AsyncFd<OwnedFd>,
     top: PathBuf,
-    limits: Limits,
+    limits: DiffWatchLimits,
     table: Mutex<Table>,
 }
 
 impl Watches {
     /// Begins to watch nothing yet. Needs a tokio runtime.
-    pub(super) fn new(top: &Path, limits: Limits) -> io::Result<Self> {
+    pub(super) fn new(top: &Path, limits: DiffWatchLimits) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let inotify = AsyncFd::new(inotify)?;
+        let inotify = crate::kernel::register(inotify)?;
         Ok(Self { inotify, top: top.to_owned(), limits, table: Mutex::default() })
     }
 
@@ -110,10 +110,11 @@ impl Watches {
         };
         // The table is held meanwhile: what is read from a new watch must not be of an unknown one.
         let mut table = self.table();
-        let added = match table.tree.len() < self.limits.directories || table.tree.contains_key(path) {
-            true => inotify::add_watch(&self.inotify, &full, TREE),
-            false => Err(Errno::NOSPC),
-        };
+        let added =
+            match table.tree.len() < self.limits.directories || table.tree.contains_key(path) {
+                true => inotify::add_watch(&self.inotify, &full, TREE),
+                false => Err(Errno::NOSPC),
+            };
         match added {
             Ok(wd) => {
                 table.unwatched.remove(path);
@@ -247,11 +248,13 @@ impl Watches {
     ) {
         if name.is_empty() {
             let top_is_gone = directory.is_empty()
-                && flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT);
+                && flags
+                    .intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT);
             if top_is_gone {
                 into.moved();
                 into.everywhere();
-            } else if flags.intersects(ReadFlags::ATTRIB | ReadFlags::UNMOUNT) && !directory.is_empty()
+            } else if flags.intersects(ReadFlags::ATTRIB | ReadFlags::UNMOUNT)
+                && !directory.is_empty()
             {
                 into.at(directory.to_vec());
             }
@@ -260,7 +263,10 @@ impl Watches {
         }
         match name {
             // Either may change what any file below is.
-            b".gitignore" => return into.at(directory.to_vec()),
+            b".gitignore" => {
+                table.quiet.clear();
+                return into.at(directory.to_vec());
+            }
             b".gitattributes" => return into.everywhere(),
             b".git" if directory.is_empty() => {
                 into.moved();
@@ -289,7 +295,7 @@ impl Watches {
     fn disarm(&self, table: &mut Table, wd: i32) {
         table.forget(wd);
         // One that is gone already is what we want.
-        drop(inotify::remove_watch(&self.inotify, wd));
+        let _gone = inotify::remove_watch(&self.inotify, wd);
     }
 }
 

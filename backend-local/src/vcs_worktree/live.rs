@@ -12,7 +12,7 @@ use super::diff::Pieces;
 use super::refs::HEADS;
 use super::scan::Scope;
 use super::verify::{Found, read_link};
-use super::{GitWorktrees, Inner, Opening};
+use super::{GitWorktrees, Inner, Opening, path_of};
 use crate::group::Cancel;
 
 /// A worktree to be looked at again and again. Its methods block.
@@ -21,6 +21,19 @@ pub(crate) struct Live {
     opening: Arc<Opening>,
     attempt: AttemptId,
     worktree: Worktree,
+}
+
+/// What git keeps in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GitDirectory {
+    /// What is the worktree's alone: HEAD, the index.
+    Private,
+    /// What all worktrees share: configuration, packed refs.
+    Common,
+    /// Rules: what is ignored, attributes.
+    Info,
+    /// Refs.
+    Refs,
 }
 
 /// Where a worktree stands.
@@ -50,6 +63,11 @@ impl GitWorktrees {
 }
 
 impl Live {
+    /// The worktree's directory.
+    pub(crate) fn top(&self) -> PathBuf {
+        path_of(&self.worktree.path)
+    }
+
     /// Verifies the worktree, and finds out where it stands.
     pub(crate) fn stand(&self, cancel: &Cancel) -> Result<Stand, VcsWorktreeError> {
         let inner = self.opening.inner()?;
@@ -71,37 +89,26 @@ impl Stand {
         self.inner.pieces(cancel, &self.found, &self.at.base, scope)
     }
 
-    /// The worktree's directory.
-    pub(crate) fn top(&self) -> &Path {
-        &self.found.path
-    }
-
-    /// Its private git directory.
-    pub(crate) fn admin(&self) -> &Path {
-        &self.found.admin
-    }
-
-    /// The common git directory.
-    pub(crate) fn common(&self) -> &Path {
-        &self.found.common
-    }
-
-    /// The directories of the refs that decide where it stands, each with those above it: `refs` itself, and so on.
-    pub(crate) fn ref_directories(&self) -> Vec<PathBuf> {
-        let branches = self.at.branch.iter().chain(&self.target);
-        let mut directories = vec![self.found.common.join("refs"), self.found.common.join("reftable")];
-        for branch in branches {
-            let mut directory = self.found.common.clone();
+    /// Lists the directories in which git keeps what decides where the worktree stands and what is ignored, as far as they
+    /// are there.
+    pub(crate) fn git_directories(&self) -> Vec<(PathBuf, GitDirectory)> {
+        let common = &self.found.common;
+        let mut refs = vec![common.join("refs"), common.join("reftable")];
+        refs.push(self.found.admin.join("reftable"));
+        for branch in self.at.branch.iter().chain(&self.target) {
             let name = format!("{HEADS}{branch}");
-            let parts: Vec<&str> = name.split('/').collect();
-            for part in &parts[..parts.len() - 1] {
-                directory.push(part);
-                if !directories.contains(&directory) {
-                    directories.push(directory.clone());
-                }
-            }
+            let ends = name.char_indices().filter(|(_, char)| *char == '/');
+            refs.extend(ends.map(|(end, _)| common.join(&name[..end])));
         }
-        directories
+        refs.sort();
+        refs.dedup();
+        let others = [
+            (self.found.admin.clone(), GitDirectory::Private),
+            (common.clone(), GitDirectory::Common),
+            (common.join("info"), GitDirectory::Info),
+        ];
+        let refs = refs.into_iter().map(|refs| (refs, GitDirectory::Refs));
+        others.into_iter().chain(refs).collect()
     }
 
     /// The git directory of a repository inside; `None` if it has none that can be read.

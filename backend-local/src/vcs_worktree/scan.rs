@@ -42,7 +42,7 @@ pub(super) use list::list;
 pub(super) use memory::Memory;
 use memory::Remembered;
 use quick::{Changes, Quick};
-pub(crate) use scope::{Part, Scope};
+pub(crate) use scope::{Entered, Part, Scope};
 pub(super) use sources::apart;
 use sources::{Sources, Want};
 pub(super) use staged::{HeadItem, between};

@@ -1,8 +1,11 @@
 //! The command line's verbs and flags. A verb or flag that is not here is refused.
 
+mod events;
 mod keep;
+mod project;
 mod start;
 mod stores;
+mod task;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,9 +13,16 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::events::EventsArgs;
 pub use self::keep::{GcArgs, RestoreArgs, RmArgs, SnapshotsArgs};
+pub use self::project::{
+    DefaultsArgs, ProjectAction, ProjectAddArgs, ProjectArgs, ProjectSetArgs, Unset,
+};
 pub use self::start::{ExecArgs, LaunchArgs, OnInterrupt, RunArgs};
 pub use self::stores::{LogsKind, StoreKind};
+pub use self::task::{
+    DescriptionArgs, SayArg, StatusArg, TaskAction, TaskAddArgs, TaskArgs, TaskSetArgs,
+};
 use crate::duration;
 
 /// Runs commands in isolated git worktrees and never loses what they did.
@@ -24,8 +34,9 @@ use crate::duration;
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "\
-Ids are printed as a-… (attempt) and x-… (execution). Taken are full ids, their last 4 or
-more digits, @last, and for an attempt also its branch or one of its executions.
+Ids are printed as a-… (attempt), x-… (execution), t-… (task) and p-… (project). Taken are
+full ids, their last 4 or more digits, @last, for an attempt also its branch or one of its
+executions, and for a project its name.
 Durations: 500ms, 30s, 5m, 2h.
 
 Examples:
@@ -135,6 +146,10 @@ pub enum Verb {
     Search(SearchArgs),
     /// Print everything that changed, numbered
     Events(EventsArgs),
+    /// Add, list, show, change or remove tasks
+    Task(TaskArgs),
+    /// Add, list, show, change or remove projects
+    Project(ProjectArgs),
     /// Print or change settings of the data directory
     Config(ConfigArgs),
     /// Run, look at, end or install the host
@@ -232,11 +247,15 @@ pub const STATUS_WORDS: [&str; 9] = [
 #[command(after_help = "\
 Examples:
   windlass ls
+  windlass ls --task t-1234abcd
   windlass ls -a --json | jq -r 'select(.dirty) | .worktree'")]
 pub struct LsArgs {
     /// Removed ones too
     #[arg(short, long)]
     pub all: bool,
+    /// Only those of this task
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<String>,
 }
 
 /// Arguments of `show`.
@@ -358,13 +377,17 @@ pub struct StopArgs {
 Examples:
   windlass diff @last
   windlass diff a-1234abcd --stat
-  windlass diff @last | git apply")]
+  windlass diff @last | git apply
+  windlass diff @last -f")]
 pub struct DiffArgs {
     /// The attempt
     pub attempt: String,
     /// Files and counts only
     #[arg(long)]
     pub stat: bool,
+    /// Go on showing files and counts as they change, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 /// Arguments of `commit`.
@@ -392,21 +415,6 @@ pub struct SearchArgs {
     /// Only this attempt's logs
     #[arg(long, value_name = "A")]
     pub attempt: Option<String>,
-}
-
-/// Arguments of `events`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "\
-Examples:
-  windlass events -f
-  windlass events --after 1200 --json")]
-pub struct EventsArgs {
-    /// Only what came after this number
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub after: u64,
-    /// Go on as more happens
-    #[arg(short, long)]
-    pub follow: bool,
 }
 
 /// Arguments of `config`.
@@ -582,6 +590,13 @@ mod tests {
             "windlass run --dir /tmp --copy a -- true",
             "windlass ps --status done",
             "windlass wait",
+            "windlass run --task t --repo /tmp -- true",
+            "windlass events --state --after 3",
+            "windlass task add",
+            "windlass task set t --description a --description-file b",
+            "windlass task set t --status in_review",
+            "windlass project set p --commit --no-commit",
+            "windlass project set p --unset name",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

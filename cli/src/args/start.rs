@@ -70,6 +70,7 @@ pub struct LaunchArgs {
 Examples:
   windlass run -- cargo test
   windlass run --title 'Try the new parser' --base main -- ./agent.sh
+  windlass run --task t-1234abcd -- ./agent.sh
   windlass run -d --timeout 30m --env-all -- make all
   windlass run --dir /srv/data --no-queue -- ./check
   windlass run --shell 'make && ./smoke | tee report'
@@ -79,8 +80,11 @@ What it changed is committed on the attempt's branch when it ends with 0.
 The first line on standard error names attempt and execution; with -d the execution's id
 is on standard output.")]
 pub struct RunArgs {
+    /// Make it an attempt of this task, in its project's repository and with its defaults
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<String>,
     /// A directory in the repository [default: here]
-    #[arg(long, value_name = "P", conflicts_with = "dir")]
+    #[arg(long, value_name = "P", conflicts_with_all = ["dir", "task"])]
     pub repo: Option<PathBuf>,
     /// Where to start from: a branch, tag or commit [default: HEAD]
     #[arg(long, value_name = "REF", conflicts_with = "dir")]

@@ -1,5 +1,7 @@
 //! `diff`: what an attempt changed, against its merge base.
 
+mod live;
+
 use windlass::core::vcs_worktree::ChangeKind;
 use windlass::view::DiffFileView;
 
@@ -8,7 +10,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::ids;
 use crate::output::{Output, Style};
-use crate::table::{Cell, table};
+use crate::table::{Cell, printable, table};
 
 /// Shows what an attempt changed: a patch, or files and counts.
 ///
@@ -18,6 +20,9 @@ use crate::table::{Cell, table};
 pub(super) async fn diff(context: &Context, args: DiffArgs) -> Result<u8, CliError> {
     let (client, output) = (context.client()?, context.output);
     let id = ids::attempt(&client, &args.attempt).await?;
+    if args.follow {
+        return live::follow(client, id, output).await;
+    }
     if output.json {
         for file in client.diff(id).await?.files {
             output.object(&file)?;
@@ -33,34 +38,59 @@ pub(super) async fn diff(context: &Context, args: DiffArgs) -> Result<u8, CliErr
     Ok(0)
 }
 
+/// The head of a table of files.
+const HEAD: [&str; 4] = ["", "ADDED", "REMOVED", "FILE"];
+
 fn stat(output: Output, files: &[DiffFileView]) -> String {
+    let mut text = table(output, &HEAD, &rows(files));
+    text.push_str(&summary(files));
+    text.push('\n');
+    text
+}
+
+fn rows(files: &[DiffFileView]) -> Vec<Vec<Cell>> {
     let count = |sign: char, file: &DiffFileView, lines: Option<u64>, style| match lines {
         Some(lines) => Cell::styled(format!("{sign}{lines}"), style),
         None if file.too_large => Cell::from("large"),
         None => Cell::from("binary"),
     };
-    let rows: Vec<_> = files
-        .iter()
-        .map(|file| {
-            let path = match &file.old_path {
-                Some(old) => format!("{old} -> {}", file.path),
-                None => file.path.to_string(),
-            };
-            vec![
-                Cell::from(letter(file)),
-                count('+', file, file.added, Style::Good),
-                count('-', file, file.removed, Style::Bad),
-                Cell::from(path),
-            ]
-        })
-        .collect();
-    let sum = |of: fn(&DiffFileView) -> Option<u64>| files.iter().filter_map(of).sum::<u64>();
-    let mut text = table(output, &["", "ADDED", "REMOVED", "FILE"], &rows);
-    let (added, removed) = (sum(|file| file.added), sum(|file| file.removed));
-    let files = counted(u64::try_from(files.len()).unwrap_or(u64::MAX), "file");
-    let added = counted(added, "line");
-    text.push_str(&format!("{files} changed, {added} added, {removed} removed\n"));
-    text
+    let row = |file: &DiffFileView| {
+        vec![
+            Cell::from(letter(file)),
+            count('+', file, file.added, Style::Good),
+            count('-', file, file.removed, Style::Bad),
+            Cell::from(name(file)),
+        ]
+    };
+    files.iter().map(row).collect()
+}
+
+fn name(file: &DiffFileView) -> String {
+    match &file.old_path {
+        Some(old) => format!("{old} -> {}", file.path),
+        None => file.path.to_string(),
+    }
+}
+
+/// A file on a line of its own.
+fn line(file: &DiffFileView) -> String {
+    let counts = match (file.added, file.removed) {
+        (Some(added), Some(removed)) => format!("+{added} -{removed}"),
+        _ if file.too_large => "large".to_owned(),
+        _ => "binary".to_owned(),
+    };
+    format!("{} {counts} {}", letter(file), printable(&name(file)))
+}
+
+fn summary<'a>(files: impl IntoIterator<Item = &'a DiffFileView>) -> String {
+    let (mut count, mut added, mut removed) = (0, 0, 0);
+    for file in files {
+        count += 1;
+        added += file.added.unwrap_or(0);
+        removed += file.removed.unwrap_or(0);
+    }
+    let (files, added) = (counted(count, "file"), counted(added, "line"));
+    format!("{files} changed, {added} added, {removed} removed")
 }
 
 fn counted(count: u64, noun: &str) -> String {

@@ -14,7 +14,7 @@ use crate::args::{LsArgs, PsArgs};
 use crate::context::Context;
 use crate::duration::{age, now_ms, show};
 use crate::error::CliError;
-use crate::ids::shortest;
+use crate::ids::{self, shortest};
 use crate::output::Style;
 use crate::table::{Cell, fitted_table, printable, size, without_what_does_not_fit};
 
@@ -126,9 +126,16 @@ pub(super) fn command(action: &ActionKind) -> String {
 /// The host's.
 pub(super) async fn ls(context: &Context, args: LsArgs) -> Result<u8, CliError> {
     let client = context.client()?;
+    let task = match &args.task {
+        Some(text) => Some(ids::task(&client, text).await?),
+        None => None,
+    };
     let (mut before, mut shown) = (None, Vec::new());
     loop {
-        let mut page = client.attempts(args.all, None, before.as_deref(), true).await?;
+        let mut page = match task {
+            Some(task) => client.attempts_of(task, args.all, before.as_deref(), true).await?,
+            None => client.attempts(args.all, None, before.as_deref(), true).await?,
+        };
         for item in &mut page.items {
             measure(item).await;
         }

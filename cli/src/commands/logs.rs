@@ -1,12 +1,10 @@
-//! `logs`, `search` and `events`: what is read from a number on.
-
-use std::io::Write as _;
+//! `logs` and `search`: what is read from a number on.
 
 use windlass::api::LogQuery;
 use windlass::core::log_store::Stream;
-use windlass::view::{ChangeView, SearchHitView};
+use windlass::view::SearchHitView;
 
-use crate::args::{EventsArgs, LogsArgs, OnInterrupt, SearchArgs, StreamArg};
+use crate::args::{LogsArgs, OnInterrupt, SearchArgs, StreamArg};
 use crate::context::Context;
 use crate::duration::now_ms;
 use crate::error::CliError;
@@ -90,48 +88,4 @@ fn hit_line(output: Output, hit: &SearchHitView) -> Result<Vec<u8>, CliError> {
     line.extend_from_slice(payload.map(|(_, bytes)| bytes).unwrap_or_default().trim_ascii_end());
     line.push(b'\n');
     Ok(line)
-}
-
-/// Prints changes.
-///
-/// # Errors
-///
-/// The host's.
-pub(super) async fn events(context: &Context, args: EventsArgs) -> Result<u8, CliError> {
-    let (client, output) = (context.client()?, context.output);
-    let mut changes = client.events(args.after, args.follow);
-    let interrupts = Interrupts::new(OnInterrupt::Detach, None);
-    let mut follower = Follower::new(client, Vec::new(), interrupts)?;
-    loop {
-        let change = match follower.watch(changes.next()).await? {
-            Followed::Done(change) => change?,
-            Followed::Detached(code) => return Ok(code),
-        };
-        let Some(change) = change else { return Ok(0) };
-        if output.json {
-            output.object(&change)?;
-        } else {
-            output.line(&change_line(&change))?;
-        }
-    }
-}
-
-fn change_line(change: &ChangeView) -> String {
-    let hex = change.id.simple().to_string();
-    let letter = match change.kind.as_str() {
-        "attempt" => "a-",
-        "execution" => "x-",
-        _ => "",
-    };
-    let state = change.state.as_deref().unwrap_or("deleted");
-    let mut line = Vec::new();
-    // Writing to memory cannot fail.
-    let _ = write!(
-        line,
-        "{:>8}  {:<10} {letter}{:<10} {state}",
-        change.number,
-        change.kind,
-        &hex[24..]
-    );
-    String::from_utf8_lossy(&line).into_owned()
 }

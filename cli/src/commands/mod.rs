@@ -5,13 +5,16 @@ mod compact;
 mod config;
 mod diff;
 pub(crate) mod doctor;
+mod events;
 mod host;
 mod keep;
 mod list;
 mod logs;
 mod outcome;
+mod project;
 mod run;
 mod show;
+mod task;
 mod wait;
 
 use std::future::Future;
@@ -46,7 +49,9 @@ pub fn perform(context: &Context, verb: Verb) -> Result<u8, CliError> {
         Verb::Snapshots(args) => block_on(keep::snapshots(context, args)),
         Verb::Gc(args) => block_on(keep::gc(context, args)),
         Verb::Search(args) => block_on(logs::search(context, args)),
-        Verb::Events(args) => block_on(logs::events(context, args)),
+        Verb::Events(args) => block_on(events::events(context, args)),
+        Verb::Task(args) => block_on(task::task(context, args.action)),
+        Verb::Project(args) => block_on(project::project(context, args.action)),
         Verb::Config(args) => config::config(context, args),
         Verb::Host(args) => match args.action {
             // It has a runtime of its own.

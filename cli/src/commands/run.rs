@@ -8,7 +8,7 @@ use windlass::api::client::Client;
 use windlass::core::action::RunReason;
 use windlass::core::id::ExecutionId;
 use windlass::core::record::CommitPolicy;
-use windlass::request::{Accepted, ExecRequest, RunRequest, WorkspaceRequest};
+use windlass::request::{Accepted, ExecRequest, RunRequest, TaskRun, WorkspaceRequest};
 
 use super::outcome::{End, tell};
 use crate::args::{ExecArgs, LaunchArgs, RunArgs};
@@ -17,6 +17,7 @@ use crate::error::{Class, CliError};
 use crate::follow::{Exact, Followed, Follower};
 use crate::ids::{self, Named};
 use crate::signals::{Asked, Interrupts, Terminal};
+use crate::table::printable;
 use crate::{forward, launch};
 
 /// Makes an attempt and follows its execution.
@@ -25,7 +26,10 @@ use crate::{forward, launch};
 ///
 /// It was not accepted, or cannot be followed.
 pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError> {
-    let RunArgs { repo, base, branch, copy, title, dir, no_commit, launch } = args;
+    if args.task.is_some() {
+        return run_task(context, args).await;
+    }
+    let RunArgs { task: _, repo, base, branch, copy, title, dir, no_commit, launch } = args;
     let workspace = match dir {
         Some(path) => WorkspaceRequest::Directory { path: launch::directory(&path)? },
         None => {
@@ -42,14 +46,33 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError
     };
     let client = context.client()?;
     let accepted = client.run(&request).await?;
-    if accepted.source_is_dirty {
-        // The first line on standard error is the one with the ids; it comes first.
-        announce(context, &client, accepted, &launch).await?;
-        context
-            .output
-            .note("windlass: the checkout has uncommitted changes; they are not in the worktree");
-    } else {
-        announce(context, &client, accepted, &launch).await?;
+    announce(context, &client, accepted, &launch).await?;
+    go_on(context, client, accepted.execution, &launch).await
+}
+
+/// Makes an attempt of a task and follows its execution.
+async fn run_task(context: &Context, args: RunArgs) -> Result<u8, CliError> {
+    let RunArgs { task, repo: _, base, branch, copy, title, dir, no_commit, launch } = args;
+    let request = TaskRun {
+        dir: dir.as_deref().map(launch::directory).transpose()?,
+        base,
+        branch,
+        copy: (!copy.is_empty()).then_some(copy),
+        title,
+        commit: no_commit.then_some(CommitPolicy::Keep),
+        launch: launch::request(&launch, &context.environment)?,
+    };
+    let client = context.client()?;
+    let task = ids::task(&client, &task.unwrap_or_default()).await?;
+    let accepted = client.run_task(task, &request).await?;
+    announce(context, &client, accepted, &launch).await?;
+    let project = client.project(client.task(task).await?.project_id).await?;
+    let scripts = [("setup", &project.setup), ("cleanup", &project.cleanup)];
+    let there: Vec<_> =
+        scripts.into_iter().filter(|(_, script)| script.is_some()).map(|(name, _)| name).collect();
+    if !there.is_empty() {
+        let (name, what) = (printable(&project.name), there.join(" and "));
+        context.output.note(&format!("windlass: the {what} script of project {name} is not run"));
     }
     go_on(context, client, accepted.execution, &launch).await
 }
@@ -81,6 +104,11 @@ async fn announce(
     context.output.say(&format!("{attempt} {execution}"));
     if launch.detach && !context.output.json {
         context.output.line(&execution)?;
+    }
+    if accepted.source_is_dirty {
+        context
+            .output
+            .note("windlass: the checkout has uncommitted changes; they are not in the worktree");
     }
     Ok(())
 }

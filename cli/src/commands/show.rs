@@ -110,6 +110,7 @@ fn attempt_text(output: Output, view: &AttemptView, within: &[Locator]) -> Strin
         ("title", printable(&view.title)),
         ("status", view.status.as_str().to_owned()),
     ];
+    rows.extend(view.task_id.map(|task| ("task", task.short())));
     rows.extend(view.reason.as_ref().map(|reason| ("reason", reason_text(reason))));
     rows.extend(view.repo.as_ref().map(|repo| ("repository", repo.to_string())));
     let gone = if view.missing { " (gone: somebody deleted it)" } else { "" };

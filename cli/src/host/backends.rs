@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use windlass::Backends;
 use windlass::api::error::chain;
+use windlass::core::diff_watch::DiffWatch;
 use windlass::core::input::Input;
 use windlass_local::{
     FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles, Provenance,
@@ -24,6 +25,8 @@ pub struct Opened {
     pub backends: Backends,
     /// Standard input.
     pub input: Arc<dyn Input>,
+    /// Diffs as they change.
+    pub diff_watch: Arc<dyn DiffWatch>,
     /// The databases, to be closed when the engine was shut down.
     pub databases: Databases,
 }
@@ -104,7 +107,9 @@ pub async fn open(
     git.provenance = if meant { Provenance::Moved } else { Provenance::InPlace };
     let worktrees = GitWorktrees::open(git).await.map_err(|error| failed("use git", &error))?;
     let input = Arc::clone(&containers) as Arc<dyn Input>;
-    Ok(Opened { backends: Backends { containers, store, logs, worktrees }, input, databases })
+    let diff_watch = Arc::clone(&worktrees) as Arc<dyn DiffWatch>;
+    let backends = Backends { containers, store, logs, worktrees };
+    Ok(Opened { backends, input, diff_watch, databases })
 }
 
 fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> CliError {

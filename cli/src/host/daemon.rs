@@ -141,6 +141,7 @@ async fn live(
     let mut builder = Builder::new(ports, settings.engine(), data.node())
         .pid(std::process::id())
         .input(opened.input)
+        .diff_watch(opened.diff_watch)
         .secrets(std::sync::Arc::new(secrets::HostSecrets::new(context.environment.clone())));
     if let Some(logs) = databases.logs.as_ref().map(stores::KeptLogs::port) {
         builder = builder.keep_logs_in(match context.options.wrap_logs {

@@ -156,6 +156,7 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::NoInput => "no_input",
         RefusalCode::InputFull => "input_full",
         RefusalCode::NotAWorktree => "not_a_worktree",
+        RefusalCode::NotWatched => "not_watched",
         RefusalCode::WrongState => "wrong_state",
         RefusalCode::Full => "full",
         RefusalCode::CannotCopy => "cannot_copy",
@@ -183,6 +184,7 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
         | RefusalCode::UnknownBase
         | RefusalCode::InvalidBranch
         | RefusalCode::NoInput
+        | RefusalCode::NotWatched
         | RefusalCode::NotAWorktree => StatusCode::UNPROCESSABLE_ENTITY,
         RefusalCode::NoSnapshot => StatusCode::NOT_FOUND,
         RefusalCode::BranchExists
@@ -268,6 +270,9 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         }
         RefusalCode::InputFull => "the command does not read; send it again later",
         RefusalCode::NotAWorktree => "the directory is yours: use git in it yourself",
+        RefusalCode::NotWatched => {
+            "`windlass diff` without -f tells how it stands; Linux watches as much as fs.inotify.max_user_instances allows"
+        }
         RefusalCode::WrongState => "`windlass show ATTEMPT` tells its state and the reason",
         RefusalCode::CannotCopy => {
             "--copy takes globs as in .gitignore, of ignored files in the checkout, for example '.env*'"

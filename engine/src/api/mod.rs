@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 pub mod client;
+pub mod diff;
 pub mod error;
 mod kept;
 mod lines;

@@ -147,7 +147,7 @@ async fn set_task(
 #[derive(Debug, Deserialize)]
 struct RemoveTask {
     #[serde(default)]
-    worktrees: bool,
+    attempts: bool,
 }
 
 async fn remove_task(
@@ -156,8 +156,8 @@ async fn remove_task(
     Path(task): Path<String>,
     how: Result<Query<RemoveTask>, QueryRejection>,
 ) -> Answer {
-    let RemoveTask { worktrees } = query(how)?;
-    state.handle.remove_task(caller(&headers)?, id(&task)?, worktrees).await?;
+    let RemoveTask { attempts } = query(how)?;
+    state.handle.remove_task(caller(&headers)?, id(&task)?, attempts).await?;
     Ok(Json(serde_json::json!({})).into_response())
 }
 

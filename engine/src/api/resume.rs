@@ -14,8 +14,8 @@ use super::client::{Client, ClientError, TRIES};
 use super::{EventsQuery, LogQuery, Until, with_query};
 use crate::view::{ChangeView, ErrorBody, ExecutionView, LogEntryView};
 
-/// The longest line of a stream: the largest entry, every byte of it escaped, and then some.
-const MAX_LINE_BYTES: usize = 8 << 20;
+/// The longest line of a stream: the patch of the largest file, every byte of it escaped, and then some.
+const MAX_LINE_BYTES: usize = 32 << 20;
 
 /// A stream of JSON lines.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
 
 /// Counts a loss; gives up when too many came one after the other. A host that leaves in order is none: the next one goes
 /// on, however many follow each other while nothing is to be told.
-fn survive(error: ClientError, losses: &mut u32) -> Result<(), ClientError> {
+pub(super) fn survive(error: ClientError, losses: &mut u32) -> Result<(), ClientError> {
     if matches!(&error, ClientError::Api { view, .. } if view.kind == "closing") {
         *losses = 0;
         return Ok(());

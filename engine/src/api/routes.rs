@@ -63,6 +63,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/v1/gc", post(kept::gc))
         .route("/v1/attempts/{id}/diff", get(diff))
         .route("/v1/attempts/{id}/diff.patch", get(patch))
+        .route("/v1/attempts/{id}/diff/events", get(super::diff::follow))
         .route("/v1/executions", get(list_executions))
         .route("/v1/executions/{id}", get(show_execution))
         .route("/v1/executions/{id}/input", post(input))

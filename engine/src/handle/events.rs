@@ -26,9 +26,9 @@ const REMEMBERED: usize = 1_024;
 
 /// A follower of what changes: attempts, executions, projects, tasks, snapshots.
 ///
-/// The state of a task is the [status](windlass_core::task::TaskStatus) that it has when it is told. It follows from its
-/// attempts, so a change of an attempt is followed by one of its task, with the same number, where that has another status
-/// than was told before.
+/// The state of a task is its [status](windlass_core::task::TaskStatus), as it was with the change or later: what is told last
+/// is how it stands. It follows from its attempts, so a change of an attempt is followed by one of its task, with the same
+/// number, where that has another status than was told before.
 ///
 /// # Contract
 ///

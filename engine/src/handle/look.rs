@@ -169,7 +169,7 @@ impl Handle {
         self.ports.worktrees.status(id, &worktree).await.map_err(worktree_error)
     }
 
-    async fn worktree_again(
+    pub(super) async fn worktree_again(
         &self,
         caller: &Caller,
         id: AttemptId,
@@ -182,7 +182,11 @@ impl Handle {
         self.worktree(caller, id).await
     }
 
-    async fn worktree(&self, caller: &Caller, id: AttemptId) -> Result<Worktree, EngineError> {
+    pub(super) async fn worktree(
+        &self,
+        caller: &Caller,
+        id: AttemptId,
+    ) -> Result<Worktree, EngineError> {
         let attempt = self.attempt(caller, id).await?;
         let code = match attempt.status {
             AttemptStatus::Removed | AttemptStatus::Removing | AttemptStatus::Failed => {

@@ -1,5 +1,6 @@
 //! [`Handle`]: what a program does with a running engine. Dropping it detaches; nothing is stopped by that.
 
+mod diff;
 mod events;
 mod keep;
 mod look;
@@ -18,6 +19,7 @@ use futures::channel::{mpsc, oneshot};
 use windlass_core::action::SecretSource;
 use windlass_core::attempt::EXECUTION_MARK;
 use windlass_core::container_service::StopCause;
+use windlass_core::diff_watch::DiffWatch;
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId, HostId, NodeId, ProjectId, TaskId};
 use windlass_core::input::Input;
@@ -36,6 +38,7 @@ use crate::request::{
     WorkspaceRequest,
 };
 
+pub use diff::DiffStream;
 pub use events::{EventPage, Events, State};
 pub use keep::GcItem;
 pub use project::Project;
@@ -104,6 +107,7 @@ pub struct Handle {
     input: Option<Arc<dyn Input>>,
     epoch: Arc<AtomicU64>,
     recent: Arc<events::Recent>,
+    diff_watch: Option<Arc<dyn DiffWatch>>,
 }
 
 impl fmt::Debug for Handle {
@@ -120,7 +124,12 @@ impl Handle {
         epoch: Arc<AtomicU64>,
     ) -> Self {
         let recent = Arc::default();
-        Self { commands, ports, input, epoch, recent }
+        Self { commands, ports, input, epoch, recent, diff_watch: None }
+    }
+
+    /// The same with the ability to follow diffs.
+    pub(crate) fn with_diff_watch(self, diff_watch: Option<Arc<dyn DiffWatch>>) -> Self {
+        Self { diff_watch, ..self }
     }
 
     /// Sends a command and waits for its answer.

@@ -70,7 +70,8 @@ impl Handle {
         self.task(&caller, task).await
     }
 
-    /// Removes a task. Its attempts stay, as runs; `with_worktrees` saves and removes their worktrees first, by the safe rules.
+    /// Removes a task. Its attempts stay, as runs; `with_attempts` removes them first by the safe rules: their worktrees are
+    /// saved and go.
     ///
     /// # Errors
     ///
@@ -80,10 +81,10 @@ impl Handle {
         &self,
         caller: Caller,
         task: TaskId,
-        with_worktrees: bool,
+        with_attempts: bool,
     ) -> Result<(), EngineError> {
         // One that is gone may have been removed by this very request.
-        if with_worktrees && let Ok(known) = self.task(&caller, task).await {
+        if with_attempts && let Ok(known) = self.task(&caller, task).await {
             for attempt in known.attempts {
                 if attempt.status != AttemptStatus::Removed {
                     self.remove(caller.clone(), attempt.id, RemoveOptions::default()).await?;
@@ -119,7 +120,7 @@ impl Handle {
     /// [`EngineError::NotFound`].
     pub async fn task(&self, caller: &Caller, id: TaskId) -> Result<Task, EngineError> {
         let (record, stored) = read_task(&self.ports, caller.owner.as_deref(), id).await?;
-        self.with_attempts(record, stored.revision).await
+        self.and_attempts(record, stored.revision).await
     }
 
     /// Lists tasks, newest first.
@@ -146,7 +147,7 @@ impl Handle {
                 }
                 // What a newer version wrote cannot be shown by this one; `check` reports it.
                 let Ok(record) = TaskRecord::decode(&record) else { continue };
-                let task = self.with_attempts(record, revision).await?;
+                let task = self.and_attempts(record, revision).await?;
                 if filter.status.is_none_or(|status| status == task.status) {
                     found.push(task);
                 }
@@ -158,7 +159,7 @@ impl Handle {
         }
     }
 
-    async fn with_attempts(
+    async fn and_attempts(
         &self,
         record: TaskRecord,
         version: Revision,

@@ -121,7 +121,10 @@ impl Handle {
     }
 
     /// Subscribes to the durable writes of one record. Returns when the loop has it: what is read after that misses nothing.
-    async fn watch(&self, key: RecordKey) -> Result<mpsc::UnboundedReceiver<Record>, EngineError> {
+    pub(super) async fn watch(
+        &self,
+        key: RecordKey,
+    ) -> Result<mpsc::UnboundedReceiver<Record>, EngineError> {
         let (watcher, changes) = mpsc::unbounded();
         let mut commands = self.commands.clone();
         let (armed, is_armed) = oneshot::channel();

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use serde::Serialize;
 use uuid::Uuid;
 use windlass_core::driver::Ports;
-use windlass_core::id::{AttemptId, ProjectId, TaskId};
+use windlass_core::id::{AttemptId, ExecutionId, ProjectId, TaskId};
 use windlass_core::process_store::{
     ChangeNumber, Expect, Lease, ProcessStoreError, RecordKey, Revision, Stored, Write,
 };
@@ -172,7 +172,7 @@ impl Editing<'_> {
                 client_key: found.client_key.clone(),
                 owner: self.caller.owner.clone(),
                 attempt: AttemptId(Uuid::nil()),
-                execution: windlass_core::id::ExecutionId(Uuid::nil()),
+                execution: ExecutionId(Uuid::nil()),
                 made: Some(made),
                 digest: found.digest,
                 at: self.at,

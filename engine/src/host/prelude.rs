@@ -266,8 +266,16 @@ pub(crate) fn container_error(
 }
 
 pub(crate) fn worktree_error(error: VcsWorktreeError) -> EngineError {
+    match (worktree_code(&error), error) {
+        (_, VcsWorktreeError::Backend(error)) => error.into(),
+        (code, error) => EngineError::refused(code.unwrap_or(RefusalCode::Git), error.to_string()),
+    }
+}
+
+/// Says which rule it is that refuses; `None` if it is none, but a failure.
+pub(crate) fn worktree_code(error: &VcsWorktreeError) -> Option<RefusalCode> {
     use VcsWorktreeError as E;
-    let code = match error {
+    Some(match error {
         E::NotARepository { .. } => RefusalCode::NotARepository,
         E::Empty { .. } => RefusalCode::EmptyRepository,
         E::UnknownBase { .. } => RefusalCode::UnknownBase,
@@ -286,7 +294,6 @@ pub(crate) fn worktree_error(error: VcsWorktreeError) -> EngineError {
         E::Full => RefusalCode::Full,
         E::CannotCopy { .. } => RefusalCode::CannotCopy,
         E::Git { .. } | E::Incomplete { .. } => RefusalCode::Git,
-        E::Backend(error) => return error.into(),
-    };
-    EngineError::refused(code, error.to_string())
+        E::Backend(_) => return None,
+    })
 }

@@ -2,6 +2,7 @@
 //!
 //! Fields are always present and null where nothing is known. Nothing here reads a store or a clock.
 
+mod diff_event;
 mod kept;
 mod log_entry;
 mod planned;
@@ -25,6 +26,7 @@ use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{ChangeKind, FileDiff, WorktreeStatus};
 use windlass_core::workspace::{Oid, Workspace};
 
+pub use self::diff_event::{DiffEventKind, DiffEventView};
 pub use self::kept::{GcItemView, SnapshotView};
 pub use self::log_entry::{GapView, LogEntryView};
 pub use self::planned::{ProjectView, TaskAttemptView, TaskView};

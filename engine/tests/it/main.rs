@@ -7,8 +7,11 @@
 )]
 
 mod clock;
+mod events;
 mod host;
+mod live_diff;
 mod place;
+mod planned;
 mod pumping;
 mod trouble;
 mod worktrees;

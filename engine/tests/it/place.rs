@@ -337,6 +337,8 @@ impl Place {
     pub(crate) async fn start(&self) -> Handle {
         let inner = MemoryContainers::new(self.world.clone());
         let repositories = self.repositories.clone();
+        let worktrees = Arc::new(MemoryWorktrees::open(&self.repositories, "d"));
+        let diff_watch = Arc::clone(&worktrees);
         let backends = Backends {
             containers: Arc::new(WithGit {
                 inner,
@@ -345,9 +347,10 @@ impl Place {
             }),
             store: Arc::clone(&self.store) as Arc<dyn ProcessStore>,
             logs: Arc::new(MemoryLogs::new(self.world.clone())),
-            worktrees: Arc::new(MemoryWorktrees::open(&self.repositories, "d")),
+            worktrees,
         };
         let builder = Builder::new(backends, self.config.clone(), self.node);
+        let builder = builder.diff_watch(diff_watch);
         let mut builder = builder.input(Arc::new(MemoryInput::new(self.world.clone())));
         if let Some(kept) = &self.kept {
             builder = builder.keep_logs_in(Arc::clone(kept));

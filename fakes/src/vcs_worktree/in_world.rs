@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, MutexGuard};
+use std::task::Waker;
 
 use windlass_core::locator::{Locator, OsBytes};
 use windlass_core::time::Timestamp;
@@ -14,11 +15,12 @@ use crate::world::{Happened, ProcessName, Shared, State, Unsynced, World};
 /// The disk of a world, while somebody looks at it or changes it.
 pub(super) struct DiskGuard<'a> {
     shared: MutexGuard<'a, Shared>,
+    changed: bool,
 }
 
 impl<'a> DiskGuard<'a> {
     pub(super) fn new(world: &'a World) -> Self {
-        Self { shared: world.lock() }
+        Self { shared: world.lock(), changed: false }
     }
 
     /// Says whether a process has this as its directory.
@@ -37,6 +39,7 @@ impl Deref for DiskGuard<'_> {
 
 impl DerefMut for DiskGuard<'_> {
     fn deref_mut(&mut self) -> &mut Disk {
+        self.changed = true;
         Arc::make_mut(&mut self.shared.state.disk)
     }
 }
@@ -44,6 +47,9 @@ impl DerefMut for DiskGuard<'_> {
 impl Drop for DiskGuard<'_> {
     fn drop(&mut self) {
         self.shared.state.tell_of_disk();
+        if self.changed {
+            self.shared.take_followers().into_iter().for_each(Waker::wake);
+        }
     }
 }
 

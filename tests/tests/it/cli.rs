@@ -9,16 +9,20 @@ use windlass_tests::sandbox::{Ran, Sandbox};
 use windlass_tests::schema::Schemas;
 
 mod attempts;
+mod events;
 mod executions;
 mod full_disk;
 mod hooks;
 mod host;
 mod keep;
+mod live_diff;
 mod logs;
 mod presence;
+mod project;
 mod refusals;
 mod run;
 mod stores;
+mod task;
 mod terminal;
 mod words;
 

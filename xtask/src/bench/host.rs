@@ -11,6 +11,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use windlass::core::admission::Limits;
 use windlass::core::container_service::{ContainerService, ContainerServiceError};
+use windlass::core::diff_watch::DiffWatchError;
 use windlass::core::id::{ExecutionId, NodeId};
 use windlass::core::locator::{Locator, OsBytes};
 use windlass::core::log_store::LogStoreError;
@@ -40,7 +41,14 @@ macro_rules! doing {
     };
 }
 
-doing!(EngineError, ContainerServiceError, LogStoreError, ProcessStoreError, VcsWorktreeError);
+doing!(
+    EngineError,
+    ContainerServiceError,
+    DiffWatchError,
+    LogStoreError,
+    ProcessStoreError,
+    VcsWorktreeError
+);
 
 /// Where an engine keeps its things, and the shim it starts.
 #[derive(Clone, Debug)]
@@ -54,7 +62,7 @@ pub(crate) struct Data {
 pub(crate) struct Host {
     pub(crate) handle: Handle,
     pub(crate) containers: Arc<CountedAdoptions>,
-    store: Arc<SqliteStore>,
+    pub(crate) store: Arc<SqliteStore>,
     cwd: Locator,
 }
 

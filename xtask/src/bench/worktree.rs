@@ -78,17 +78,26 @@ impl std::fmt::Debug for Bed<'_> {
 }
 
 impl<'a> Bed<'a> {
-    fn new(bench: &'a Bench, files: u64, small: bool) -> Result<Self, Failure> {
+    pub(super) fn new(bench: &'a Bench, files: u64, small: bool) -> Result<Self, Failure> {
         let dir = bench.path(&format!("worktrees-of-{files}"));
         let repo = dir.join("repo");
         fs::create_dir_all(&repo).doing(format_args!("make {}", repo.display()))?;
         import(&repo, files)?;
-        let options = GitOptions::new("bench", dir.join("worktrees"), environment(&dir));
-        let vcs = bench.runtime.block_on(GitWorktrees::open(options)).doing("open the backend")?;
+        let vcs = bench.runtime.block_on(open(&dir))?;
         let attempt = AttemptId(Uuid::from_u128(u128::from(files)));
         let worktree = create(bench, &vcs, attempt, &repo)?;
         let at = path_of(&worktree.path);
         Ok(Self { bench, files, small, dir, repo, vcs, attempt, worktree, at })
+    }
+
+    /// Opens another backend on the same directory, which knows nothing yet.
+    pub(super) fn open(&self) -> Result<Arc<GitWorktrees>, Failure> {
+        self.bench.runtime.block_on(self.open_async())
+    }
+
+    /// Does the same within a runtime.
+    pub(super) async fn open_async(&self) -> Result<Arc<GitWorktrees>, Failure> {
+        open(&self.dir).await
     }
 
     /// Makes another worktree of the repository.
@@ -135,6 +144,11 @@ impl<'a> Bed<'a> {
         report.add(ours, Unit::Times, Some(theirs), &[Want::RatioAndMore(ratio, extra)]);
         Ok(())
     }
+}
+
+async fn open(dir: &Path) -> Result<Arc<GitWorktrees>, Failure> {
+    let options = GitOptions::new("bench", dir.join("worktrees"), environment(dir));
+    GitWorktrees::open(options).await.doing("open the backend")
 }
 
 /// How often something is done in one turn.

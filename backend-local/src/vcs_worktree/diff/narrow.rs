@@ -51,7 +51,11 @@ impl Inner {
             return Ok(None);
         }
         let Some(mut bases) = between_base_and_head(&looked, found, base) else { return Ok(None) };
-        bases.retain(|path, _| scope.part.covers(path));
+        if !scope.part.is_all() {
+            // What was met on the way is compared with what the base has, too.
+            let met: BTreeSet<&[u8]> = looked.changes.paths().collect();
+            bases.retain(|path, _| scope.part.covers(path) || met.contains(path.as_slice()));
+        }
         let changes = &looked.changes;
         let tracked = changes.changed.iter().chain(&changes.unsure).chain(&changes.submodules);
         let staged = looked.staged.iter().map(|staged| &staged.path);

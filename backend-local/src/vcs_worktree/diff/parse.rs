@@ -1,6 +1,6 @@
 //! Reads what `git diff --raw --numstat -z` prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{ChangeKind, FileDiff};
@@ -88,7 +88,11 @@ impl<'a> Parsed<'a> {
             file.untracked =
                 untracked.files.contains(path) || untracked.repositories.contains(path);
         }
-        files.extend(untracked.unborn.iter().map(|path| FileDiff {
+        // One in the place of a file is told as that being gone, of which the patch is: no path is named twice.
+        let known: BTreeSet<Vec<u8>> =
+            files.iter().map(|file| file.path.as_bytes().to_vec()).collect();
+        let unborn = untracked.unborn.iter().filter(|path| !known.contains(*path));
+        files.extend(unborn.map(|path| FileDiff {
             path: Locator::new(path.clone()),
             old_path: None,
             change: ChangeKind::Added,
@@ -149,10 +153,7 @@ type Count = (Option<u64>, Option<u64>);
 
 /// Counts lines in a patch of files in this order. `None` if it is not of exactly these, or does not say of each whether
 /// it is binary: one whose content is the same has no lines in it.
-fn count_patch(
-    order: &[(Vec<u8>, ChangeKind)],
-    patch: &[u8],
-) -> Option<BTreeMap<Vec<u8>, Count>> {
+fn count_patch(order: &[(Vec<u8>, ChangeKind)], patch: &[u8]) -> Option<BTreeMap<Vec<u8>, Count>> {
     let mut sections: Vec<Count> = Vec::new();
     let (mut in_hunk, mut told) = (false, true);
     for line in patch.split(|byte| *byte == b'\n') {
@@ -254,7 +255,8 @@ mod tests {
             let output = [raw.to_vec(), patch.into_bytes()].concat();
             let parsed = Parsed::read(&output);
             let counts = |file: &FileDiff| (file.added, file.removed);
-            let parts = parsed.parts().map(|parts| parts.into_values().collect::<Vec<_>>().concat());
+            let parts =
+                parsed.parts().map(|parts| parts.into_values().collect::<Vec<_>>().concat());
             assert!(parts.is_none_or(|parts| parts == parsed.patch));
             (!parsed.uncounted).then(|| parsed.files.iter().map(counts).collect::<Vec<_>>())
         };

@@ -10,7 +10,7 @@ use windlass_core::vcs_worktree::{FileDiff, VcsWorktreeError};
 use windlass_core::workspace::Oid;
 
 use super::parse::Parsed;
-use super::{Comparison, OUTPUT_MAX, Side, is_small, mark_too_large};
+use super::{Comparison, GITLINK, OUTPUT_MAX, Side, is_small, mark_too_large};
 use crate::group::{Cancel, Capture};
 use crate::vcs_worktree::scan::Scope;
 use crate::vcs_worktree::scratch::ScratchDir;
@@ -24,8 +24,6 @@ pub(crate) struct Pieces {
     pub(crate) files: Vec<FoundDiff>,
     /// It is everything that differs, whatever was asked for.
     pub(crate) is_whole: bool,
-    /// Repositories inside that were met, submodules too: their own commits decide whether they differ.
-    pub(crate) repositories: Vec<Vec<u8>>,
     /// Paths that were asked for and are ignored.
     pub(crate) ignored: Vec<Vec<u8>>,
 }
@@ -42,13 +40,10 @@ impl Inner {
         scope: &Scope<'_>,
     ) -> Result<Pieces, VcsWorktreeError> {
         let scratch = self.scratch.dir().map_err(|error| failed("diff", &found.path, error))?;
-        let (mut repositories, mut ignored) = (Vec::new(), Vec::new());
+        let mut ignored = Vec::new();
         let comparison = match self.narrow(cancel, found, base, scope)? {
             Some(mut narrow) => {
-                let changes = &mut narrow.1.changes;
-                ignored = std::mem::take(&mut changes.ignored);
-                repositories = changes.repositories.clone();
-                repositories.extend_from_slice(&changes.submodules);
+                ignored = std::mem::take(&mut narrow.1.changes.ignored);
                 Comparison::Narrow(Box::new(narrow))
             }
             None => {
@@ -75,10 +70,11 @@ impl Inner {
         };
         let files = files.into_iter().zip(sizes).map(|(mut file, (before, after))| {
             let patch = parts.remove(file.path.as_bytes()).filter(|_| !file.too_large);
-            file.too_large |= patch.is_none();
+            // Of a repository without a commit git prints nothing.
+            file.too_large |= patch.is_none() && file.mode.as_deref() != Some(GITLINK);
             FoundDiff { file, bytes: before.saturating_add(after), patch }
         });
-        Ok(Pieces { files: files.collect(), is_whole, repositories, ignored })
+        Ok(Pieces { files: files.collect(), is_whole, ignored })
     }
 
     /// Finds files, counts and patch by one command.
@@ -94,7 +90,8 @@ impl Inner {
         let sides = self.sides(narrowed, looked.hash, scratch, &BTreeSet::new())?;
         let (mut files, mut parts) = (Vec::new(), Some(Parts::new()));
         for side in &sides {
-            let output = self.print(cancel, found, side, &["--raw", "-z", "--patch", "--binary"])?;
+            let output =
+                self.print(cancel, found, side, &["--raw", "-z", "--patch", "--binary"])?;
             let parsed = Parsed::read(&output);
             parts = parts.zip(parsed.parts()).map(|(mut parts, more)| {
                 parts.extend(more.into_iter().map(|(path, part)| (path, copied(part))));

@@ -15,7 +15,9 @@ fn outcome(place: &Place, base: &Oid, narrow: bool) -> Option<(Vec<FileDiff>, Ve
     let (inner, found, cancel) = (&place.inner, place.found(), Cancel::never());
     let scratch = inner.scratch.dir().unwrap();
     let comparison = if narrow {
-        Comparison::Narrow(Box::new(inner.narrow(&cancel, &found, base, &Scope::everything()).unwrap()?))
+        Comparison::Narrow(Box::new(
+            inner.narrow(&cancel, &found, base, &Scope::everything()).unwrap()?,
+        ))
     } else {
         let (sides, untracked) = inner.whole(&cancel, &found, base, &scratch).unwrap();
         Comparison::Whole(sides, untracked)
@@ -36,7 +38,8 @@ fn head(place: &Place) -> Oid {
 /// what counts as gone with what is new, of which only one is seen here.
 fn is_comparable(place: &Place, base: &Oid) -> bool {
     let unmerged = place.git(&place.at, &["ls-files", "--unmerged"]);
-    let narrowed = place.inner.narrow(&Cancel::never(), &place.found(), base, &Scope::everything()).unwrap();
+    let narrowed =
+        place.inner.narrow(&Cancel::never(), &place.found(), base, &Scope::everything()).unwrap();
     unmerged.is_empty() && narrowed.is_some_and(|(narrowed, _)| narrowed.absent.is_empty())
 }
 
@@ -169,7 +172,9 @@ fn large_files_are_counted_and_named_but_not_in_the_patch() {
     let scratch = inner.scratch.dir().unwrap();
     for narrow in [true, false] {
         let comparison = if narrow {
-            Comparison::Narrow(Box::new(inner.narrow(&cancel, &found, &base, &Scope::everything()).unwrap().unwrap()))
+            Comparison::Narrow(Box::new(
+                inner.narrow(&cancel, &found, &base, &Scope::everything()).unwrap().unwrap(),
+            ))
         } else {
             let (sides, untracked) = inner.whole(&cancel, &found, &base, &scratch).unwrap();
             Comparison::Whole(sides, untracked)

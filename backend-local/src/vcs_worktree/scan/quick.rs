@@ -10,7 +10,7 @@ use gix::index::entry::{Flags, Mode};
 use super::full::hidden_patterns;
 use super::ignore::{self, Rules};
 use super::index::{Group, Index, Known, groups};
-use super::scope::{Part, Scope};
+use super::scope::{Entered, Part, Scope};
 use super::staged::Objects;
 use super::walk::{Directory, Item, Kind, Next, Unread, Visit, kind_of_mode};
 use super::{content, nested};
@@ -56,6 +56,12 @@ impl Changes {
     /// Says whether something differs whatever contents are.
     pub(crate) fn is_certain(&self) -> bool {
         !(self.changed.is_empty() && self.untracked.is_empty() && self.repositories.is_empty())
+    }
+
+    /// Every path that git may show.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        let tracked = self.changed.iter().chain(&self.unsure).chain(&self.submodules);
+        tracked.chain(&self.untracked).chain(&self.repositories).map(Vec::as_slice)
     }
 
     fn append(&mut self, other: &mut Self) {
@@ -135,6 +141,8 @@ impl Quick<'_> {
         let top = directory.path.is_empty();
         let known = &self.known[context.range.clone()];
         if !top && directory.has(b".git") {
+            // One that is only being made is one soon.
+            self.scope.enter(Entered::Repository(&directory.path));
             let tracked = known.iter().any(|known| known.entry.is_some());
             if (context.gitlink || !tracked) && nested::is_repository(directory.fd()?) {
                 let list =
@@ -212,7 +220,7 @@ impl Quick<'_> {
             }
             let rules = context.rules.clone();
             let part = context.part.below(name);
-            self.scope.enter(&path);
+            self.scope.enter(Entered::Directory(&path));
             return Ok(Some(Some(Context { range: below, rules, part, ignored, gitlink })));
         }
         self.missing(below, found);

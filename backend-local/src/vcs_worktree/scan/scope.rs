@@ -81,11 +81,19 @@ impl Names {
     }
 }
 
+/// What is met on the way, by its path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entered<'a> {
+    /// A directory, before it is read; not the top.
+    Directory(&'a [u8]),
+    /// What may be a repository inside, before that is known.
+    Repository(&'a [u8]),
+}
+
 /// How much is looked at, and who wants to know which directories are.
 pub(crate) struct Scope<'a> {
     pub(crate) part: Part,
-    /// Is called with the path of each directory before it is read; not with that of the top.
-    pub(crate) enters: Option<&'a (dyn Fn(&[u8]) + Sync)>,
+    pub(crate) enters: Option<&'a (dyn Fn(Entered<'_>) + Sync)>,
 }
 
 impl fmt::Debug for Scope<'_> {
@@ -104,9 +112,9 @@ impl Scope<'_> {
         self.enters.is_some()
     }
 
-    pub(super) fn enter(&self, path: &[u8]) {
+    pub(super) fn enter(&self, entered: Entered<'_>) {
         if let Some(enters) = self.enters {
-            enters(path);
+            enters(entered);
         }
     }
 }

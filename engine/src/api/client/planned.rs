@@ -81,10 +81,10 @@ impl Client {
         self.json(Method::PATCH, &format!("/v1/tasks/{id}"), body).await
     }
 
-    /// Removes a task; `worktrees` saves and removes those of its attempts first.
-    pub async fn remove_task(&self, id: TaskId, worktrees: bool) -> Result<(), ClientError> {
+    /// Removes a task; `attempts` saves and removes their worktrees first.
+    pub async fn remove_task(&self, id: TaskId, attempts: bool) -> Result<(), ClientError> {
         let path = format!("/v1/tasks/{id}");
-        let path = with_query(&path, &[("worktrees", worktrees.to_string())]);
+        let path = with_query(&path, &[("attempts", attempts.to_string())]);
         self.fetch(Method::DELETE, &path, Bytes::new()).await.map(drop)
     }
 

@@ -92,6 +92,13 @@ impl Chunk {
         self.last
     }
 
+    /// Makes one of as many changes of which nobody is told.
+    #[cfg(test)]
+    pub(super) fn untold(after: u64, last: u64, size: usize) -> Self {
+        let (after, last) = (ChangeNumber(after), ChangeNumber(last));
+        Self { after, last, size, entries: Arc::new([]) }
+    }
+
     /// Counts its changes, at least 1.
     pub(super) fn size(&self) -> usize {
         self.size

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures::channel::oneshot;
 use windlass_core::process_store::ChangeNumber;
 
 use super::page::Chunk;
@@ -20,6 +21,12 @@ struct Kept {
     /// Up to where it goes.
     last: ChangeNumber,
     changes: usize,
+    /// Somebody reads, or waits for, what comes next.
+    is_read: bool,
+    /// Those who wait for him.
+    waiting: Vec<oneshot::Sender<()>>,
+    /// At how many those who went away are looked for.
+    waiting_at_most: usize,
 }
 
 impl Kept {
@@ -38,21 +45,37 @@ impl Kept {
         {
             self.changes -= oldest.size();
         }
+        self.wake();
     }
 
     /// Goes on from a number that nobody has kept anything up to.
     fn skip_to(&mut self, last: ChangeNumber) {
-        *self = Self { last, ..Self::default() };
+        self.chunks.clear();
+        (self.last, self.changes) = (last, 0);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        for waiting in self.waiting.drain(..) {
+            let _gone = waiting.send(());
+        }
+    }
+
+    fn wait(&mut self) -> oneshot::Receiver<()> {
+        // The cost of forgetting those who went away is spread over as many new ones.
+        if self.waiting.len() >= self.waiting_at_most {
+            self.waiting.retain(|waiting| !waiting.is_canceled());
+            self.waiting_at_most = 64.max(2 * self.waiting.len());
+        }
+        let (waiting, woken) = oneshot::channel();
+        self.waiting.push(waiting);
+        woken
     }
 }
 
 /// What was read last of the changes.
 #[derive(Default)]
-pub(in crate::handle) struct Recent {
-    kept: Mutex<Kept>,
-    /// Held by the one who reads, or waits for, what comes next.
-    reading: futures::lock::Mutex<()>,
-}
+pub(in crate::handle) struct Recent(Mutex<Kept>);
 
 impl fmt::Debug for Recent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,10 +83,33 @@ impl fmt::Debug for Recent {
     }
 }
 
+/// What somebody who comes for more finds.
+enum Turn<'a> {
+    /// It was read before.
+    Kept(Chunk),
+    /// He reads it himself, for others too.
+    Reads(Reading<'a>),
+    /// He reads it himself, for nobody else.
+    ReadsAlone,
+    /// Somebody else reads it.
+    Waits(oneshot::Receiver<()>),
+}
+
+/// Reading for others; whoever stops leaves it to one of them.
+struct Reading<'a>(&'a Recent);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.0.kept();
+        kept.is_read = false;
+        kept.wake();
+    }
+}
+
 impl Recent {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         // Nothing that panics is done under it.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what comes after a number by now.
@@ -72,10 +118,11 @@ impl Recent {
         handle: &Handle,
         after: ChangeNumber,
     ) -> Result<Option<Chunk>, EngineError> {
-        if let Some(chunk) = self.kept().after(after) {
-            return Ok(Some(chunk));
+        let kept = self.kept().after(after);
+        match kept {
+            Some(chunk) => Ok(Some(chunk)),
+            None => Chunk::read(&handle.ports, after).await,
         }
-        Chunk::read(&handle.ports, after).await
     }
 
     /// Waits for what comes after a number.
@@ -85,20 +132,41 @@ impl Recent {
         after: ChangeNumber,
     ) -> Result<Chunk, EngineError> {
         loop {
-            if after != self.kept().last {
-                if let Some(chunk) = self.by_now(handle, after).await? {
-                    return Ok(chunk);
+            match self.turn(after) {
+                Turn::Kept(chunk) => return Ok(chunk),
+                Turn::Reads(_reading) => return self.read(handle, after).await,
+                Turn::ReadsAlone => {
+                    if let Some(chunk) = Chunk::read(&handle.ports, after).await? {
+                        return Ok(chunk);
+                    }
+                    let mut kept = self.kept();
+                    if kept.last < after {
+                        kept.skip_to(after);
+                    }
                 }
-                let mut kept = self.kept();
-                if kept.last < after {
-                    kept.skip_to(after);
-                }
+                // Also when the one who read has left.
+                Turn::Waits(woken) => drop(woken.await),
             }
-            // Whoever waited here finds what the one before has read.
-            let _reading = self.reading.lock().await;
-            if after != self.kept().last {
-                continue;
-            }
+        }
+    }
+
+    fn turn(&self, after: ChangeNumber) -> Turn<'_> {
+        let mut kept = self.kept();
+        if let Some(chunk) = kept.after(after) {
+            Turn::Kept(chunk)
+        } else if kept.last != after {
+            Turn::ReadsAlone
+        } else if kept.is_read {
+            Turn::Waits(kept.wait())
+        } else {
+            kept.is_read = true;
+            Turn::Reads(Reading(self))
+        }
+    }
+
+    /// Reads what comes after what is kept, for all.
+    async fn read(&self, handle: &Handle, after: ChangeNumber) -> Result<Chunk, EngineError> {
+        loop {
             match Chunk::read(&handle.ports, after).await? {
                 Some(chunk) => {
                     let mut kept = self.kept();
@@ -110,5 +178,35 @@ impl Recent {
                 None => handle.changed(after).await?,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(kept: &Kept, after: u64) -> Option<(u64, u64)> {
+        let chunk = kept.after(ChangeNumber(after))?;
+        Some((chunk.after().0, chunk.last().0))
+    }
+
+    #[test]
+    fn what_is_kept_has_no_hole_and_an_end() {
+        let mut kept = Kept::default();
+        kept.push(Chunk::untold(0, 5, KEPT / 2));
+        kept.push(Chunk::untold(5, 9, KEPT / 2));
+        assert_eq!(numbers(&kept, 0), Some((0, 5)));
+        assert_eq!(numbers(&kept, 4), Some((0, 5)));
+        assert_eq!(numbers(&kept, 5), Some((5, 9)));
+        assert_eq!(numbers(&kept, 9), None);
+        kept.push(Chunk::untold(9, 10, 1));
+        assert_eq!(numbers(&kept, 4), None, "it reads the store by itself");
+        assert_eq!((numbers(&kept, 5), kept.changes), (Some((5, 9)), KEPT / 2 + 1));
+        kept.skip_to(ChangeNumber(20));
+        assert_eq!((numbers(&kept, 9), kept.last, kept.changes), (None, ChangeNumber(20), 0));
+        // A batch is kept, however large: those who come next want it.
+        kept.push(Chunk::untold(20, 21, 2 * KEPT));
+        assert_eq!(kept.last, ChangeNumber(21));
+        assert_eq!(kept.changes, 0);
     }
 }

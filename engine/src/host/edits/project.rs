@@ -10,7 +10,7 @@ use windlass_core::workspace::Worktree;
 use super::{Editing, Prepared, check_version, put_changed};
 use crate::error::{EngineError, RefusalCode};
 use crate::host::prelude::worktree_error;
-use crate::host::records::{read_project, store_error};
+use crate::host::records::{decode_error, read_project, store_error};
 use crate::request::{ProjectChange, ProjectRequest};
 
 /// The most characters of a name.
@@ -90,8 +90,7 @@ impl Editing<'_> {
         let mut writes = Vec::with_capacity(tasks.len() + 1);
         for task in tasks {
             // One that cannot be read has attempts that may be active: it is not taken along unseen.
-            let decoded = TaskRecord::decode(&task.record);
-            let known = decoded.map_err(crate::host::records::decode_error)?;
+            let known = TaskRecord::decode(&task.record).map_err(decode_error)?;
             self.check_quiet(known.id).await?;
             writes.push(Write::Delete { key: task.record.key, expect: task.revision });
         }

@@ -10,7 +10,7 @@ use windlass_tests::sandbox::Sandbox;
 use super::with_repo;
 
 /// A terminal of a tmux server of its own.
-struct Terminal {
+pub(super) struct Terminal {
     socket: PathBuf,
     /// What the terminal shows is written here, too.
     seen: std::fs::File,
@@ -18,7 +18,7 @@ struct Terminal {
 
 impl Terminal {
     /// Opens one that runs a shell; `None` without tmux.
-    fn open(sandbox: &Sandbox) -> Option<Self> {
+    pub(super) fn open(sandbox: &Sandbox) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             windlass_tests::not_run("what happens on a terminal: there is no tmux");
             return None;
@@ -55,7 +55,7 @@ impl Terminal {
         Some(terminal)
     }
 
-    fn tmux(&self, arguments: &[&str]) {
+    pub(super) fn tmux(&self, arguments: &[&str]) {
         let output =
             Command::new("tmux").arg("-S").arg(&self.socket).args(arguments).output().unwrap();
         assert!(
@@ -65,13 +65,13 @@ impl Terminal {
         );
     }
 
-    fn line(&self, text: &str) {
+    pub(super) fn line(&self, text: &str) {
         self.tmux(&["send-keys", "-l", text]);
         self.tmux(&["send-keys", "Enter"]);
     }
 
     /// Reads what the terminal shows until `text` has come; returns all that was read.
-    fn until(&mut self, text: &str) -> String {
+    pub(super) fn until(&mut self, text: &str) -> String {
         use std::io::Read as _;
         let mut shown = Vec::new();
         loop {
