@@ -543,16 +543,24 @@ pub trait Recorded: Serialize + DeserializeOwned {
     ///
     /// [`DecodeError`].
     fn decode(record: &Record) -> Result<Self, DecodeError> {
-        #[derive(Deserialize)]
-        struct Version {
-            v: u32,
-        }
-        let version: Version =
-            serde_json::from_str(&record.body).map_err(DecodeError::Malformed)?;
-        if version.v > BODY_VERSION {
-            return Err(DecodeError::Newer { found: version.v });
+        let version = version_of(&record.body).map_err(DecodeError::Malformed)?;
+        if version > BODY_VERSION {
+            return Err(DecodeError::Newer { found: version });
         }
         serde_json::from_str(&record.body).map_err(DecodeError::Malformed)
+    }
+}
+
+/// Reads the version of a body. It comes first where we wrote it; anywhere else the whole body is read for it.
+fn version_of(body: &str) -> serde_json::Result<u32> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let first = body.strip_prefix(r#"{"v":"#).and_then(|rest| rest.split_once(','));
+    match first.and_then(|(version, _)| version.parse().ok()) {
+        Some(version) => Ok(version),
+        None => serde_json::from_str::<Version>(body).map(|version| version.v),
     }
 }
 

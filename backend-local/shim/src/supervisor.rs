@@ -263,6 +263,14 @@ impl Supervisor {
                 at: sys::now().by_the_clock_of(command.began),
             });
         }
+        if command.exit.is_some()
+            && !command.settled
+            && let Some(Err(failure)) = spawn::read_error(&mut command.child.errors)
+        {
+            // The end of a child that could not execute the program is no end of the program.
+            command.settled = true;
+            return Some(Input::ExecFailed(failure));
+        }
         let others = command.tree.reap_strangers();
         Some(Input::Children { leader: command.exit, others })
     }

@@ -1,11 +1,11 @@
 //! The step that checks out a worktree's files where hooks or filters have a part in it: a git execution of its own, before
 //! anything else runs in the workspace.
 
-use super::{Config, Operation, Refusal, State, Tracked, Turn, WorkspaceStep};
+use super::{Config, Effect, Operation, Refusal, RefusalCode, State, Tracked, Turn, WorkspaceStep};
 use crate::id::ExecutionId;
 use crate::outcome::Outcome;
 use crate::process_store::Revision;
-use crate::record::{ExecutionRecord, Making, Reason};
+use crate::record::{AttemptStatus, ExecutionRecord, Making, Reason};
 use crate::vcs_worktree::{CreateMode, GitStep, Origin};
 use crate::workspace::Workspace;
 
@@ -35,7 +35,37 @@ impl State {
                 self.workspace_step = WorkspaceStep::Making;
             }
             Some(_) => self.making_ended(turn),
-            None => self.begin_creation(turn),
+            None => {
+                self.taken_over = true;
+                self.begin_creation(turn);
+            }
+        }
+    }
+
+    /// Tries a creation that was taken over again, later, if somebody still has the repository; says whether it will. To
+    /// fail would leave what the other host has made of it.
+    pub(super) fn create_later(&mut self, turn: &mut Turn<'_>, refusal: &Refusal) -> bool {
+        let later = self.taken_over
+            && self.workspace_step == WorkspaceStep::Creating
+            && self.attempt.status == AttemptStatus::Creating
+            && refusal.code == RefusalCode::RepositoryBusy;
+        if later {
+            let when = turn.at.plus_ms(turn.config.readopt_ms);
+            self.creation_again = Some(when);
+            turn.after.push(Effect::WakeAt(when));
+        }
+        later
+    }
+
+    /// Goes on with a creation whose time has come.
+    pub(super) fn on_woke_to_create(&mut self, turn: &mut Turn<'_>) {
+        let Some(when) = self.creation_again else { return };
+        // A clock that was set back brings it at once.
+        if when <= turn.at || when > turn.at.plus_ms(turn.config.readopt_ms) {
+            self.creation_again = None;
+            self.begin_creation(turn);
+        } else {
+            turn.after.push(Effect::WakeAt(when));
         }
     }
 

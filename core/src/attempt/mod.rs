@@ -113,6 +113,10 @@ pub struct State {
     dropped: BTreeSet<SnapshotNumber>,
     /// Why a removal is given up, while the worktree is put back.
     given_up: Option<Refusal>,
+    /// A creation that another host began.
+    taken_over: bool,
+    /// When a creation that was taken over is tried again.
+    creation_again: Option<Timestamp>,
 }
 
 /// What is under way for the workspace.
@@ -232,6 +236,8 @@ impl State {
             dropping: BTreeMap::new(),
             dropped: BTreeSet::new(),
             given_up: None,
+            taken_over: false,
+            creation_again: None,
         }
     }
 
@@ -317,7 +323,10 @@ impl State {
     fn on_fact(&mut self, turn: &mut Turn<'_>, fact: Fact) {
         match fact {
             Fact::Recovered => self.on_recovered(turn),
-            Fact::Woke => self.on_woke(turn),
+            Fact::Woke => {
+                self.on_woke(turn);
+                self.on_woke_to_create(turn);
+            }
             Fact::Admitted(slot) => self.on_admitted(turn, slot),
             Fact::WorktreeCreated { head } => self.on_worktree_created(turn, head),
             Fact::WorktreeNeedsStep { execution, step } => {

@@ -106,6 +106,7 @@ fn key(execution: ExecutionId) -> RequestRecord {
         owner: None,
         attempt: A,
         execution,
+        made: None,
         digest: Uuid::nil(),
         at: Timestamp(1),
     }

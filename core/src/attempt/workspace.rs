@@ -103,7 +103,10 @@ impl State {
             self.go_on_removing(turn);
             return;
         }
-        if !self.workspace_step.creates() || self.make_once_more(turn) {
+        if !self.workspace_step.creates()
+            || self.make_once_more(turn)
+            || self.create_later(turn, &refusal)
+        {
             return;
         }
         let (refusal, reason) = self.why_not_made(turn, refusal);

@@ -379,6 +379,14 @@ impl State {
                 at: now.by_the_clock_of(command.began),
             });
         }
+        if command.exit.is_some()
+            && !command.settled
+            && let Some(Err(failure)) = command.word
+        {
+            // As the real one: the end of a child that could not execute the program is no end of the program.
+            command.settled = true;
+            return Some(Input::ExecFailed(failure));
+        }
         Some(Input::Children { leader: command.exit, others })
     }
 

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::plan::Plan;
@@ -27,6 +29,9 @@ struct Arguments {
 
 /// How long an enumeration goes on, in seconds, where nothing else is asked for.
 const EXHAUSTIVE_SECONDS: u64 = 600;
+
+/// From this number on nothing is run: something was found.
+const NO_MORE: u64 = u64::MAX / 2;
 
 /// How long shrinking may take.
 const SHRINKING: Duration = Duration::from_secs(5);
@@ -198,45 +203,38 @@ fn commit() -> &'static str {
     option_env!("WINDLASS_COMMIT").unwrap_or("(unknown)")
 }
 
-/// Runs many seeds.
+/// What came of many seeds.
+#[derive(Debug, Default)]
+struct Total {
+    runs: u64,
+    calls: u64,
+    events: u64,
+    sometimes: Sometimes,
+    /// The first seed that violated something.
+    failed: Option<u64>,
+    /// The first seed for which what must not matter did, and how.
+    mattered: Option<(u64, String)>,
+}
+
+/// Runs many seeds, on all processors.
 fn many(arguments: &Arguments) -> Result<(), String> {
     let begun = Instant::now();
-    let mut sometimes = Sometimes::default();
-    let (mut runs, mut calls, mut events) = (0_u64, 0_u64, 0_u64);
-    let terminal = std::io::stderr().is_terminal();
-    let mut shown = begun;
-    let mut failed = None;
-    for seed in arguments.from.. {
-        let over = match arguments.seconds {
-            Some(seconds) => begun.elapsed() >= Duration::from_secs(seconds),
-            None => runs >= arguments.runs,
-        };
-        if over {
-            break;
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(Total::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| work(arguments, begun, &next, &total));
         }
-        let plan = scenario::plan(seed);
-        let outcome = run(arguments.layer, &plan, Keep::Counts);
-        if arguments.meta {
-            meta::check(&plan, &|plan| run(arguments.layer, plan, Keep::Counts))?;
-        }
-        runs += 1;
-        calls += outcome.calls;
-        events += outcome.events;
-        sometimes.add(&outcome.sometimes);
-        if outcome.violation.is_some() {
-            failed = Some(seed);
-            break;
-        }
-        if terminal && shown.elapsed() > Duration::from_millis(500) {
-            shown = Instant::now();
-            let _told = write!(std::io::stderr(), "\r{runs} seeds");
-        }
-    }
+    });
+    let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Total { runs, calls, events, sometimes, failed, mattered } = total;
     let seconds = begun.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = runs as f64 / seconds.max(0.001);
     say(&format!(
-        "layer {}: {runs} seeds in {seconds:.1} s, {rate:.0} seeds/s; {calls} calls, {events} events",
+        "layer {}: {runs} seeds in {seconds:.1} s, {rate:.0} seeds/s on {threads} threads; \
+         {calls} calls, {events} events",
         arguments.layer
     ));
     for (name, count) in sometimes.all() {
@@ -246,9 +244,56 @@ fn many(arguments: &Arguments) -> Result<(), String> {
         let again = format!("cargo xtask sim --seed {seed}");
         return one(&scenario::plan(seed), arguments.layer, false, &again);
     }
+    if let Some((_, how)) = mattered {
+        return Err(how);
+    }
     let missing = sometimes.missing();
     if runs >= 2_000 && !missing.is_empty() {
         return Err(format!("never happened: {}", missing.join("; ")));
     }
     Ok(())
+}
+
+/// Runs seeds until there are enough, or one violates something.
+fn work(arguments: &Arguments, begun: Instant, next: &AtomicU64, total: &Mutex<Total>) {
+    let terminal = std::io::stderr().is_terminal();
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let over = match arguments.seconds {
+            Some(seconds) => begun.elapsed() >= Duration::from_secs(seconds),
+            None => number >= arguments.runs,
+        };
+        if over || number >= NO_MORE {
+            return;
+        }
+        let seed = arguments.from.saturating_add(number);
+        let plan = scenario::plan(seed);
+        let outcome = run(arguments.layer, &plan, Keep::Counts);
+        let checked = match arguments.meta {
+            true => meta::check(&plan, &|plan| run(arguments.layer, plan, Keep::Counts)),
+            false => Ok(()),
+        };
+        let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+        total.runs += 1;
+        total.calls += outcome.calls;
+        total.events += outcome.events;
+        total.sometimes.add(&outcome.sometimes);
+        let earlier = |other: u64| other < seed;
+        if outcome.violation.is_some() && !total.failed.is_some_and(earlier) {
+            total.failed = Some(seed);
+        }
+        if let Err(how) = checked
+            && !total.mattered.as_ref().is_some_and(|(other, _)| earlier(*other))
+        {
+            total.mattered = Some((seed, how));
+        }
+        if total.failed.is_some() || total.mattered.is_some() {
+            // Seeds before it that run now are waited for, so that the first one is told.
+            next.store(NO_MORE, Ordering::Relaxed);
+            return;
+        }
+        if terminal && total.runs.is_multiple_of(500) {
+            let _told = write!(std::io::stderr(), "\r{} seeds", total.runs);
+        }
+    }
 }

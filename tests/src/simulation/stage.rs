@@ -450,7 +450,7 @@ impl Stage {
         let stale = inner
             .hosts
             .iter()
-            .filter(|(_, host)| host.lives && host.epoch < current && host.handle.is_some());
+            .filter(|(_, host)| host.lives && host.epoch < current && host.epoch != Epoch(0));
         stale.map(|(life, _)| *life).collect()
     }
 

@@ -282,3 +282,27 @@ fn what_cannot_be_put_back_without_a_step_counts_as_removed() {
     let (state, _) = feed(state, [incomplete()]);
     assert_eq!(state.attempt().status, AttemptStatus::Removed);
 }
+
+#[test]
+fn a_creation_that_was_taken_over_waits_for_a_repository_that_is_busy() {
+    let busy = || {
+        let refusal = Refusal { code: RefusalCode::RepositoryBusy, ..failed("busy") };
+        fact(Fact::WorktreeFailed { refusal })
+    };
+    let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Creating));
+    let (state, _) = feed(state, [run()]);
+    // What nobody had begun leaves nothing: it fails.
+    let (failed, _) = feed(state.clone(), [busy()]);
+    assert_eq!(failed.attempt().status, AttemptStatus::Failed);
+    let (state, _) = recovered(&state);
+    let (state, effects) = feed(state, [busy()]);
+    let when = 10 + config().readopt_ms;
+    assert_eq!(words(&effects), [format!("wake {when}")]);
+    let (state, effects) = feed(state, [fact(Fact::Woke)]);
+    assert_eq!(words(&effects), [format!("wake {when}")], "it is not time yet");
+    let late = state.clone().step(&config(), Timestamp(when), fact(Fact::Woke));
+    assert_eq!(creations(&late.effects), [(CreateMode::Begin, Origin::Base)]);
+    let (state, effects) = feed(late.state, [there()]);
+    assert_eq!(words(&effects), ["+"], "its slot is asked for again");
+    assert_eq!(state.attempt().status, AttemptStatus::Ready);
+}

@@ -21,6 +21,7 @@ use windlass_core::id::{Epoch, ExecutionId, HostId, Nonce};
 use windlass_core::process_store::Lease;
 use windlass_core::time::Timestamp;
 use windlass_fakes::Loss;
+use windlass_fakes::world::Pace;
 use windlass_fakes::faulty::Conductor;
 
 use super::event::{Gone, Life, What};
@@ -47,6 +48,9 @@ const LEAVE_MS: u64 = 30_000;
 pub fn run(plan: &Arc<Plan>, oracles: Vec<Box<dyn Oracle>>, keep: Keep) -> Outcome {
     let place = Place::new();
     let stage = Arc::new(Stage::new(Arc::clone(plan), place.scene.clone(), oracles, keep));
+    // A job is done whole at one instant.
+    let whole = Pace { commit_ms: 0, worktree_step_ms: 0, ..plan.settings.pace.into() };
+    place.scene.world.set_pace(whole);
     let mut steps = Steps::new(Arc::clone(plan), place, Arc::clone(&stage));
     steps.run();
     drop(steps);
@@ -486,6 +490,14 @@ impl Steps {
     }
 
     fn heal(&mut self) {
+        // That two hosts live is one of the things that go wrong.
+        let living = self.stage.living();
+        for older in living.iter().rev().skip(1) {
+            self.host_gone(*older, Gone::Killed);
+        }
+        for stale in self.stage.superseded() {
+            self.host_gone(stale, Gone::Killed);
+        }
         self.stage.heal();
         for (life, generation, job, begun) in std::mem::take(&mut self.hanging) {
             self.after(0, Due::Perform { life, generation, job, begun });
