@@ -24,6 +24,7 @@ struct Arguments {
     regressions: bool,
     exhaustive: bool,
     planted: bool,
+    bug: Option<String>,
     layer: u8,
 }
 
@@ -58,6 +59,7 @@ impl Arguments {
             regressions: false,
             exhaustive: false,
             planted: false,
+            bug: None,
             layer: 2,
         };
         let mut words = words.into_iter();
@@ -76,6 +78,7 @@ impl Arguments {
                 "--regressions" => arguments.regressions = true,
                 "--exhaustive" => arguments.exhaustive = true,
                 "--planted" => arguments.planted = true,
+                "--bug" => arguments.bug = Some(value()?),
                 "--layer" => arguments.layer = u8::try_from(number(value()?)?).unwrap_or(0),
                 _ => return Err(format!("there is no {word}")),
             }
@@ -98,7 +101,7 @@ pub fn main(words: Vec<String>) -> ExitCode {
             return regressions();
         }
         if arguments.planted {
-            return exhaustive::command::planted(&say);
+            return exhaustive::command::planted(arguments.bug.as_deref(), &say);
         }
         if arguments.exhaustive {
             let seconds = arguments.seconds.unwrap_or(EXHAUSTIVE_SECONDS);

@@ -21,7 +21,7 @@ use windlass_core::id::{Epoch, ExecutionId, HostId, Nonce};
 use windlass_core::process_store::Lease;
 use windlass_core::time::Timestamp;
 use windlass_fakes::Loss;
-use windlass_fakes::world::Pace;
+use windlass_fakes::world::{Ambush, Pace};
 use windlass_fakes::faulty::Conductor;
 
 use super::event::{Gone, Life, What};
@@ -539,6 +539,11 @@ impl Steps {
             Blow::KillShim { of } => {
                 for execution in self.executions_named(&of) {
                     world.kill_shim(execution);
+                }
+            }
+            Blow::StopShim { of, effect } => {
+                for execution in self.executions_named(&of) {
+                    world.ambush_shim(execution, effect, Ambush::Freeze);
                 }
             }
             Blow::Room { free_bytes } => {
