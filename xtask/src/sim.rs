@@ -49,8 +49,8 @@ pub(crate) struct Arguments {
     /// Looks for every planted bug, and says how fast each is found
     #[arg(long)]
     planted: bool,
-    /// Looks for this planted bug alone
-    #[arg(long, value_name = "NAME", requires = "planted")]
+    /// Looks for this planted bug alone, or plants it while a plan is run
+    #[arg(long, value_name = "NAME")]
     bug: Option<String>,
 }
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use windlass_core::planted::{Bug, plant};
+
 use super::plan::Plan;
 use super::sometimes::Sometimes;
 use super::stage::{Keep, Outcome};
@@ -95,6 +97,8 @@ pub fn main(words: Vec<String>) -> ExitCode {
             let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
             let plan = text.parse().map_err(|error| format!("{path}: {error}"))?;
             let again = format!("cargo xtask sim --plan {path}");
+            let named = |name: &String| Bug::ALL.iter().copied().find(|bug| bug.name() == name);
+            let _planted = plant(arguments.bug.as_ref().and_then(named));
             return one(&plan, arguments.layer, arguments.full, &again);
         }
         if arguments.regressions {

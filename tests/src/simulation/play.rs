@@ -12,8 +12,8 @@ use windlass_core::cleanup::Policy;
 use windlass_core::record::AttemptStatus;
 use windlass_core::time::Timestamp;
 use windlass_core::workspace::Worktree;
-use windlass_fakes::{Ambush, Loss};
 use windlass_fakes::faulty::Conductor;
+use windlass_fakes::{Ambush, Loss};
 
 use super::event::{Gone, Life};
 use super::ground::{Ground, HostRuntime};

@@ -386,16 +386,15 @@ impl Stage {
             if inner.hosts.values().any(|host| host.lives) {
                 inner.sometimes.count("two hosts lived at once");
             }
-            let host =
-                Host {
-            lives: true,
-            handle: None,
-            serves: false,
-            polls: 0,
-            calls: 0,
-            tasks: 0,
-            epoch: Epoch(0),
-        };
+            let host = Host {
+                lives: true,
+                handle: None,
+                serves: false,
+                polls: 0,
+                calls: 0,
+                tasks: 0,
+                epoch: Epoch(0),
+            };
             inner.hosts.insert(life, host);
             life
         };
@@ -422,7 +421,8 @@ impl Stage {
                 return false;
             };
             host.lives = false;
-            let why = if why == Gone::Killed && !host.serves { Gone::KilledInRecovery } else { why };
+            let why =
+                if why == Gone::Killed && !host.serves { Gone::KilledInRecovery } else { why };
             (why, host.handle.take())
         };
         // What it holds may wake others.

@@ -66,12 +66,12 @@ pub const FAMILY: &[Scenario] = &[
     Scenario { name: "dead shim of a command that has ended", make: dead_shim_after_the_end },
     Scenario { name: "the same number after a restart", make: same_number },
     Scenario { name: "two hosts and a slow stop", make: slow_stop },
+    Scenario { name: "shim stopped at its 6th effect", make: stopped_shim::<6> },
+    Scenario { name: "shim stopped at its 7th effect", make: stopped_shim::<7> },
+    Scenario { name: "shim stopped at its 8th effect", make: stopped_shim::<8> },
     Scenario { name: "shim stopped at its 9th effect", make: stopped_shim::<9> },
     Scenario { name: "shim stopped at its 10th effect", make: stopped_shim::<10> },
     Scenario { name: "shim stopped at its 11th effect", make: stopped_shim::<11> },
-    Scenario { name: "shim stopped at its 12th effect", make: stopped_shim::<12> },
-    Scenario { name: "shim stopped at its 13th effect", make: stopped_shim::<13> },
-    Scenario { name: "shim stopped at its 14th effect", make: stopped_shim::<14> },
     Scenario { name: "queue limits", make: queue_limits },
     Scenario { name: "refused when full", make: refused },
     Scenario { name: "deadline against exit", make: deadline },
@@ -306,8 +306,7 @@ fn same_number(script: &[&str]) -> Plan {
 
 /// The stop that the first host has begun comes long after the second one has taken over.
 fn slow_stop(_: &[&str]) -> Plan {
-    let requests =
-        vec![directory(0, "a", &["ignore-term"]), stop(90, "stop", "a", Some(60_000))];
+    let requests = vec![directory(0, "a", &["ignore-term"]), stop(90, "stop", "a", Some(60_000))];
     with(plan(requests), [at(100, Blow::SecondHost)])
 }
 

@@ -21,8 +21,8 @@ use windlass_core::id::{Epoch, ExecutionId, HostId, Nonce};
 use windlass_core::process_store::Lease;
 use windlass_core::time::Timestamp;
 use windlass_fakes::Loss;
-use windlass_fakes::world::{Ambush, Pace};
 use windlass_fakes::faulty::Conductor;
+use windlass_fakes::world::{Ambush, Pace};
 
 use super::event::{Gone, Life, What};
 use super::oracle::{Oracle, Violation};
