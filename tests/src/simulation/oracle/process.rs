@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt as _;
 use windlass_core::container_service::ContainerService as _;
-use windlass_core::id::{AttemptId, Epoch};
-use windlass_core::process_store::Kind;
+use windlass_core::id::{AttemptId, Epoch, ExecutionId};
+use windlass_core::process_store::{Kind, Write};
 use windlass_core::record::{AttemptStatus, ExecutionRecord, Phase};
 use windlass_core::vcs_worktree::{FoundState, VcsWorktree as _};
 use windlass_fakes::faulty::{About, Site};
@@ -165,6 +165,9 @@ pub(super) struct NoOrphans {
     /// Attempts whose worktree a host made that had lost the records meanwhile. The lock of the data directory keeps such two
     /// apart; what it does all the same is for cleanup, which finds it.
     late: BTreeSet<AttemptId>,
+    /// When the last host took over, and when executions became final, by the number of the event.
+    served: u64,
+    finals: BTreeMap<ExecutionId, u64>,
 }
 
 impl NoOrphans {
@@ -173,6 +176,11 @@ impl NoOrphans {
         let places = containers.places().now_or_never().and_then(Result::ok).unwrap_or_default();
         for (execution, place) in places {
             let record = view.store.execution(execution);
+            if self.finals.get(&execution).is_some_and(|at| *at > self.served) {
+                // A host that died before it recorded this place left it; the next one to come clears it. Before its
+                // execution is final it may be one that is about to be used.
+                continue;
+            }
             if record.is_none_or(|record| record.place.as_ref() != Some(&place)) {
                 let what = format!("{} is the place of no record", place.locator);
                 return Err(Violation::new(self.name(), what));
@@ -227,6 +235,16 @@ impl Oracle for NoOrphans {
         match &event.what {
             What::Acquired { life, lease } => {
                 self.epochs.insert(*life, lease.epoch);
+            }
+            What::HostServes { .. } => self.served = event.number,
+            What::Committed { writes, .. } => {
+                let of_executions =
+                    writes.iter().map(Write::key).filter(|key| key.kind == Kind::Execution);
+                for id in of_executions.map(|key| ExecutionId(key.id)) {
+                    if view.store.execution(id).is_some_and(|it| it.phase == Phase::Final) {
+                        self.finals.entry(id).or_insert(event.number);
+                    }
+                }
             }
             What::Performed { life, call, .. } if call.site == Site::Create => {
                 let is_old = self.epochs.get(life).is_some_and(|held| *held < view.store.epoch());
