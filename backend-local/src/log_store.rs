@@ -71,13 +71,8 @@ impl FileLogs {
     async fn follow(&self, log: &LogKey) -> Result<Follower, LogStoreError> {
         let (execution, nonce) = (log.execution, log.place.nonce);
         let runs = Arc::clone(&self.files.runs);
-        let place = tokio::task::spawn_blocking(move || runs.place(execution, nonce));
-        let place = match place.await {
-            Ok(Ok(Some(place))) => place,
-            Ok(Ok(None)) => return Err(LogStoreError::NotFound { execution }),
-            Ok(Err(error)) => return Err(failed("grown", error)),
-            Err(error) => return Err(failed("grown", io::Error::other(error))),
-        };
+        let place = self.files.in_turn("grown", move || runs.place(execution, nonce)).await?;
+        let Some(place) = place else { return Err(LogStoreError::NotFound { execution }) };
         self.follow.directory(place.fd()).map_err(|error| failed("grown", error))
     }
 }
@@ -92,16 +87,28 @@ impl Files {
     ) -> Result<R, LogStoreError> {
         let runs = Arc::clone(&self.runs);
         let (execution, nonce) = (log.execution, log.place.nonce);
-        let turn = Arc::clone(&self.reads).acquire_owned().await;
-        let turn = turn.map_err(|error| failed(op, io::Error::other(error)))?;
-        let found = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+        let found = self.in_turn(op, move || {
             let Some(log) = Log::open(&runs, execution, nonce)? else { return Ok(None) };
             work(&log).map(Some)
         });
-        match found.await {
-            Ok(Ok(Some(result))) => Ok(result),
-            Ok(Ok(None)) => Err(LogStoreError::NotFound { execution }),
+        found.await?.ok_or(LogStoreError::NotFound { execution })
+    }
+
+    /// Does something with files, off the async threads. However many ask, few threads are made for it, and few pages are
+    /// held at once.
+    async fn in_turn<R: Send + 'static>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce() -> io::Result<R> + Send + 'static,
+    ) -> Result<R, LogStoreError> {
+        let turn = Arc::clone(&self.reads).acquire_owned().await;
+        let turn = turn.map_err(|error| failed(op, io::Error::other(error)))?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        match done.await {
+            Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => Err(failed(op, error)),
             Err(error) => Err(failed(op, io::Error::other(error))),
         }

@@ -1,6 +1,7 @@
 //! The suite of [`ProcessStore`].
 
 mod concurrency;
+mod killed;
 mod lists;
 pub mod model;
 pub mod reference;
@@ -22,6 +23,7 @@ pub use self::concurrency::{
     concurrent_creators_have_one_winner, refusals_do_not_affect_neighbours,
     what_is_visible_is_a_prefix,
 };
+pub use self::killed::what_was_acknowledged_before_a_kill_is_there;
 pub use self::lists::{
     a_list_follows_updates_and_deletes, a_page_that_holds_the_rest_is_the_last,
     equal_times_are_ordered_by_id, ids_are_found_by_their_end, lists_are_newest_first,

@@ -171,6 +171,17 @@ impl World {
         });
     }
 
+    /// Lets every stopped shim go on, and forgets what was to be done to any.
+    pub fn leave_shims_alone(&self) {
+        self.change(|state| {
+            state.ambushes.clear();
+            let starts: Vec<_> = state.sites.keys().map(|start| start.execution).collect();
+            for execution in starts {
+                state.with_shims(execution, shim::Shim::thaw);
+            }
+        });
+    }
+
     /// Lets the next so many appends to the journal of an execution fail, each after its bytes were written: they may or
     /// may not be durable.
     pub fn fail_persists(&self, execution: ExecutionId, count: u32) {

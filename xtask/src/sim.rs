@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Looks for every planted bug, and says how fast each is found
     #[arg(long)]
     planted: bool,
+    /// Looks for this planted bug alone, or plants it while a plan is run
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
 }
 
 /// How much of a single run is shown.
@@ -93,6 +96,9 @@ fn words(arguments: &Arguments) -> Vec<String> {
     }
     if let Some(plan) = &arguments.plan {
         add("--plan", plan.display().to_string());
+    }
+    if let Some(bug) = &arguments.bug {
+        add("--bug", bug.clone());
     }
     if matches!(arguments.trace, Trace::Full) {
         add("--trace", "full".to_owned());

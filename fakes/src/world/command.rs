@@ -51,8 +51,7 @@ impl State {
             (launch.stdin, launch.output)
         };
         shim.listens = true;
-        let argv_is = |program: &Program| *program == Program::NoFork;
-        let refused = shim.launch.as_ref().is_some_and(|it| argv_is(&Program::find(&it.argv)));
+        let refused = shim.launch.as_ref().is_some_and(|it| Program::has_no_fork(&it.argv));
         if self.is_missing(&cwd) {
             return Err((ExecStep::Directory, ENOENT, NotStarted::DirectoryGone));
         }

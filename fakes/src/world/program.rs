@@ -125,10 +125,14 @@ impl Program {
             }
             (name, [_]) if crate::vcs_worktree::is_step(name) => vec![Op::GitStep],
             (b"not-executable", _) => return Self::NotExecutable,
-            (b"no-fork", _) => return Self::NoFork,
+            _ if Self::has_no_fork(argv) => return Self::NoFork,
             _ => return Self::NotFound,
         };
         Self::Runs(ops.into())
+    }
+    /// Says whether no process can be made for a program.
+    pub(crate) fn has_no_fork(argv: &[OsBytes]) -> bool {
+        argv.first().is_some_and(|program| program.0 == b"no-fork")
     }
 }
 

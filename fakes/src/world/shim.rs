@@ -289,7 +289,8 @@ impl State {
         }
     }
 
-    /// Tells the machine what is due or ready, output before the ends of children; says whether anything was.
+    /// Tells the machine what is due or ready; says whether anything was. The ends of children come before their output: the
+    /// real one hears of both in any order.
     fn poll_shim(&mut self, pid: u32, now: Now) -> bool {
         self.execute_due(pid, now);
         self.release_held(pid, now);
@@ -298,7 +299,7 @@ impl State {
             shim.inputs.push_back(Input::Woke);
             return true;
         }
-        if self.hear_child(pid) || self.read_outputs(pid) {
+        if self.hear_child(pid) {
             return true;
         }
         let Some(shim) = self.shim(pid) else { return false };
@@ -312,6 +313,10 @@ impl State {
             }
             return true;
         }
+        if self.read_outputs(pid) {
+            return true;
+        }
+        let Some(shim) = self.shim(pid) else { return false };
         if shim.stdin.is_ready() {
             let written = self.write_stdin(pid);
             let any = !written.is_empty();

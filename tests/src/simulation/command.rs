@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use windlass_core::planted::{Bug, plant};
+
 use super::plan::Plan;
 use super::sometimes::Sometimes;
 use super::stage::{Keep, Outcome};
@@ -24,6 +26,7 @@ struct Arguments {
     regressions: bool,
     exhaustive: bool,
     planted: bool,
+    bug: Option<String>,
     layer: u8,
 }
 
@@ -58,6 +61,7 @@ impl Arguments {
             regressions: false,
             exhaustive: false,
             planted: false,
+            bug: None,
             layer: 2,
         };
         let mut words = words.into_iter();
@@ -76,6 +80,7 @@ impl Arguments {
                 "--regressions" => arguments.regressions = true,
                 "--exhaustive" => arguments.exhaustive = true,
                 "--planted" => arguments.planted = true,
+                "--bug" => arguments.bug = Some(value()?),
                 "--layer" => arguments.layer = u8::try_from(number(value()?)?).unwrap_or(0),
                 _ => return Err(format!("there is no {word}")),
             }
@@ -92,13 +97,15 @@ pub fn main(words: Vec<String>) -> ExitCode {
             let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
             let plan = text.parse().map_err(|error| format!("{path}: {error}"))?;
             let again = format!("cargo xtask sim --plan {path}");
+            let named = |name: &String| Bug::ALL.iter().copied().find(|bug| bug.name() == name);
+            let _planted = plant(arguments.bug.as_ref().and_then(named));
             return one(&plan, arguments.layer, arguments.full, &again);
         }
         if arguments.regressions {
             return regressions();
         }
         if arguments.planted {
-            return exhaustive::command::planted(&say);
+            return exhaustive::command::planted(arguments.bug.as_deref(), &say);
         }
         if arguments.exhaustive {
             let seconds = arguments.seconds.unwrap_or(EXHAUSTIVE_SECONDS);

@@ -85,7 +85,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::new(process::NamedSurvivors),
         Box::<process::Signals>::default(),
         Box::new(process::Owned),
-        Box::new(process::NoOrphans),
+        Box::<process::NoOrphans>::default(),
         Box::<store::Fenced>::default(),
         Box::new(log::Exact),
         Box::<log::Stays>::default(),

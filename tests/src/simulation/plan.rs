@@ -324,6 +324,14 @@ pub enum Blow {
         /// The execution.
         of: String,
     },
+    /// The shim of an execution is stopped, as by SIGSTOP, before one of its effects; whoever asks it for something wakes
+    /// it.
+    StopShim {
+        /// The execution.
+        of: String,
+        /// How many effects it has had before.
+        effect: u32,
+    },
     /// The disk has so much room.
     Room {
         /// Free bytes; the floor is 1 GiB.

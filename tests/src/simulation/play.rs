@@ -12,8 +12,8 @@ use windlass_core::cleanup::Policy;
 use windlass_core::record::AttemptStatus;
 use windlass_core::time::Timestamp;
 use windlass_core::workspace::Worktree;
-use windlass_fakes::Loss;
 use windlass_fakes::faulty::Conductor;
+use windlass_fakes::{Ambush, Loss};
 
 use super::event::{Gone, Life};
 use super::ground::{Ground, HostRuntime};
@@ -171,6 +171,13 @@ impl Play {
                     self.stage.scene.world.kill_shim(execution);
                 }
                 self.stage.catch_up();
+            }
+            Blow::StopShim { of, effect } => {
+                for execution in
+                    self.stage.names(|names| names.executions_named(&of).collect::<Vec<_>>())
+                {
+                    self.stage.scene.world.ambush_shim(execution, effect, Ambush::Freeze);
+                }
             }
             Blow::Room { free_bytes } => {
                 let room =

@@ -40,8 +40,10 @@ pub enum Keep {
 pub struct Host {
     /// Nothing killed it, and it has not left.
     pub lives: bool,
-    /// It serves requests through this.
+    /// It serves requests through this, where there are handles.
     pub handle: Option<Handle>,
+    /// It has taken over.
+    serves: bool,
     /// How often its loop was polled.
     polls: u32,
     /// How many ports it has called.
@@ -253,6 +255,7 @@ impl Stage {
     /// Says that nothing goes wrong any more.
     pub fn heal(&self) {
         self.lock().healed = true;
+        self.scene.world.leave_shims_alone();
         self.note(What::Healed);
     }
 
@@ -383,8 +386,15 @@ impl Stage {
             if inner.hosts.values().any(|host| host.lives) {
                 inner.sometimes.count("two hosts lived at once");
             }
-            let host =
-                Host { lives: true, handle: None, polls: 0, calls: 0, tasks: 0, epoch: Epoch(0) };
+            let host = Host {
+                lives: true,
+                handle: None,
+                serves: false,
+                polls: 0,
+                calls: 0,
+                tasks: 0,
+                epoch: Epoch(0),
+            };
             inner.hosts.insert(life, host);
             life
         };
@@ -411,8 +421,8 @@ impl Stage {
                 return false;
             };
             host.lives = false;
-            let serving = host.handle.is_some();
-            let why = if why == Gone::Killed && !serving { Gone::KilledInRecovery } else { why };
+            let why =
+                if why == Gone::Killed && !host.serves { Gone::KilledInRecovery } else { why };
             (why, host.handle.take())
         };
         // What it holds may wake others.
@@ -450,7 +460,7 @@ impl Stage {
         let stale = inner
             .hosts
             .iter()
-            .filter(|(_, host)| host.lives && host.epoch < current && host.handle.is_some());
+            .filter(|(_, host)| host.lives && host.epoch < current && host.epoch != Epoch(0));
         stale.map(|(life, _)| *life).collect()
     }
 
@@ -561,6 +571,11 @@ impl Inner {
                 self.store.acquired(lease.epoch);
                 if let Some(host) = self.hosts.get_mut(life) {
                     host.epoch = lease.epoch;
+                }
+            }
+            What::HostServes { life, .. } => {
+                if let Some(host) = self.hosts.get_mut(life) {
+                    host.serves = true;
                 }
             }
             _ => {}

@@ -44,6 +44,12 @@ pub(super) const ALL: &[Step] = &[
         run: alone::check,
     },
     Step {
+        name: "sim",
+        about: "the simulation finds nothing in some thousand runs of each layer, and every planted bug",
+        hint: "the plan above shows it again; `cargo xtask sim --plan FILE --trace full` shows every event",
+        run: sim,
+    },
+    Step {
         name: "bench",
         about: "a tenth of the extreme sizes: nothing is lost, memory stays bounded",
         hint: "`cargo xtask bench --tenth --profile dev --only ROW` runs one row",
@@ -100,6 +106,25 @@ fn embed() -> Result<Done, Failure> {
     let done = run();
     std::fs::remove_dir_all(&dir).doing("remove the example's folder")?;
     done
+}
+
+/// Bounded runs of the simulation: a longer one is for somebody's night.
+fn sim() -> Result<Done, Failure> {
+    let runs: [&[&str]; 6] = [
+        &["--regressions"],
+        &["--planted"],
+        &["--layer", "1", "--runs", "10000"],
+        &["--layer", "2", "--runs", "8000"],
+        &["--layer", "2", "--runs", "300", "--meta"],
+        &["--layer", "3", "--runs", "2000"],
+    ];
+    let mut all = Done::default();
+    for arguments in runs {
+        let simulation = ["run", "--locked", "--quiet", "-p", "xtask", "--", "sim"];
+        let done = output::require(cargo().args(simulation).args(arguments))?;
+        all.not_run.extend(done.not_run);
+    }
+    Ok(all)
 }
 
 fn bench() -> Result<Done, Failure> {

@@ -312,9 +312,7 @@ impl State {
                 let late = |from: u64, ms: Option<u64>| {
                     ms.is_some_and(|ms| now.boot_ms >= from.saturating_add(ms))
                 };
-                let limit = if planted!(DeadlineForgotten) {
-                    return;
-                } else if late(*since_ms, self.config.total_ms) {
+                let limit = if late(*since_ms, self.config.total_ms) {
                     Deadline::Total
                 } else if late(*output_ms, self.config.idle_ms) {
                     Deadline::Idle

@@ -370,6 +370,7 @@ impl State {
     #[must_use]
     pub fn wake_at_ms(&self) -> Option<u64> {
         match &self.phase {
+            Phase::Running { .. } if planted!(DeadlineForgotten) => None,
             Phase::Running { since_ms, output_ms } => {
                 let total = self.config.total_ms.map(|ms| since_ms.saturating_add(ms));
                 let idle = self.config.idle_ms.map(|ms| output_ms.saturating_add(ms));

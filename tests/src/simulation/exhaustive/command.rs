@@ -1,5 +1,7 @@
 //! What `cargo xtask sim --exhaustive` and `--planted` do.
 
+use windlass_core::planted::Bug;
+
 use super::super::report;
 use super::super::stage::Keep;
 use super::planted::{self, Found};
@@ -28,7 +30,7 @@ pub fn enumerate(seconds: f64, say: &dyn Fn(&str)) -> Result<(), String> {
 }
 
 fn enumerate_to(depth: Depth, scripts: &[&[&str]], most_seconds: f64) -> Report {
-    Enumeration { family: FAMILY, scripts, depth, stops: true, most_seconds }.run()
+    Enumeration { family: FAMILY, scripts, depth, stops: true, most_seconds, planted: None }.run()
 }
 
 fn tell(what: &str, report: &Report, say: &dyn Fn(&str)) -> Result<(), String> {
@@ -48,13 +50,18 @@ fn tell(what: &str, report: &Report, say: &dyn Fn(&str)) -> Result<(), String> {
     }
 }
 
-/// Plants every bug in turn.
+/// Plants every bug in turn, or one by its name.
 ///
 /// # Errors
 ///
-/// One was not found.
-pub fn planted(say: &dyn Fn(&str)) -> Result<(), String> {
-    let all = planted::find_all(MOST_SECONDS_PER_BUG, |found| say(&line(found)));
+/// One was not found, or there is none of that name.
+pub fn planted(name: Option<&str>, say: &dyn Fn(&str)) -> Result<(), String> {
+    let wanted = |bug: &Bug| name.is_none_or(|name| bug.name() == name);
+    let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(wanted).collect();
+    if bugs.is_empty() {
+        return Err(format!("there is no bug {:?}", name.unwrap_or_default()));
+    }
+    let all = planted::find_all(&bugs, MOST_SECONDS_PER_BUG, |found| say(&line(found)));
     let seconds: f64 = all.iter().map(|found| found.seconds).sum();
     let missing: Vec<_> =
         all.iter().filter(|found| found.by.is_none()).map(|found| found.bug.name()).collect();

@@ -63,6 +63,15 @@ pub const FAMILY: &[Scenario] = &[
     Scenario { name: "two hosts", make: two_hosts },
     Scenario { name: "power loss", make: power_loss },
     Scenario { name: "dead shim", make: dead_shim },
+    Scenario { name: "dead shim of a command that has ended", make: dead_shim_after_the_end },
+    Scenario { name: "the same number after a restart", make: same_number },
+    Scenario { name: "two hosts and a slow stop", make: slow_stop },
+    Scenario { name: "shim stopped at its 6th effect", make: stopped_shim::<6> },
+    Scenario { name: "shim stopped at its 7th effect", make: stopped_shim::<7> },
+    Scenario { name: "shim stopped at its 8th effect", make: stopped_shim::<8> },
+    Scenario { name: "shim stopped at its 9th effect", make: stopped_shim::<9> },
+    Scenario { name: "shim stopped at its 10th effect", make: stopped_shim::<10> },
+    Scenario { name: "shim stopped at its 11th effect", make: stopped_shim::<11> },
     Scenario { name: "queue limits", make: queue_limits },
     Scenario { name: "refused when full", make: refused },
     Scenario { name: "deadline against exit", make: deadline },
@@ -280,6 +289,32 @@ fn power_loss(script: &[&str]) -> Plan {
 fn dead_shim(script: &[&str]) -> Plan {
     let requests = vec![worktree(0, "a", true, script), exec(50, "b", script)];
     with(plan(requests), [at(100, Blow::KillShim { of: "a".to_owned() })])
+}
+
+/// What the command left is being stopped, and takes its time, when the shim dies.
+fn dead_shim_after_the_end(script: &[&str]) -> Plan {
+    let leaves = ["script", "fork", "ignore-term", "forever", "end", "exit:7"];
+    let requests = vec![directory(0, "a", &leaves), directory(50, "b", script)];
+    with(plan(requests), [at(100, Blow::KillShim { of: "a".to_owned() })])
+}
+
+/// As long after the restart as the first one was started after the boot another one is.
+fn same_number(script: &[&str]) -> Plan {
+    let requests = vec![directory(202, "a", script), directory(700, "b", script)];
+    with(plan(requests), [at(500, power_goes())])
+}
+
+/// The stop that the first host has begun comes long after the second one has taken over.
+fn slow_stop(_: &[&str]) -> Plan {
+    let requests = vec![directory(0, "a", &["ignore-term"]), stop(90, "stop", "a", Some(60_000))];
+    with(plan(requests), [at(100, Blow::SecondHost)])
+}
+
+/// The shim is stopped somewhere between the last output of its command and its own end.
+fn stopped_shim<const EFFECT: u32>(_: &[&str]) -> Plan {
+    let script = ["script", "wait", "out:last", "exit:0"];
+    let stopped = Blow::StopShim { of: "a".to_owned(), effect: EFFECT };
+    with(plan(vec![directory(0, "a", &script)]), [at(100, stopped)])
 }
 
 fn queue_limits(script: &[&str]) -> Plan {

@@ -5,9 +5,11 @@ pub mod command;
 pub mod family;
 pub mod planted;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use windlass_core::planted::{Bug, plant};
 use windlass_fakes::faulty::{Fault, Site};
 
 use super::event::What;
@@ -57,8 +59,7 @@ impl Stroke {
     #[must_use]
     pub fn applies(self, site: Site) -> bool {
         match self {
-            // Open: a save or a creation of which nobody knows whether it happened counts as failed. What is aside is put
-            // back, and what was made is found, when it is used the next time. `S12 no orphans` is right to say so.
+            // A save or a creation that fails promises that everything is as it was.
             Self::Fault(Fault::ErrorAfter) if matches!(site, Site::Save | Site::Create) => false,
             Self::Fault(Fault::ErrorAfter | Fault::CrashAfter) => site.has_effect(),
             Self::Fault(_)
@@ -131,6 +132,17 @@ impl Report {
     }
 }
 
+impl Report {
+    fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.calls += other.calls;
+        self.finished &= other.finished;
+        for (plan, violation) in &other.found {
+            note(self, plan, violation);
+        }
+    }
+}
+
 /// Goes through a family.
 #[derive(Debug)]
 pub struct Enumeration<'a> {
@@ -144,25 +156,49 @@ pub struct Enumeration<'a> {
     pub stops: bool,
     /// It ends when this many seconds have passed.
     pub most_seconds: f64,
+    /// A bug that is planted meanwhile.
+    pub planted: Option<Bug>,
 }
 
 impl Enumeration<'_> {
-    /// Runs it.
+    /// Runs it, on all processors.
     #[must_use]
     pub fn run(&self) -> Report {
         let begun = Instant::now();
-        let mut report = Report { finished: true, ..Report::default() };
-        'all: for scenario in self.family {
-            for script in self.scripts {
-                self.scenario(&scenario.plan(script), &mut report, begun);
-                if self.is_over(&report, begun) {
-                    report.finished = false;
-                    break 'all;
-                }
+        let next = AtomicUsize::new(0);
+        let plans = self.family.len() * self.scripts.len();
+        let whole = Mutex::new(Report { finished: true, ..Report::default() });
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(plans) {
+                scope.spawn(|| {
+                    let _planted = plant(self.planted);
+                    self.work(begun, &next, &whole);
+                });
             }
-        }
+        });
+        let mut report = whole.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.seconds = begun.elapsed().as_secs_f64();
         report
+    }
+
+    /// Takes one plan after the other until there are no more, or it is over.
+    fn work(&self, begun: Instant, next: &AtomicUsize, whole: &Mutex<Report>) {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let scenario = self.family.get(number / self.scripts.len().max(1));
+            let script = self.scripts.get(number % self.scripts.len().max(1));
+            let (Some(scenario), Some(script)) = (scenario, script) else { return };
+            let mut report = Report { finished: true, ..Report::default() };
+            self.scenario(&scenario.plan(script), &mut report, begun);
+            report.finished = !self.is_over(&report, begun);
+            let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
+            whole.add(report);
+            if self.is_over(&whole, begun) {
+                next.store(self.family.len() * self.scripts.len(), Ordering::Relaxed);
+                return;
+            }
+        }
     }
 
     fn is_over(&self, report: &Report, begun: Instant) -> bool {
@@ -254,13 +290,11 @@ pub fn run(plan: &Plan, keep: Keep) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use windlass_core::planted::Bug;
-
     use super::*;
 
     fn enumerate(family: &[Scenario], scripts: &[&[&str]], depth: Depth) -> Report {
         let most_seconds = f64::INFINITY;
-        Enumeration { family, scripts, depth, stops: true, most_seconds }.run()
+        Enumeration { family, scripts, depth, stops: true, most_seconds, planted: None }.run()
     }
 
     #[track_caller]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use windlass_core::planted::{Bug, plant};
+use windlass_core::planted::Bug;
 
 use super::super::oracle::Violation;
 use super::super::plan::Plan;
@@ -22,9 +22,9 @@ pub struct Found {
 }
 
 /// Plants each bug in turn and goes through the family until something does not hold, at most so long for each.
-pub fn find_all(most_seconds: f64, mut tell: impl FnMut(&Found)) -> Vec<Found> {
+pub fn find_all(bugs: &[Bug], most_seconds: f64, mut tell: impl FnMut(&Found)) -> Vec<Found> {
     let mut all = Vec::new();
-    for bug in Bug::ALL {
+    for bug in bugs {
         let found = find(*bug, most_seconds);
         tell(&found);
         all.push(found);
@@ -35,7 +35,6 @@ pub fn find_all(most_seconds: f64, mut tell: impl FnMut(&Found)) -> Vec<Found> {
 /// Plants a bug and goes through the family: first everything as it is, then what goes wrong, a few commands at a time.
 #[must_use]
 pub fn find(bug: Bug, most_seconds: f64) -> Found {
-    let _planted = plant(Some(bug));
     let begun = Instant::now();
     let mut found = Found { bug, by: None, runs: 0, seconds: 0.0 };
     let plain = std::iter::once((Depth::Plain, SCRIPTS));
@@ -45,8 +44,9 @@ pub fn find(bug: Bug, most_seconds: f64) -> Found {
         if left <= 0.0 {
             break;
         }
+        let (family, planted) = (FAMILY, Some(bug));
         let enumeration =
-            Enumeration { family: FAMILY, scripts, depth, stops: true, most_seconds: left };
+            Enumeration { family, scripts, depth, stops: true, most_seconds: left, planted };
         let report = enumeration.run();
         found.runs += report.runs;
         if let Some(by) = report.found.into_iter().next() {

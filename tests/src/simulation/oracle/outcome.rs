@@ -8,6 +8,7 @@ use windlass_core::record::{AttemptStatus, ExecutionRecord, Phase};
 use windlass_fakes::world::{Signaller, StartId};
 
 use super::super::event::{Event, What};
+use super::super::plan::{Blow, Intervention, Verb};
 use super::super::view::{Start, Value, View};
 use super::{Oracle, Violation};
 
@@ -128,6 +129,27 @@ impl True {
     }
 }
 
+/// How much later than its deadline a command may end, beside what it was given to end by itself, in milliseconds.
+const LATE_MS: u64 = 1_000;
+
+/// Says whether a command ran on after its total deadline although its shim was there to see to it.
+fn ran_over(record: &ExecutionRecord, view: &View<'_>) -> Option<String> {
+    let (_, start) = ran(view, record.id)?;
+    let stopped = |of: &Intervention| matches!(of.what, Blow::StopShim { .. });
+    if start.shim_killed || start.lost_power || view.plan.interventions.iter().any(stopped) {
+        return None;
+    }
+    let ms = record.options.limits.total_ms?;
+    let graces = view.plan.requests.iter().filter_map(|request| match request.verb {
+        Verb::Stop { grace_ms, .. } => grace_ms,
+        _ => None,
+    });
+    let grace_ms = graces.chain([view.plan.settings.stop_grace_ms]).max()?;
+    let took = start.exited_at?.ms_since(start.gate_at?);
+    let most = ms.saturating_add(grace_ms).saturating_add(LATE_MS);
+    (took > most).then(|| format!("it ran {took} ms, and its deadline is {ms} ms"))
+}
+
 impl Oracle for True {
     fn name(&self) -> &'static str {
         "S6 true outcome"
@@ -139,6 +161,7 @@ impl Oracle for True {
                 return Ok(());
             }
             let wrong = now.outcome.and_then(|outcome| Self::wrong(now, outcome, view));
+            let wrong = wrong.or_else(|| now.outcome.and_then(|_| ran_over(now, view)));
             wrong.map_or(Ok(()), |wrong| Err(Violation::new("S6 true outcome", wrong)))
         })
     }

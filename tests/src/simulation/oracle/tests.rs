@@ -454,10 +454,20 @@ fn s18_a_worktree_that_goes_without_a_claim() {
     let mut removing = attempt(AttemptStatus::Removing);
     removing.claim = Some(windlass_core::record::Claim::Remove);
     History::of("S18 ").holds(vec![new(&removing)]).good(gone());
-    let running = vec![new(&removing), new(&execution(X, Phase::Running))];
-    History::of("S18 ").holds(running).bad(gone());
+    let running = History::of("S18 ").holds(vec![new(&execution(X, Phase::Running))]);
+    running.holds(vec![new(&removing)]).bad(gone());
     let history = History::of("S18 ").holds(vec![new(&removing)]);
     history.good(started(START, 7)).bad(gone());
+}
+
+#[test]
+fn s18_something_starts_under_a_claim() {
+    let mut removing = attempt(AttemptStatus::Removing);
+    removing.claim = Some(windlass_core::record::Claim::Remove);
+    let mut step = execution(Y, Phase::Queued);
+    step.action.run_reason = RunReason::Git;
+    let history = History::of("S18 ").holds(vec![new(&removing)]).holds(vec![new(&step)]);
+    history.breaks(vec![new(&execution(X, Phase::Queued))]);
 }
 
 #[test]

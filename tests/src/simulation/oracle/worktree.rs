@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use windlass_core::action::RunReason;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
+use windlass_core::process_store::{Kind, Write};
 use windlass_core::record::{AttemptRecord, AttemptStatus, Phase};
 use windlass_fakes::world::Happened;
 
 use super::super::event::{Answer, Event, What};
 use super::super::plan::{Blow, Verb};
-use super::super::view::View;
+use super::super::view::{Value, View};
 use super::{Oracle, Violation};
 
 /// S18: nothing is removed without its claim, while anything lives or waits in it, or that does not come back.
@@ -90,6 +92,21 @@ impl NothingLost {
     }
 }
 
+/// Looks at the executions of a batch that are new: nothing but a git step of ours is taken under a claim.
+fn taken_under_claim(writes: &[Write], view: &View<'_>) -> Option<String> {
+    writes.iter().filter(|write| write.key().kind == Kind::Execution).find_map(|write| {
+        let kept = view.store.get(write.key())?;
+        let Value::Execution(record) = &kept.value else { return None };
+        let attempt = view.store.attempt(record.attempt)?;
+        let is_new = kept.before.is_none() && record.action.run_reason != RunReason::Git;
+        let claimed = is_new && attempt.claim.is_some();
+        claimed.then(|| {
+            let name = record.client_key.as_deref().unwrap_or("one without a key");
+            format!("execution {name} is taken while {} is claimed", attempt.title)
+        })
+    })
+}
+
 impl Oracle for NothingLost {
     fn name(&self) -> &'static str {
         "S18 nothing unsaved is removed"
@@ -116,6 +133,10 @@ impl Oracle for NothingLost {
                 }
                 Ok(())
             }
+            What::Committed { writes, .. } => match taken_under_claim(writes, view) {
+                None => Ok(()),
+                Some(what) => Err(Violation::new(self.name(), what)),
+            },
             What::Happened(Happened::FileWritten { directory, path, .. }) => {
                 self.written.entry(directory.clone()).or_default().insert(path.clone());
                 Ok(())

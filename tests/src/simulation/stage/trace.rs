@@ -1,7 +1,7 @@
 //! A digest of a run: two runs of the same plan must give the same one.
 
 use windlass_core::process_store::Write;
-use windlass_fakes::decision::{mix, of_text};
+use windlass_fakes::decision::mix;
 use windlass_fakes::faulty::About;
 
 use super::super::event::{Event, What};
@@ -21,6 +21,13 @@ fn about(about: About) -> u64 {
     mix(high, low)
 }
 
+/// Makes a number of a long text.
+fn long(text: &str) -> u64 {
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let all = words.iter().fold(text.len() as u64, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    rest.iter().fold(all, |sum, byte| mix(sum, u64::from(*byte)))
+}
+
 impl Digest {
     /// Adds an event.
     pub(super) fn take(&mut self, event: &Event) {
@@ -29,10 +36,7 @@ impl Digest {
             What::Called { life, call, fault, .. } => {
                 self.add(1 | u64::from(life.0) << 8 | (call.site as u64) << 32);
                 self.add(about(call.about));
-                self.add(of_text(match fault {
-                    windlass_fakes::faulty::Fault::None => "",
-                    _ => "fault",
-                }));
+                self.add(u64::from(*fault != windlass_fakes::faulty::Fault::None));
             }
             What::Returned { life, number, call, told } => {
                 self.add(2 | u64::from(life.0) << 8 | (call.site as u64) << 32);
@@ -45,7 +49,7 @@ impl Digest {
                 self.add(4 | u64::from(life.0) << 8 | number.0 << 32);
                 for write in writes.iter() {
                     self.add(match write {
-                        Write::Put { record, .. } => of_text(&record.body),
+                        Write::Put { record, .. } => long(&record.body),
                         Write::Delete { key, .. } => about(About::Record(key.id)),
                     });
                 }

@@ -22,7 +22,7 @@ use windlass_core::process_store::Lease;
 use windlass_core::time::Timestamp;
 use windlass_fakes::Loss;
 use windlass_fakes::faulty::Conductor;
-use windlass_fakes::world::Pace;
+use windlass_fakes::world::{Ambush, Pace};
 
 use super::event::{Gone, Life, What};
 use super::oracle::{Oracle, Violation};
@@ -490,6 +490,14 @@ impl Steps {
     }
 
     fn heal(&mut self) {
+        // That two hosts live is one of the things that go wrong.
+        let living = self.stage.living();
+        for older in living.iter().rev().skip(1) {
+            self.host_gone(*older, Gone::Killed);
+        }
+        for stale in self.stage.superseded() {
+            self.host_gone(stale, Gone::Killed);
+        }
         self.stage.heal();
         for (life, generation, job, begun) in std::mem::take(&mut self.hanging) {
             self.after(0, Due::Perform { life, generation, job, begun });
@@ -531,6 +539,11 @@ impl Steps {
             Blow::KillShim { of } => {
                 for execution in self.executions_named(&of) {
                     world.kill_shim(execution);
+                }
+            }
+            Blow::StopShim { of, effect } => {
+                for execution in self.executions_named(&of) {
+                    world.ambush_shim(execution, effect, Ambush::Freeze);
                 }
             }
             Blow::Room { free_bytes } => {
