@@ -250,6 +250,9 @@ impl GitWorktrees {
         + Send
         + 'static,
     ) -> Result<T, VcsWorktreeError> {
+        let work = move |inner: &Inner, cancel: &Cancel, worktree: &Worktree| {
+            work(inner, cancel, worktree).map_err(|error| inner.or_moved(attempt, worktree, error))
+        };
         let (owned, first) = (worktree.clone(), work.clone());
         let first = self.blocking(op, move |inner, cancel| {
             let done = first(inner, cancel, &owned);

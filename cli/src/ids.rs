@@ -81,7 +81,7 @@ pub async fn attempt(client: &Client, text: &str) -> Result<AttemptId, CliError>
     }
     // An id wins over a branch of the same name.
     match by_branch(client, text).await?.as_slice() {
-        [] => Err(not_found("attempt ", text)),
+        [] => Err(nothing(client, "attempt ", text).await),
         [one] => Ok(*one),
         several => Err(ambiguous(text, several, &[])),
     }
@@ -102,7 +102,7 @@ pub async fn execution(client: &Client, text: &str) -> Result<ExecutionId, CliEr
         ([one], _) => return Ok(*one),
         ([], [one]) => *one,
         ([], []) => match by_branch(client, text).await?.as_slice() {
-            [] => return Err(not_found("execution ", text)),
+            [] => return Err(nothing(client, "execution ", text).await),
             [one] => *one,
             several => return Err(ambiguous(text, several, &[])),
         },
@@ -126,7 +126,7 @@ pub async fn any(client: &Client, text: &str) -> Result<Named, CliError> {
         ([one], []) => Ok(Named::Attempt(*one)),
         ([], [one]) => Ok(Named::Execution(*one)),
         ([], []) => match by_branch(client, text).await?.as_slice() {
-            [] => Err(not_found("", text)),
+            [] => Err(nothing(client, "", text).await),
             [one] => Ok(Named::Attempt(*one)),
             several => Err(ambiguous(text, several, &[])),
         },
@@ -308,6 +308,28 @@ async fn newest_of(client: &Client, attempt: AttemptId) -> Result<ExecutionId, C
         .ok_or_else(|| CliError::not_found(format!("attempt {} has no execution", attempt.short())))
 }
 
+/// Says that nothing has this id, or that its record is damaged: such a one is in no list.
+async fn nothing(client: &Client, what: &str, text: &str) -> CliError {
+    if let Typed::Hex { hex, .. } = parse(text)
+        && let Ok(report) = client.check().await
+        && let Some(name) = report.set_aside.iter().find_map(|line| named_by(line, &hex))
+    {
+        let hint = "`windlass doctor` tells more; nothing of it is cleaned up, and its worktree, if it has one, is where it was";
+        let message = format!("the record of {name} is damaged");
+        return CliError::new(Class::Failed, "damaged_record", message, hint);
+    }
+    not_found(what, text)
+}
+
+/// Names the attempt or execution that a line about a damaged record is about, if its id ends with these digits.
+fn named_by(line: &str, hex: &str) -> Option<String> {
+    let (kind, rest) = line.split_once(' ')?;
+    let id: Uuid = rest.split([':', ' ']).next()?.parse().ok()?;
+    let is_meant =
+        matches!(kind, "attempt" | "execution") && id.simple().to_string().ends_with(hex);
+    is_meant.then(|| format!("{kind} {id}"))
+}
+
 /// Says that nothing has this id; one that is too short for any gets told so.
 fn not_found(what: &str, text: &str) -> CliError {
     let digits = text.strip_prefix("a-").or_else(|| text.strip_prefix("x-")).unwrap_or(text);
@@ -419,6 +441,17 @@ mod tests {
         assert!(error.view.message.ends_with("and 2 more"), "{}", error.view.message);
         assert_eq!(error.class, Class::Usage);
         assert!(error.view.message.contains("any of a-00000000, a-00000001, "), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_record_is_known_by_the_end_of_its_id() {
+        let line = "attempt 01890a5d-ac96-774b-bcce-b302099a8057: its checksum is wrong";
+        let named = "attempt 01890a5d-ac96-774b-bcce-b302099a8057";
+        assert_eq!(named_by(line, "099a8057").as_deref(), Some(named));
+        assert_eq!(named_by(line, "099a8058"), None);
+        for line in ["attempt in row 3: its id is no blob", "and 5 more", "project 1", ""] {
+            assert_eq!(named_by(line, "8057"), None, "{line}");
+        }
     }
 
     #[test]

@@ -165,6 +165,14 @@ pub struct Facts {
     pub observed: BTreeMap<Uuid, Observation>,
 }
 
+impl Facts {
+    /// Lists the attempts that should have a worktree and in which nothing goes on, by where it should be.
+    fn recorded(&self) -> BTreeMap<&Locator, &Subject> {
+        let at_rest = self.attempts.values().filter(|one| resting(one, self.node).is_ok());
+        at_rest.filter_map(|one| Some((&one.record.workspace.worktree()?.path, one))).collect()
+    }
+}
+
 /// What a decision is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -243,19 +251,23 @@ pub struct Plan {
 pub fn decide(facts: &Facts) -> Plan {
     let mut pass = Pass { facts, plan: Plan::default(), current: BTreeSet::new() };
     pass.current.insert(Observed::Clock.id());
+    let recorded = facts.recorded();
+    let mut there: BTreeSet<_> = facts.found.iter().filter_map(|found| found.attempt).collect();
     for found in &facts.found {
-        let (attempt, verdict) = match found.attempt {
-            Some(attempt) => (Some(attempt), pass.about_ours(attempt, found)),
-            None => (None, Verdict::keep(stranger(&found.state))),
+        let (attempt, verdict) = match (found.attempt, recorded.get(&found.path)) {
+            (Some(attempt), _) => (Some(attempt), pass.about_ours(attempt, found)),
+            (None, Some(subject)) => {
+                there.insert(subject.record.id);
+                (Some(subject.record.id), in_its_place(subject, &found.state))
+            }
+            (None, None) => (None, Verdict::keep(stranger(&found.state))),
         };
         pass.conclude(Thing::Worktree, found.path.clone(), attempt, verdict);
     }
-    let there: BTreeSet<_> = facts.found.iter().filter_map(|found| found.attempt).collect();
-    for (id, subject) in &facts.attempts {
-        let at_rest = resting(subject, facts.node).is_ok() && !there.contains(id);
-        if let (true, Some(worktree)) = (at_rest, subject.record.workspace.worktree()) {
+    for (path, subject) in &recorded {
+        if !there.contains(&subject.record.id) {
             let verdict = missing(subject);
-            pass.conclude(Thing::Worktree, worktree.path.clone(), Some(*id), verdict);
+            pass.conclude(Thing::Worktree, (*path).clone(), Some(subject.record.id), verdict);
         }
     }
     for record in &facts.snapshots {
@@ -328,9 +340,8 @@ impl Pass<'_> {
 
     fn about_ours(&mut self, attempt: AttemptId, found: &Found) -> Verdict {
         match &found.state {
-            FoundState::Leftover { .. } | FoundState::Foreign { .. } => {
-                return Verdict::keep(stranger(&found.state));
-            }
+            FoundState::Leftover { .. } => return Verdict::keep(stranger(&found.state)),
+            FoundState::Foreign { detail } => return Verdict::keep(detail.clone()),
             FoundState::Whole
             | FoundState::Missing
             | FoundState::Creating
@@ -497,6 +508,21 @@ fn missing(subject: &Subject) -> Verdict {
         action: Action::MarkMissing,
         reason: "somebody deleted it".to_owned(),
         act: Some(Act::SetMissing),
+    }
+}
+
+/// Decides about something else that is where an attempt's worktree should be.
+fn in_its_place(subject: &Subject, state: &FoundState) -> Verdict {
+    match state {
+        FoundState::Foreign { detail } if subject.record.status != AttemptStatus::Failed => {
+            Verdict::keep(format!("it is not the recorded worktree: {detail}"))
+        }
+        FoundState::Whole
+        | FoundState::Missing
+        | FoundState::Creating
+        | FoundState::Removing
+        | FoundState::Leftover { .. }
+        | FoundState::Foreign { .. } => Verdict::keep(stranger(state)),
     }
 }
 

@@ -62,6 +62,8 @@ pub(super) fn check_globs(globs: &[String]) -> Result<(), VcsWorktreeError> {
             "leads out of the checkout"
         } else if plain.contains(['\n', '\r', '\0']) {
             "has more than one line"
+        } else if !is_closed(plain) {
+            "has a [ without its ], or ends with a backslash: it never matches"
         } else {
             return None;
         };
@@ -69,6 +71,45 @@ pub(super) fn check_globs(globs: &[String]) -> Result<(), VcsWorktreeError> {
     };
     let entries: Vec<_> = globs.iter().filter_map(wrong).take(NAMED).collect();
     if entries.is_empty() { Ok(()) } else { Err(VcsWorktreeError::CannotCopy { entries }) }
+}
+
+/// Says whether each set in brackets ends, as does each escape.
+fn is_closed(glob: &str) -> bool {
+    let mut rest = glob.chars();
+    while let Some(next) = rest.next() {
+        match next {
+            '\\' if rest.next().is_none() => return false,
+            '[' => {
+                let Some(after) = after_set(rest.as_str()) else { return false };
+                rest = after.chars();
+            }
+            _ => {}
+        }
+    }
+    true
+}
+
+/// What follows a set in brackets, from behind its first bracket; `None` if it does not end.
+fn after_set(set: &str) -> Option<&str> {
+    let set = set.strip_prefix(['!', '^']).unwrap_or(set);
+    // The first one stands for itself.
+    let mut inside = set.strip_prefix(']').unwrap_or(set).chars();
+    loop {
+        match inside.next()? {
+            ']' => return Some(inside.as_str()),
+            '\\' => {
+                inside.next()?;
+            }
+            '[' if inside.as_str().starts_with(':') => {
+                let (name, after) = inside.as_str().split_once(']')?;
+                // Else it is a bracket like any other character.
+                if name.len() > 1 && name.ends_with(':') {
+                    inside = after.chars();
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Removes what a copying into a half-made worktree has made.
@@ -396,6 +437,18 @@ mod tests {
             ("", false),
             ("# x", false),
             ("a\n../b", false),
+            ("[", false),
+            ("a[b", false),
+            ("[!]", false),
+            ("[[:alpha:]", false),
+            ("x\\", false),
+            ("[a-z]*", true),
+            ("[]]", true),
+            ("[^]a]", true),
+            ("[[:alpha:]_]x", true),
+            ("[[:]", true),
+            ("\\[", true),
+            ("]", true),
         ] {
             assert_eq!(check_globs(&[glob.to_owned()]).is_ok(), fine, "{glob:?}");
         }

@@ -16,7 +16,7 @@ use super::aside::{DELETING, PREFIX, SAVED, exists, link_of};
 use super::marker::{Intent, Marker, Read};
 use super::record::Record;
 use super::trash::{self, Remains};
-use super::verify::{read_link, registrations};
+use super::verify::{moved_to, read_link, registrations};
 use super::{Inner, failed, locator, path_of, provenance, scratch};
 
 /// Most paths in the description of what was left.
@@ -202,25 +202,31 @@ impl Inner {
         }
     }
 
-    /// Adds the registrations of ours in a repository whose directory is gone from below our root.
+    /// Adds the registrations of ours in a repository whose directory is gone from below our root, or was moved by git.
     fn survey_registrations(&self, common: &Path, found: &mut Vec<Found>) {
         // A repository that cannot be read tells nothing of what is missing.
         for admin in registrations(common).unwrap_or_default() {
             let Ok(attempt) = self.owner(&admin) else { continue };
             let Ok(Some(place)) = link_of(&admin) else { continue };
-            let gone = exists(&place).is_ok_and(|there| !there);
-            if !gone || !place.starts_with(&self.root) || self.copied.is_some() {
-                continue;
-            }
             // Under removal it is described by what is aside.
             let aside = place.with_file_name(format!("{PREFIX}{attempt}"));
             let named = |found: &Found| found.attempt == Some(attempt);
-            if aside.symlink_metadata().is_ok() || found.iter().any(named) {
+            if self.copied.is_some() || aside.symlink_metadata().is_ok() || found.iter().any(named)
+            {
                 continue;
             }
             let worktree = Marker::worktree(&admin).unwrap_or_default();
             let path = worktree.as_ref().map_or_else(|| locator(&place), |own| own.path.clone());
-            let state = FoundState::Missing;
+            let gone = |path: &Path| exists(path).is_ok_and(|there| !there);
+            let state = if gone(&place) && place.starts_with(&self.root) {
+                FoundState::Missing
+            } else if gone(&path_of(&path))
+                && let Some(detail) = moved_to(&admin, &path_of(&path))
+            {
+                FoundState::Foreign { detail }
+            } else {
+                continue;
+            };
             found.push(Found { path, attempt: Some(attempt), worktree, state });
         }
     }

@@ -143,6 +143,24 @@ impl Inner {
         Ok(Verified { head, branch })
     }
 
+    /// Says of a worktree that is gone where it is, if somebody moved it with git; any other error stays as it is.
+    pub(super) fn or_moved(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        error: VcsWorktreeError,
+    ) -> VcsWorktreeError {
+        if !matches!(error, VcsWorktreeError::Gone { .. }) || self.may_be_aside(attempt, worktree) {
+            return error;
+        }
+        // What cannot be looked up makes it no less gone.
+        let admin = self.registered(&path_of(&worktree.repo), attempt).ok().flatten();
+        match admin.and_then(|admin| moved_to(&admin, &path_of(&worktree.path))) {
+            Some(detail) => mismatch(&path_of(&worktree.path), detail),
+            None => error,
+        }
+    }
+
     /// Finds the registration that carries the marker of this attempt, wherever it says the worktree is.
     pub(super) fn registered(
         &self,
@@ -222,6 +240,15 @@ fn registration(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError>
         Some(shared) if shared == *common => Ok(admin),
         _ => Err(mismatch(path, "its registration belongs to another repository")),
     }
+}
+
+/// Says where a registration has the worktree that is not at `path` any more, if something is there.
+pub(super) fn moved_to(admin: &Path, path: &Path) -> Option<String> {
+    let link = read_link(&admin.join("gitdir"), "", admin).ok()??;
+    let moved = link != path.join(".git") && link.exists();
+    let to = fs::canonicalize(link.parent()?).ok()?;
+    let detail = || format!("it was moved to {}; `git worktree move` brings it back", to.display());
+    moved.then(detail)
 }
 
 /// A path as a shell takes it.

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
-use windlass_core::vcs_worktree::{Origin, VcsWorktree, VcsWorktreeError, WorktreeRequest};
+use windlass_core::vcs_worktree::{
+    DiffDetail, FoundState, Origin, VcsWorktree, VcsWorktreeError, WorktreeRequest,
+};
 use windlass_core::workspace::Worktree;
 
 use crate::place::{GitPlace, attempt, path};
@@ -70,6 +72,32 @@ async fn what_the_message_says_mends_a_link_that_was_broken() {
         assert!(shell.status().unwrap().success(), "{command}");
         vcs.verify(attempt(1), &worktree).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
+}
+
+#[tokio::test]
+async fn a_worktree_that_git_moved_is_said_to_be_elsewhere_and_comes_back() {
+    let place = GitPlace::default();
+    let repo = place.repository();
+    let vcs = place.open().await;
+    let worktree = place.worktree(&*vcs, &repo, 1).await.unwrap();
+    let (at, away) = (path(&worktree.path), place.home().join("away"));
+    let (here, there) = (at.to_str().unwrap(), away.to_str().unwrap());
+    place.ok(&path(&repo), &["worktree", "move", here, there]);
+    let said = wrong(&*vcs, &worktree).await;
+    assert_eq!(said, format!("it was moved to {there}; `git worktree move` brings it back"));
+    let refused = vcs.diff(attempt(1), &worktree, DiffDetail::Files).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    let found = vcs.survey(std::slice::from_ref(&worktree.repo)).await.unwrap();
+    let [found] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((&found.path, found.attempt), (&worktree.path, Some(attempt(1))));
+    assert_eq!(found.state, FoundState::Foreign { detail: said });
+    place.ok(&path(&repo), &["worktree", "move", there, here]);
+    vcs.verify(attempt(1), &worktree).await.unwrap();
+    // One that is nowhere is gone.
+    place.ok(&path(&repo), &["worktree", "move", here, there]);
+    fs::remove_dir_all(&away).unwrap();
+    let gone = vcs.verify(attempt(1), &worktree).await;
+    assert!(matches!(gone, Err(VcsWorktreeError::Gone { .. })), "{gone:?}");
 }
 
 #[tokio::test]

@@ -177,6 +177,28 @@ fn not_started(reason: NotStarted) -> &'static str {
     }
 }
 
+/// Says what to do about an execution that was not started, if there is anything to do.
+fn what_to_do(execution: &ExecutionView) -> Option<&'static str> {
+    let Outcome::NotStarted { reason } = execution.outcome.as_ref()?.outcome else { return None };
+    match reason {
+        NotStarted::ProgramNotFound => Some(
+            "check the name and the PATH that it was looked for on, or give a path; what only a shell knows needs sh -c '…'",
+        ),
+        NotStarted::NotExecutable => Some(
+            "make it executable (chmod +x), and see that its first line names an interpreter that is there",
+        ),
+        NotStarted::DirectoryGone => Some("put the directory back, or name another one"),
+        NotStarted::WorkspaceRefused => Some(
+            "`windlass restore` makes a deleted worktree again; put right what else is named and try again",
+        ),
+        NotStarted::LimitRefused | NotStarted::SpawnFailed => {
+            Some("`windlass doctor` checks what this machine lets be used")
+        }
+        NotStarted::SecretGone => Some("start it again and hand the secret over: --secret NAME"),
+        NotStarted::Stopped => None,
+    }
+}
+
 fn lost(reason: windlass::core::outcome::Lost) -> &'static str {
     use windlass::core::outcome::Lost;
     match reason {
@@ -196,6 +218,9 @@ pub(super) fn tell(output: Output, end: &End) {
         matches!(execution.outcome.as_ref().map(|view| view.outcome), Some(Outcome::Exited { .. }));
     if output.is_terminal || !said_by_itself {
         output.say(&summary(end));
+        if let Some(hint) = what_to_do(execution) {
+            output.say(&format!("  hint: {hint}"));
+        }
     } else if execution.exit_code != Some(0)
         && let Some(left) = left_changes(end)
     {

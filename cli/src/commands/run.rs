@@ -67,14 +67,24 @@ async fn run_task(context: &Context, args: RunArgs) -> Result<u8, CliError> {
     let accepted = client.run_task(task, &request).await?;
     announce(context, &client, accepted, &launch).await?;
     let project = client.project(client.task(task).await?.project_id).await?;
-    let scripts = [("setup", &project.setup), ("cleanup", &project.cleanup)];
+    let scripts = [("setup", &project.setup), ("cleanup", &project.cleanup), ("dev", &project.dev)];
     let there: Vec<_> =
         scripts.into_iter().filter(|(_, script)| script.is_some()).map(|(name, _)| name).collect();
-    if !there.is_empty() {
-        let (name, what) = (printable(&project.name), there.join(" and "));
-        context.output.note(&format!("windlass: the {what} script of project {name} is not run"));
+    if let Some(what) = not_run(&there) {
+        let name = printable(&project.name);
+        context.output.note(&format!("windlass: the {what} of project {name} is not run"));
     }
     go_on(context, client, accepted.execution, &launch).await
+}
+
+/// Names scripts; `None` if there are none.
+fn not_run(scripts: &[&str]) -> Option<String> {
+    let (last, before) = scripts.split_last()?;
+    if before.is_empty() {
+        Some(format!("{last} script"))
+    } else {
+        Some(format!("{} and {last} script", before.join(", ")))
+    }
 }
 
 /// Starts one more execution in an attempt and follows it.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use windlass::api::Until;
 use windlass::api::client::Client;
-use windlass::core::id::ExecutionId;
+use windlass::core::action::RunReason;
+use windlass::core::id::{AttemptId, ExecutionId};
+use windlass::core::record::AttemptStatus;
 use windlass::request::StopTarget;
 use windlass::view::ExecutionView;
 
@@ -120,7 +122,8 @@ fn print(context: &Context, view: &ExecutionView) -> Result<(), CliError> {
     }
 }
 
-/// Stops executions and waits until their outcome is known.
+/// Stops executions and waits until all is over that goes on in them: also the commit of their work, and the save of what
+/// is left of it.
 ///
 /// # Errors
 ///
@@ -132,7 +135,7 @@ pub(super) async fn stop(context: &Context, args: StopArgs) -> Result<u8, CliErr
     for text in &args.ids {
         named.push(ids::any(&client, text).await?);
     }
-    let mut stopped = Vec::new();
+    let (mut stopped, mut awaited) = (Vec::new(), Vec::new());
     for name in named {
         match name {
             Named::Execution(id) => {
@@ -142,20 +145,45 @@ pub(super) async fn stop(context: &Context, args: StopArgs) -> Result<u8, CliErr
             Named::Attempt(id) => {
                 // What is active is looked up before: after the stop it may have ended already.
                 let active = client.active_of(id).await?.items;
+                awaited.extend(newest_of_chain(&client, id).await?);
                 client.stop(StopTarget::Attempt(id), grace_ms).await?;
                 stopped.extend(active.iter().map(|view| view.id));
             }
         }
     }
+    awaited.extend(stopped.iter().copied());
+    awaited.sort_unstable();
+    awaited.dedup();
     let interrupts = Interrupts::new(OnInterrupt::Detach, None);
     let mut follower = Follower::new(client.clone(), Vec::new(), interrupts)?;
-    let mut ended = client.wait(stopped, Until::Ended);
+    let mut ended = client.wait(awaited, Until::Settled);
     loop {
         match follower.watch(ended.next()).await? {
+            // What had ended before is waited for, but was not stopped.
+            Followed::Done(Ok(Some(view))) if !stopped.contains(&view.id) => {}
             Followed::Done(Ok(Some(view))) => print(context, &view)?,
             Followed::Done(Ok(None)) => return Ok(0),
             Followed::Done(Err(error)) => return Err(error.into()),
             Followed::Detached(code) => return Ok(code),
         }
     }
+}
+
+/// Finds the execution that stands for what an attempt's chain does: it is settled when the chain is over, whose work may
+/// be being committed or saved while none of its executions is active.
+async fn newest_of_chain(
+    client: &Client,
+    attempt: AttemptId,
+) -> Result<Option<ExecutionId>, CliError> {
+    let view = client.attempt(attempt).await?;
+    if view.status != AttemptStatus::Committing {
+        return Ok(None);
+    }
+    for id in view.executions.unwrap_or_default() {
+        let reason = client.execution(id).await?.run_reason;
+        if matches!(reason, RunReason::Setup | RunReason::Agent | RunReason::Cleanup) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }

@@ -7,7 +7,7 @@ use crate::execution::{ExitReport, FinalReport};
 use crate::id::ExecutionId;
 use crate::outcome::{NotStarted, Outcome, StoppedBy};
 use crate::record::{AttemptStatus, ExecutionRecord, LogSummary, Phase, RequestRecord, StopIntent};
-use crate::workspace::Oid;
+use crate::workspace::{Oid, Workspace};
 
 use super::Tracked;
 use crate::process_store::Revision;
@@ -45,7 +45,11 @@ impl State {
         if let Some(message) = self.workspace_gone().filter(|_| !planted!(StartedUnderClaim)) {
             // One that was only asked for, too: nobody would take it when it comes.
             turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
-            turn.refuse(request, RefusalCode::WorkspaceGone, message);
+            let code = match &self.attempt.workspace {
+                Workspace::Worktree(_) => RefusalCode::WorkspaceGone,
+                Workspace::Directory { .. } => RefusalCode::WrongState,
+            };
+            turn.refuse(request, code, message);
             return;
         }
         self.enqueue(turn, request, execution, key, admitted);
@@ -138,6 +142,7 @@ impl State {
             return;
         };
         tracked.step = ExecutionStep::Launching;
+        tracked.launched_here = true;
         tracked.record.phase = Phase::Starting;
         tracked.record.place = Some(place);
         tracked.record.missing_secret = None;

@@ -13,6 +13,9 @@ impl State {
         let short = self.attempt.id.short();
         match self.attempt.status {
             AttemptStatus::Removing => Some(format!("the worktree of {short} is being removed")),
+            AttemptStatus::Removed if self.attempt.workspace.worktree().is_none() => Some(format!(
+                "{short} was removed; the directory that it ran in is yours and as it was"
+            )),
             AttemptStatus::Removed => Some(format!("the worktree of {short} was removed")),
             AttemptStatus::Failed => Some(format!("the worktree of {short} was never made")),
             AttemptStatus::Creating

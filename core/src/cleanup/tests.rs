@@ -240,6 +240,25 @@ fn a_worktree_that_was_moved_is_kept() {
     pass(&mut facts, 1_000);
     facts.found[0].path = Locator::new("/elsewhere");
     check(&facts, Action::Keep, "not where");
+    facts.found = vec![found(FoundState::Foreign { detail: "it was moved to /x".into() })];
+    check(&facts, Action::Keep, "it was moved to /x");
+}
+
+#[test]
+fn what_stands_in_its_place_is_told_once_and_is_not_taken_for_nothing() {
+    let detail = "it is no worktree".to_owned();
+    let stranger = Found { attempt: None, worktree: None, ..found(FoundState::Foreign { detail }) };
+    let mut facts = Facts { found: vec![stranger], ..facts(AttemptStatus::Finished) };
+    check(&facts, Action::Keep, "not the recorded worktree: it is no worktree");
+    assert_eq!(decide(&facts).decisions[0].attempt, Some(A));
+    // Nobody expects one there.
+    subject(&mut facts).record.status = AttemptStatus::Failed;
+    check(&facts, Action::Keep, "it is not ours");
+    // It is another's place.
+    subject(&mut facts).record.status = AttemptStatus::Finished;
+    facts.found[0].path = Locator::new("/elsewhere");
+    let actions: Vec<_> = decide(&facts).decisions.iter().map(|one| one.action).collect();
+    assert_eq!(actions, [Action::Keep, Action::MarkMissing]);
 }
 
 #[test]

@@ -244,9 +244,9 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "finish or abort it in the worktree, or `git worktree unlock` it if it is locked; `windlass rm --force` saves what is in progress and removes it"
         }
         RefusalCode::SnapshotQuota => {
-            "remove snapshots that you do not need (`windlass snapshots ATTEMPT --rm N`) or raise `snapshots.quota`"
+            "remove snapshots that you do not need (`windlass snapshots` with --rm) or raise the quota (`windlass config set snapshots.quota_bytes`)"
         }
-        RefusalCode::NoSnapshot => "`windlass snapshots ATTEMPT` lists those that there are",
+        RefusalCode::NoSnapshot => "`windlass snapshots` lists those that there are",
         RefusalCode::DamagedSnapshot => {
             "get back what can be read of it with tar, as docs/snapshots.md says"
         }
@@ -254,10 +254,10 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "wait for it (`windlass wait`) or stop it (`windlass stop`); end what else works there yourself"
         }
         RefusalCode::WorkspaceGone => {
-            "what was committed is on its branch (`windlass show`): `windlass run --base BRANCH` goes on from there"
+            "`windlass restore` makes a worktree again that was removed or deleted; what was committed is on its branch (`windlass show`), and `windlass run --base` goes on from there"
         }
         RefusalCode::WorkspaceMismatch => {
-            "put the recorded worktree back in its place; nothing was touched"
+            "nothing was touched: put right what is named and try again"
         }
         RefusalCode::RepositoryBusy => {
             "another git command runs in the repository; try again when it has ended"
@@ -273,7 +273,7 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         RefusalCode::NotWatched => {
             "`windlass diff` without -f tells how it stands; Linux watches as much as fs.inotify.max_user_instances allows"
         }
-        RefusalCode::WrongState => "`windlass show ATTEMPT` tells its state and the reason",
+        RefusalCode::WrongState => "`windlass show` tells its state and the reason",
         RefusalCode::CannotCopy => {
             "--copy takes globs as in .gitignore, of ignored files in the checkout, for example '.env*'"
         }
@@ -284,8 +284,8 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         RefusalCode::InUse => {
             "remove its tasks first, or take them along with --force; attempts stay in any case"
         }
-        RefusalCode::TaskClosed => "reopen it: windlass task set TASK --status reopen",
-        RefusalCode::Git => "`git -C \"$(windlass path ATTEMPT)\" status` tells more",
+        RefusalCode::TaskClosed => "reopen it (`windlass task set` with --status reopen)",
+        RefusalCode::Git => "`git status` in the worktree, or in its repository, tells more",
     }
 }
 
@@ -314,6 +314,21 @@ mod tests {
             "the engine's backend failed: sqlite: commit failed: disk I/O error"
         );
         assert_eq!(error.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn hints_name_settings_that_there_are_and_nothing_that_stands_for_something_else() {
+        let hint = refusal_hint(RefusalCode::SnapshotQuota);
+        assert!(hint.contains("snapshots.quota_bytes"), "{hint}");
+        for code in [
+            RefusalCode::SnapshotQuota,
+            RefusalCode::NoSnapshot,
+            RefusalCode::WrongState,
+            RefusalCode::Git,
+        ] {
+            let hint = refusal_hint(code);
+            assert!(!hint.contains("ATTEMPT"), "{hint}");
+        }
     }
 
     #[test]

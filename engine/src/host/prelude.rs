@@ -203,7 +203,8 @@ pub(super) async fn run(
                 title,
                 copy: copy.clone(),
             };
-            let planned = ports.worktrees.plan(request).await.map_err(worktree_error)?;
+            let planned = ports.worktrees.plan(request).await;
+            let planned = planned.map_err(|error| in_the_way(error, branch.as_deref()))?;
             Ok(Start::New(PlannedRun {
                 workspace: Workspace::Worktree(planned.worktree),
                 source_is_dirty: planned.source_is_dirty,
@@ -262,6 +263,17 @@ pub(crate) fn container_error(
         E::Superseded { .. } => EngineError::Superseded,
         E::NotAttached { execution } => EngineError::no_execution(execution),
         E::Backend(error) => error.into(),
+    }
+}
+
+/// Says of a branch that is in the way of another one what it keeps from being made.
+fn in_the_way(error: VcsWorktreeError, wanted: Option<&str>) -> EngineError {
+    match (&error, wanted) {
+        (VcsWorktreeError::BranchExists { branch }, Some(wanted)) if branch != wanted => {
+            let reason = format!("{error} and keeps {wanted:?} from being made");
+            EngineError::refused(RefusalCode::BranchExists, reason)
+        }
+        _ => worktree_error(error),
     }
 }
 

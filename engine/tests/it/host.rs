@@ -117,7 +117,7 @@ async fn what_is_removed_in_a_directory_takes_no_more_work_and_holds_no_slot() {
     // The refused one had asked for a slot while all were taken; nobody holds it afterwards.
     let other = run(&handle, in_directory(&["wait", "0"])).await;
     let request = exec(plain.attempt, &["exit", "0"]);
-    assert_eq!(refused(handle.exec(operator(), request).await), RefusalCode::WorkspaceGone);
+    assert_eq!(refused(handle.exec(operator(), request).await), RefusalCode::WrongState);
     place.world.release(other.execution);
     settled(&handle, other).await;
     let status = handle.status().await.unwrap();

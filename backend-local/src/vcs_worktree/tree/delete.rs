@@ -395,7 +395,7 @@ fn unlink(dir: &OwnedFd, name: &OsStr, flags: AtFlags) -> rustix::io::Result<()>
 
 fn why(error: Errno) -> String {
     match error {
-        Errno::PERM => "it may not be deleted: is it immutable?".to_owned(),
+        Errno::PERM => "it may not be deleted: is it immutable or append-only?".to_owned(),
         Errno::ROFS => "its file system is read-only".to_owned(),
         Errno::BUSY => "something is mounted there".to_owned(),
         error => io::Error::from(error).to_string(),

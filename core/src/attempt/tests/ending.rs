@@ -126,3 +126,24 @@ fn a_chain_that_started_is_finalised_at_a_time_and_a_commit_alone_is_no_chain() 
     let (_, effects) = feed(state, [ask(Request::Commit { message: "m".into() }), clean()]);
     assert_eq!(written_attempt(&effects).finalised_at, Some(Timestamp(12)));
 }
+
+#[test]
+fn a_removal_that_is_refused_says_what_still_goes_on() {
+    let said = |inputs: Vec<Input>| {
+        let (_, effects) = feed(feed(ready(), inputs).0, [remove(false)]);
+        let [Effect::Reply { reply: Reply::Refused(refusal), .. }] = effects.as_slice() else {
+            panic!("{effects:?}");
+        };
+        refusal.message.clone()
+    };
+    assert_eq!(said(running()), format!("execution {} has not ended", X.short()));
+    // The one whose work it is has ended.
+    assert_eq!(said(committing()), format!("execution {} has not ended", GIT.short()));
+    let mut planning = running();
+    planning.extend([exited(X, WELL), finished(X, WELL, "0")]);
+    assert_eq!(said(planning), "its work is being committed");
+    assert!(said(ending()).contains("is being saved"));
+    let mut failed = committing();
+    failed.extend([prepared(GIT, 2), launched(GIT), exited(GIT, BADLY), finished(GIT, BADLY, "0")]);
+    assert!(said(failed).contains("is being saved"));
+}

@@ -14,7 +14,11 @@ use super::{run_detached, run_script, show, with_repo};
 
 /// Gives a repository a hook that runs after a checkout.
 fn hook(repo: &TempRepo, script: &str) {
-    let hook = repo.path().join(".git/hooks/post-checkout");
+    hook_named(repo, "post-checkout", script);
+}
+
+fn hook_named(repo: &TempRepo, name: &str, script: &str) {
+    let hook = repo.path().join(".git/hooks").join(name);
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
     fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
@@ -95,6 +99,27 @@ isolated! {
             }
             assert_eq!(repo.git(["branch", "--list"]).lines().count(), 1);
             assert_eq!(repo.git(["worktree", "list", "--porcelain"]).matches("worktree ").count(), 1);
+        }
+    }
+
+    fn what_was_stopped_while_it_was_committed_can_be_removed_at_once() {
+        let (sandbox, repo) = with_repo();
+        let begun = fifo(&sandbox, "begun");
+        hook_named(&repo, "pre-commit", &format!("echo $$ > {begun:?}; exec sleep 1000"));
+        for by_attempt in [true, false] {
+            let id = run_detached(&sandbox, &repo, &[], "echo x > x");
+            let pid = fs::read_to_string(&begun).unwrap().trim().parse().unwrap();
+            let running = open(pid).unwrap();
+            let attempt = show(&sandbox, &id)["attempt_id"].as_str().unwrap().to_owned();
+            let refused = sandbox.run(["rm", &attempt]).expect(4);
+            let executions = show(&sandbox, &attempt)["executions"].clone();
+            let git = executions[0].as_str().unwrap();
+            let digits = &git[git.len() - 8..];
+            assert!(refused.stderr.contains(&format!("execution x-{digits} has not ended")), "{}", refused.stderr);
+            sandbox.run(["stop", if by_attempt { &attempt } else { &id }]).expect(0);
+            assert!(ended(&running, PATIENCE).unwrap());
+            let removed = sandbox.run(["rm", &attempt]).expect(0);
+            assert!(removed.stderr.contains("removed"), "{}", removed.stderr);
         }
     }
 

@@ -158,6 +158,38 @@ isolated! {
         assert_eq!(repo.git(["worktree", "list", "--porcelain"]).matches("worktree ").count(), 1);
     }
 
+    fn what_stands_where_a_worktree_was_or_where_git_moved_it_is_told_in_one_line() {
+        let (sandbox, repo) = with_repo();
+        let ran = run_script(&sandbox, &repo, &["--branch", "topic"], "pwd; echo x > made").expect(0);
+        let worktree = PathBuf::from(ran.text().trim());
+        let about = |reason: &str| {
+            let items = sandbox.run(["gc", "--json"]).expect(0).json_lines();
+            let ours: Vec<_> = items.iter().filter(|item| item["path"] == worktree.to_str().unwrap()).collect();
+            let [only] = ours.as_slice() else { panic!("{ours:?}") };
+            assert_eq!(only["action"], "keep", "{only}");
+            assert!(only["reason"].as_str().unwrap().contains(reason), "{only}");
+            assert_eq!(show(&sandbox, "topic")["missing"], false);
+        };
+        let away = sandbox.path().join("away");
+        fs::rename(repo.path(), &away).unwrap();
+        about("not the recorded worktree");
+        fs::rename(&away, repo.path()).unwrap();
+        let (here, there) = (worktree.to_str().unwrap(), away.to_str().unwrap());
+        repo.git(["worktree", "move", here, there]);
+        about("it was moved to");
+        for verb in ["diff", "restore", "rm"] {
+            let refused = sandbox.run([verb, "topic"]).expect(4);
+            assert!(refused.stderr.contains("it was moved to"), "{verb}: {}", refused.stderr);
+        }
+        let exec = sandbox.run(["exec", "topic", "--", "true"]).expect(126);
+        assert!(exec.stderr.contains("it was moved to") && exec.stderr.contains("hint"), "{}", exec.stderr);
+        fs::write(&worktree, "a file").unwrap();
+        about("not the recorded worktree");
+        fs::remove_file(&worktree).unwrap();
+        repo.git(["worktree", "move", there, here]);
+        sandbox.run(["rm", "topic"]).expect(0);
+    }
+
     fn ignored_files_are_copied_in_by_globs_and_nothing_else_is() {
         let (sandbox, repo) = with_repo();
         repo.write(".gitignore", ".env*\nkeys/\n");
@@ -173,6 +205,8 @@ isolated! {
         assert_eq!(sandbox.run(["snapshots", "@last", "--json"]).expect(0).text(), "");
         let refused = run_script(&sandbox, &repo, &["--copy", "../*"], "true").expect(122);
         assert!(refused.stderr.contains("../*"), "{}", refused.stderr);
+        let refused = run_script(&sandbox, &repo, &["--copy", "["], "true").expect(122);
+        assert!(refused.stderr.contains("never matches"), "{}", refused.stderr);
         assert!(!Path::new(&sandbox.path().join("created")).exists());
     }
 }

@@ -89,6 +89,8 @@ isolated! {
         repo.git(["branch", "taken"]);
         refused(&sandbox, repo.path(), &["run", "--branch", "taken", "--", "true"], 122);
         refused(&sandbox, repo.path(), &["run", "--branch", "taken/below", "--", "true"], 122);
+        let below = sandbox.run_in(repo.path(), ["run", "--branch", "taken/below", "--", "true"]).expect(122);
+        assert!(below.stderr.contains("branch \"taken\" exists and keeps \"taken/below\" from being made"), "{}", below.stderr);
         refused(&sandbox, repo.path(), &["run", "--branch", "a..b", "--", "true"], 122);
         assert_eq!(repo.git(["branch", "--format=%(refname:short)"]), "main\ntaken");
     }
@@ -100,12 +102,23 @@ isolated! {
         assert!(!Path::new("/no/such").exists());
     }
 
+    fn a_directory_whose_attempt_was_removed_is_not_called_a_worktree() {
+        let sandbox = sandbox();
+        sandbox.run(["run", "--dir", sandbox.path().to_str().unwrap(), "--", "true"]).expect(0);
+        sandbox.run(["rm", "@last"]).expect(0);
+        let ran = sandbox.run(["exec", "@last", "--", "true"]).expect(122);
+        assert!(ran.stderr.contains("the directory that it ran in is yours"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("branch") && !ran.stderr.contains("worktree"), "{}", ran.stderr);
+    }
+
     fn a_worktree_that_is_gone_is_not_run_in() {
         let (sandbox, repo) = with_repo();
         let ran = run_script(&sandbox, &repo, &[], "pwd").expect(0);
         fs::remove_dir_all(ran.text().trim()).unwrap();
         let again = sandbox.run(["exec", "@last", "--", "true"]);
         assert!(matches!(again.code, Some(122 | 126)), "{again:?}");
+        let refused = sandbox.run(["diff", "@last"]).expect(4);
+        assert!(refused.stderr.contains("windlass restore"), "{}", refused.stderr);
     }
 
     fn a_machine_without_git() {
