@@ -138,6 +138,7 @@ impl State {
             return;
         };
         tracked.step = ExecutionStep::Launching;
+        tracked.launched_here = true;
         tracked.record.phase = Phase::Starting;
         tracked.record.place = Some(place);
         tracked.record.missing_secret = None;

@@ -11,11 +11,15 @@ use crate::workspace::Workspace;
 impl State {
     /// Says what still goes on in the workspace, if anything does.
     pub(super) fn is_busy(&self) -> Option<String> {
-        if let Some(record) = self.executions().next() {
+        // One that is final may still be known: its work is being committed then.
+        if let Some(record) = self.executions().find(|record| self.is_active(record.id)) {
             return Some(format!("execution {} has not ended", record.id.short()));
         }
         if self.attempt.status == AttemptStatus::Creating {
             return Some("its worktree is being made".to_owned());
+        }
+        if self.attempt.ending.is_some() {
+            return Some("what its last execution left is being saved".to_owned());
         }
         let planning = self.workspace_step == WorkspaceStep::Planning;
         (self.chain_is_active() || planning).then(|| "its work is being committed".to_owned())
@@ -222,7 +226,10 @@ impl State {
     /// It is neither removed nor where it was, and all of it is saved: it counts as removed, so that it can be made again.
     pub(super) fn was_not_put_back(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
         let first = self.given_up.take().map_or_else(String::new, |first| first.message);
-        let message = format!("{first}; nor could it be put back: {}", refusal.message);
+        let message = format!(
+            "{first}; nor could it be put back: {}; all of it is saved: restore it, and remove it again",
+            refusal.message
+        );
         let told = Reply::Refused(Refusal { message: message.clone(), ..refusal });
         self.answer_waiting(turn, &told);
         self.answer_wanting(turn, &told);

@@ -188,8 +188,9 @@ fn what_is_neither_removed_nor_put_back_counts_as_removed_and_can_be_made_again(
     assert_eq!(words(&effects), ["+", "Refused"]);
     let attempt = written_attempt(&effects);
     assert_eq!(attempt.status, AttemptStatus::Removed);
-    let message = "busy; nor could it be put back: no space".to_owned();
-    assert_eq!(attempt.reason, Some(Reason::RemoveFailed { message }));
+    let message = "busy; nor could it be put back: no space; all of it is saved: restore it, and \
+                   remove it again";
+    assert_eq!(attempt.reason, Some(Reason::RemoveFailed { message: message.to_owned() }));
     let (state, effects) = feed(state, [restore(None, false)]);
     assert_eq!(origin(&effects), Origin::Removed(removed_as(Some(1))));
     let (_, effects) = feed(state, [there()]);
