@@ -222,6 +222,10 @@ fn refuse_unfinished(
     }
 }
 
+/// Makes the trees of an index, for a shell: a new index remembers none that it takes to be there.
+const MAKE_AGAIN: &str = "git ls-files -s | (export GIT_INDEX_FILE=$(mktemp -u); git update-index --index-info && git \
+                          write-tree)";
+
 /// Refuses where the repository has lost a directory of HEAD: what is in it could be kept, and not be made again.
 fn refuse_lost(
     scan: &Scan,
@@ -232,8 +236,8 @@ fn refuse_lost(
         Some(lost) if request.unsavable == Unsavable::Refuse => {
             let name = if lost.as_os_str().is_empty() { Path::new(".") } else { lost };
             let entry = format!(
-                "{} (the repository has lost this directory of HEAD; `git fsck` tells more, and `git write-tree` in the \
-                 worktree may make it again)",
+                "{} (the repository has lost this directory of HEAD; in the worktree this may make it again: \
+                 {MAKE_AGAIN})",
                 name.display()
             );
             Err(VcsWorktreeError::Unsavable { path: locator(&places.path), entries: vec![entry] })
