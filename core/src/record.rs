@@ -310,7 +310,7 @@ pub struct ExecutionRecord {
     pub phase: Phase,
     /// The evidence, once there is room for it.
     pub place: Option<Place>,
-    /// How often a place was used up without a start.
+    /// How often a place was used up without a start by a host that lived to see it.
     pub void_places: u32,
     /// The accepted stop.
     pub stop: Option<StopIntent>,

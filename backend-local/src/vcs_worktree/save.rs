@@ -107,6 +107,7 @@ impl Inner {
             let mappers = mappers.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             refuse_occupants(places, &mappers)?;
             let scan = scan?;
+            refuse_lost(&scan, places, request)?;
             // Listed before it is read: what changes later is seen by it.
             let admin = list(&found.admin)?;
             let snapshot =
@@ -140,7 +141,8 @@ impl Inner {
         refuse_unfinished(&found, places, request)?;
         let index_differs = self.is_staged(cancel, &found)?;
         let (differing, deleted) = (Vec::new(), Vec::new());
-        let scan = Scan { listing: Listing::of_nothing(), differing, deleted, index_differs };
+        let (listing, lost) = (Listing::of_nothing(), None);
+        let scan = Scan { listing, differing, deleted, index_differs, lost };
         let admin = list(&found.admin)?;
         let snapshot = self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
         if request.from == SaveFrom::Place {
@@ -217,6 +219,30 @@ fn refuse_unfinished(
     match request.unfinished {
         Unfinished::Refuse => Inner::refuse_unfinished(&places.path, &found.admin),
         Unfinished::Save => Ok(()),
+    }
+}
+
+/// Makes the trees of an index, for a shell: a new index remembers none that it takes to be there.
+const MAKE_AGAIN: &str = "git ls-files -s | (export GIT_INDEX_FILE=$(mktemp -u); git update-index --index-info && git \
+                          write-tree)";
+
+/// Refuses where the repository has lost a directory of HEAD: what is in it could be kept, and not be made again.
+fn refuse_lost(
+    scan: &Scan,
+    places: &Places,
+    request: &SaveRequest,
+) -> Result<(), VcsWorktreeError> {
+    match &scan.lost {
+        Some(lost) if request.unsavable == Unsavable::Refuse => {
+            let name = if lost.as_os_str().is_empty() { Path::new(".") } else { lost };
+            let entry = format!(
+                "{} (the repository has lost this directory of HEAD; in the worktree this may make it again: \
+                 {MAKE_AGAIN})",
+                name.display()
+            );
+            Err(VcsWorktreeError::Unsavable { path: locator(&places.path), entries: vec![entry] })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

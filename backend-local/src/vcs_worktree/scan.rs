@@ -12,6 +12,7 @@ mod full;
 mod ignore;
 mod index;
 mod list;
+mod lost;
 mod memory;
 mod nested;
 mod quick;
@@ -86,6 +87,8 @@ pub(super) struct Scan {
     pub(super) deleted: Vec<PathBuf>,
     /// The index is not what a checkout of HEAD gives: something is staged, unmerged, or flagged by the user.
     pub(super) index_differs: bool,
+    /// A directory of HEAD that the repository has lost, so that no checkout gives what is in it; empty for the top.
+    pub(super) lost: Option<PathBuf>,
 }
 
 impl Inner {
@@ -149,6 +152,11 @@ impl Inner {
         let attributes = sources.index_has_attributes_of_head;
         let changed = self.resolve(cancel, found, config, &objects, doubts, attributes)?;
         differing.extend(changed.iter().map(|path| full::differing(path, Standing::Changed)));
+        // What the repository has lost, no checkout gives: it is kept as if it had been changed.
+        differing.extend(lost::files(&known, &objects, &differing, &deleted));
+        // What a partial clone does not have, its remote does.
+        let whole = !sources.sparse && !config.is_partial();
+        let lost = whole.then(|| lost::directory(&sources.index, &objects)).flatten();
         differing.sort_by(|one, other| one.path.cmp(&other.path));
         deleted.sort();
         let listing = list::assemble(directories, closed).ok_or_else(|| {
@@ -158,7 +166,7 @@ impl Inner {
                 std::io::Error::from(std::io::ErrorKind::NotFound),
             )
         })?;
-        Ok(Scan { listing, differing, deleted, index_differs })
+        Ok(Scan { listing, differing, deleted, index_differs, lost })
     }
 }
 

@@ -14,6 +14,7 @@ use windlass_core::workspace::Worktree;
 use crate::comebacks::{archive, origin};
 use crate::place::{GitPlace, REMOVAL, attempt, path};
 use crate::portrait::{assert_same, portrait};
+use crate::removal::created;
 
 /// A worktree that was taken away, and how to ask for it.
 async fn taken(place: &GitPlace) -> (Worktree, Saved, PathBuf) {
@@ -312,4 +313,59 @@ async fn a_half_made_restoration_is_undone_and_done_again() {
     assert_eq!(verified.branch, Some(worktree.branch.clone()));
     assert_same(&portrait(&place, &worktree), &before);
     assert!(!note.exists());
+}
+
+/// Takes an object out of a repository, as a failing disk does.
+fn lose(place: &GitPlace, repo: &Path, name: &str) {
+    let oid = place.ok(repo, &["rev-parse", name]);
+    fs::remove_file(repo.join("objects").join(&oid[..2]).join(&oid[2..])).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_the_repository_has_lost_is_saved() {
+    let place = GitPlace::default();
+    let (vcs, worktree) = created(&place).await;
+    let (repo, head) = (path(&worktree.repo), &worktree.base_oid);
+    lose(&place, &repo, &format!("{head}:greeting"));
+    let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
+    let snapshot = saved.snapshot.unwrap();
+    assert_eq!(snapshot.entries, 1);
+    // The archive has it, whatever git can make of the commit.
+    let parts = place.home().join("parts");
+    fs::create_dir(&parts).unwrap();
+    let tar = ["--zstd", "-C", parts.to_str().unwrap(), "-xf"];
+    assert!(Command::new("tar").args(tar).arg(archive(&snapshot)).status().unwrap().success());
+    assert_eq!(fs::read_to_string(parts.join("files/greeting")).unwrap(), "hello\n");
+}
+
+#[tokio::test]
+async fn a_directory_that_the_repository_has_lost_refuses_the_removal() {
+    let place = GitPlace::default();
+    let (vcs, worktree) = created(&place).await;
+    let (repo, head) = (path(&worktree.repo), &worktree.base_oid);
+    lose(&place, &repo, &format!("{head}:sub"));
+    let refused = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await;
+    let Err(VcsWorktreeError::Unsavable { entries, .. }) = &refused else { panic!("{refused:?}") };
+    assert!(entries[0].starts_with("sub ("), "{entries:?}");
+    assert!(path(&worktree.path).join("sub/numbers").exists());
+    // As it says: the worktree still knows what was in it.
+    let told = entries[0].rsplit_once(": ").unwrap().1.strip_suffix(')').unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", told]).current_dir(path(&worktree.path)).envs(place.env());
+    assert!(shell.status().unwrap().success(), "{told}");
+    vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broken_ref_keeps_nobody_from_saving() {
+    let place = GitPlace::default();
+    let (vcs, worktree) = created(&place).await;
+    let heads = path(&worktree.repo).join("refs/heads");
+    fs::write(heads.join("broken"), "garbage\n").unwrap();
+    fs::write(heads.join("gone"), format!("{}\n", "12".repeat(20))).unwrap();
+    place.write(&worktree.path, "greeting", "changed\n");
+    place.ok(&path(&worktree.path), &["checkout", "--quiet", "--detach"]);
+    place.ok(&path(&worktree.path), &["commit", "--quiet", "--allow-empty", "-m", "mine"]);
+    let saved = vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.unwrap();
+    assert_eq!(saved.snapshot.unwrap().commits, 1);
 }

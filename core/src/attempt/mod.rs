@@ -63,12 +63,15 @@ pub(crate) struct Tracked {
     secrets_given: bool,
     /// Waiting for its end has failed before: it is looked at again after a pause.
     doubted: bool,
+    /// This host launched it: that it never ran is the shim's doing, not that of a host that died meanwhile.
+    launched_here: bool,
 }
 
 impl Tracked {
     fn new(record: ExecutionRecord, revision: Revision, admitted: bool) -> Self {
         let step = ExecutionStep::Waiting;
-        Self { record, revision, admitted, step, secrets_given: false, doubted: false }
+        let (secrets_given, doubted, launched_here) = (false, false, false);
+        Self { record, revision, admitted, step, secrets_given, doubted, launched_here }
     }
 }
 

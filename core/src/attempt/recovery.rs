@@ -138,7 +138,7 @@ impl State {
             self.end_without_evidence(turn, id, outcome, Some(message));
             return;
         }
-        tracked.record.void_places += 1;
+        tracked.record.void_places += u32::from(std::mem::take(&mut tracked.launched_here));
         if let Some(stop) = tracked.record.stop {
             let outcome = match stop.cause {
                 crate::container_service::StopCause::Stop { by } => Outcome::Stopped { by },

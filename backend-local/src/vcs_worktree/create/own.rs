@@ -142,26 +142,25 @@ impl Made<'_> {
         if committed.is_link {
             fs::read_link(path).is_ok_and(|to| to.as_os_str().as_bytes() == blob.data)
         } else {
-            File::open(path).is_ok_and(|file| is_beginning(file, &blob.data).unwrap_or(false))
+            File::open(path).is_ok_and(|file| is_of(file, &blob.data).unwrap_or(false))
         }
     }
 }
 
-/// Says whether a file is what a checkout has written of a blob by now, whichever ends of lines it writes.
-fn is_beginning(mut file: impl Read, blob: &[u8]) -> io::Result<bool> {
+/// Says whether a file is what a checkout has written of a blob by now, whichever ends of lines it writes, or what a power
+/// cut left of that: zeros where something was not on the disk yet.
+fn is_of(file: impl Read, blob: &[u8]) -> io::Result<bool> {
+    // With each end of line two bytes it is twice as long at most; more is somebody else's.
+    let most = u64::try_from(blob.len()).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(1);
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    let lacks = |(byte, whole): (&u8, &u8)| byte == whole || *byte == 0;
+    if bytes.len() <= blob.len() && bytes.iter().zip(blob).all(lacks) {
+        return Ok(true);
+    }
     let counts = |byte: &&u8| **byte != b'\r';
     let mut rest = blob.iter().filter(counts);
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        let read = file.read(&mut chunk)?;
-        if read == 0 {
-            return Ok(true);
-        }
-        let mut bytes = chunk.get(..read).unwrap_or_default().iter().filter(counts);
-        if !bytes.all(|byte| rest.next() == Some(byte)) {
-            return Ok(false);
-        }
-    }
+    Ok(bytes.iter().filter(counts).all(|byte| rest.next() == Some(byte)))
 }
 
 /// Says whether git named a private git directory after a worktree.
@@ -197,11 +196,12 @@ mod tests {
     #[test]
     fn what_a_checkout_writes_is_told_from_what_others_do() {
         let blob = b"one\ntwo\n";
-        for ours in [&b""[..], b"o", b"one\ntw", blob, b"one\r\ntwo\r\n", b"one\r"] {
-            assert!(is_beginning(ours, blob).unwrap(), "{ours:?}");
+        let cut: [&[u8]; 4] = [b"", b"\0\0\0", b"one\n\0\0\0", b"\0\0\0\0two\n"];
+        for ours in [&b"o"[..], b"one\ntw", blob, b"one\r\ntwo\r\n", b"one\r"].iter().chain(&cut) {
+            assert!(is_of(*ours, blob).unwrap(), "{ours:?}");
         }
-        for other in [&b"x"[..], b"one\ntwo\nthree\n", b"one\n\n"] {
-            assert!(!is_beginning(other, blob).unwrap(), "{other:?}");
+        for other in [&b"x"[..], b"one\ntwo\nthree\n", b"one\n\n", b"one\ntwo\n\0"] {
+            assert!(!is_of(other, blob).unwrap(), "{other:?}");
         }
     }
 }

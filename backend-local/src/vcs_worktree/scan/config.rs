@@ -45,6 +45,11 @@ impl Config {
         }
     }
 
+    /// Says whether a remote is said to have what the repository lacks.
+    pub(super) fn is_partial(&self) -> bool {
+        self.values.keys().any(|key| key.starts_with(b"remote.") && key.ends_with(b".promisor"))
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
         self.values.get(key.as_bytes())?.as_deref()
     }

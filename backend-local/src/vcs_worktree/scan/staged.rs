@@ -9,7 +9,7 @@ use gix::hash::{Kind as HashKind, oid};
 use gix::index::State;
 use gix::index::entry::Flags;
 use gix::index::extension::Tree;
-use gix::objs::{CommitRefIter, Find as _, FindHeader as _, Kind, TreeRefIter};
+use gix::objs::{CommitRefIter, Exists as _, Find as _, FindHeader as _, Kind, TreeRefIter};
 
 /// Deeper trees are refused.
 const DEEPEST: usize = 2048;
@@ -68,6 +68,11 @@ impl Objects {
             _ => return Err(StagedError::Object(oid.to_owned())),
         }
         Ok(buffer)
+    }
+
+    /// Says whether an object is there.
+    pub(super) fn has(&self, oid: &oid) -> bool {
+        self.odb.exists(oid)
     }
 
     /// The size of an object in bytes; 0 if it is not there.

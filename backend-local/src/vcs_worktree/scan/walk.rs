@@ -13,7 +13,9 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
+use rustix::fs::{
+    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, accessat, fstat, openat, statat,
+};
 use rustix::io::Errno;
 
 use super::memory::Remembered;
@@ -290,6 +292,12 @@ impl<V: Visit> Walk<'_, V> {
             };
             names.extend_from_slice(name.to_bytes_with_nul());
             items.push((names.len(), kind));
+        }
+        // Its names can be read, and nothing that they name can be reached: for us it is unreadable.
+        if !items.is_empty()
+            && accessat(open.fd()?, c".", Access::EXEC_OK, AtFlags::EACCESS) == Err(Errno::ACCESS)
+        {
+            return Err(Errno::ACCESS.into());
         }
         let (names, items) = (Arc::from(names), Arc::from(items));
         if let Some(memory) = self.memory {

@@ -197,7 +197,8 @@ impl Inner {
     ) -> Result<BTreeSet<String>, VcsWorktreeError> {
         let input = lines(scratch, tips.iter().copied())?;
         let asked = self.git.on_repository(&found.common, "rev-list").stdin(input);
-        let asked = asked.args(["--parents", "--boundary", "--stdin", "--not"]);
+        // A broken ref reaches nothing: then more is kept, not less.
+        let asked = asked.args(["--ignore-missing", "--parents", "--boundary", "--stdin", "--not"]);
         let asked = asked.arg(format!("--exclude={own}"));
         let output = quiet(asked.args(["--branches", "--tags", "--remotes"])).output(cancel)?;
         let text = String::from_utf8_lossy(&output);
@@ -231,7 +232,7 @@ impl Inner {
     ) -> Result<bool, VcsWorktreeError> {
         let input = lines(scratch, tips.iter().copied())?;
         let asked = self.git.on_repository(&found.common, "rev-list").stdin(input);
-        let asked = asked.args(["--max-count=1", "--stdin", "--not"]);
+        let asked = asked.args(["--ignore-missing", "--max-count=1", "--stdin", "--not"]);
         let output = quiet(asked.args(["--branches", "--tags", "--remotes"])).output(cancel)?;
         Ok(!output.is_empty())
     }
