@@ -15,9 +15,11 @@ use super::step;
 use crate::group::Cancel;
 use crate::vcs_worktree::marker::Intent;
 use crate::vcs_worktree::tree::{self, Entry, Listing, Unread};
-use crate::vcs_worktree::verify::read_link;
+use crate::vcs_worktree::verify::{read_link, registrations};
 use crate::vcs_worktree::{Inner, copy, failed, mismatch};
 
+/// A longer file is no link to a private git directory.
+const MAX_LINK_BYTES: u64 = 64 << 10;
 /// The mode by which git names a link.
 const LINK: &[u8] = b"120000";
 
@@ -35,27 +37,40 @@ impl Inner {
     ) -> Result<(), VcsWorktreeError> {
         let at = |error| failed("undo", path, error);
         let link = path.join(".git");
-        let named = read_link(&link, "gitdir: ", path).ok().flatten();
-        let Some(admin) = named.filter(|admin| self.was_begun(common, path, admin, intent)) else {
-            // Git may have been about to write its link: then there is nothing else.
-            if fs::symlink_metadata(&link).is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
-                fs::remove_file(&link).map_err(at)?;
-            }
-            // Whatever else is there is not ours.
-            drop(fs::remove_dir(path));
-            return Ok(());
+        let half = || {
+            let all = registrations(common)?;
+            Ok::<_, VcsWorktreeError>(
+                all.into_iter().find(|admin| self.is_half(admin, path, intent)),
+            )
         };
-        if intent.from_snapshot || step::was_asked(&admin) {
+        let admin = match Link::of(&link, path).map_err(at)? {
+            Link::To(admin) if self.was_begun(common, path, &admin, intent) => Some(admin),
+            // Somebody's own.
+            Link::To(_) | Link::Other => return Ok(()),
+            // A power cut came before it was on the disk, or git before it was written.
+            Link::Blank | Link::Missing => half()?,
+        };
+        let by_step = admin.as_deref().is_some_and(step::was_asked);
+        if (intent.from_snapshot || by_step) && !matches!(Link::of(&link, path), Ok(Link::Missing))
+        {
             return tree::delete_all(path).map_err(at);
         }
-        copy::take_back(path, &admin).map_err(at)?;
+        if !path.is_dir() {
+            return Ok(());
+        }
+        if let Some(admin) = &admin {
+            copy::take_back(path, admin).map_err(at)?;
+        }
         let Some(mut listing) = tree::list(path).map_err(at)? else { return Ok(()) };
         listing.entries.remove(OsStr::new(".git"));
-        self.made(never, common, path, &admin, intent).keep(&mut listing, &mut PathBuf::new());
+        self.made(never, common, path, intent).keep(&mut listing, &mut PathBuf::new());
         let mut pace = || ControlFlow::Continue(());
         tree::delete(path, &listing, false, Unread::Stay, &mut pace).map_err(at)?;
         // The last, so that a crash before this is undone like this one.
-        fs::remove_file(&link).map_err(at)?;
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
+            Ok(()) | Err(_) => {}
+        }
         drop(fs::remove_dir(path));
         Ok(())
     }
@@ -71,21 +86,48 @@ impl Inner {
     }
 
     /// Looks up what the checkout of a commit writes.
-    fn made<'a>(
-        &self,
-        never: &Cancel,
-        common: &Path,
-        path: &'a Path,
-        admin: &Path,
-        intent: &Intent,
-    ) -> Made<'a> {
+    fn made<'a>(&self, never: &Cancel, common: &Path, path: &'a Path, intent: &Intent) -> Made<'a> {
         let listed = self.git.on_repository(common, "ls-tree").args(["-r", "-z", &intent.oid]);
         // Of what cannot be read nothing is known to be ours.
         let listed = listed.output(never).unwrap_or_default();
         let entries = listed.split(|byte| *byte == 0).filter_map(Committed::parse).collect();
-        let config = self.config(never, admin, path).ok();
-        let objects = config.and_then(|config| self.open_repository(admin, &config).ok());
+        let config = self.config(never, common, common).ok();
+        let objects = config.and_then(|config| self.open_repository(common, &config).ok());
         Made { path, entries, objects }
+    }
+}
+
+/// What stands where a worktree has its link to its private git directory.
+enum Link {
+    To(PathBuf),
+    /// A file without anything in it, or of zeros.
+    Blank,
+    Missing,
+    /// A repository, or something that is no link.
+    Other,
+}
+
+impl Link {
+    fn of(link: &Path, path: &Path) -> io::Result<Self> {
+        let meta = match fs::symlink_metadata(link) {
+            Ok(meta) => meta,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(Self::Missing);
+            }
+            Err(error) => return Err(error),
+        };
+        if !meta.is_file() || meta.len() > MAX_LINK_BYTES {
+            return Ok(Self::Other);
+        }
+        if fs::read(link)?.iter().all(|byte| *byte == 0) {
+            return Ok(Self::Blank);
+        }
+        Ok(read_link(link, "gitdir: ", path).ok().flatten().map_or(Self::Other, Self::To))
     }
 }
 
