@@ -164,10 +164,15 @@ impl Bench {
 
     /// Returns a data directory that nobody has used.
     fn data(&self, name: &str) -> Result<Data, Failure> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let dir = self.path(&format!("{name}-{number}"));
+        let dir = self.fresh(name);
         fs::create_dir(&dir).doing(format_args!("make {}", dir.display()))?;
         Ok(Data { dir, shim: self.shim.clone() })
+    }
+
+    /// Names a path that no row has used.
+    fn fresh(&self, name: &str) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.path(&format!("{name}-{number}"))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -79,7 +79,7 @@ impl std::fmt::Debug for Bed<'_> {
 
 impl<'a> Bed<'a> {
     pub(super) fn new(bench: &'a Bench, files: u64, small: bool) -> Result<Self, Failure> {
-        let dir = bench.path(&format!("worktrees-of-{files}"));
+        let dir = bench.fresh(&format!("worktrees-of-{files}"));
         let repo = dir.join("repo");
         fs::create_dir_all(&repo).doing(format_args!("make {}", repo.display()))?;
         import(&repo, files)?;
