@@ -208,6 +208,8 @@ fn write_index(index: &gix::index::State, extension: &[u8], path: &Path) -> gix:
     let written = || -> io::Result<()> {
         let mut file: File = OpenOptions::new().write(true).create_new(true).open(&lock)?;
         file.write_all(&bytes)?;
+        // Git refuses to look after a repository of which one worktree has half an index, as a power cut would leave it.
+        file.sync_data()?;
         fs::rename(&lock, path)
     };
     written().map_err(gix::Error::from_error)

@@ -370,6 +370,19 @@ async fn a_strangers_directory_in_the_place_of_a_half_made_worktree_is_left_alon
     let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
     assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
     assert_eq!(place.ok(&at, &["status", "--porcelain"]), "");
+    // A copy of the same files, without any git.
+    fs::remove_dir_all(at.join(".git")).unwrap();
+    note_creation(&worktree);
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    assert_eq!(place.read(&worktree.path, "greeting").as_deref(), Some("hello\n"));
+    // A link to somebody's directory.
+    let elsewhere = place.home().join("elsewhere");
+    fs::rename(&at, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &at).unwrap();
+    note_creation(&worktree);
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap_err();
+    assert!(at.is_symlink() && elsewhere.join("greeting").exists());
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ impl State {
             && self.workspace_step == WorkspaceStep::Creating
             && self.attempt.status == AttemptStatus::Creating
             && refusal.code == RefusalCode::RepositoryBusy;
+        // What is begun after this one is this host's own.
+        self.taken_over = later;
         if later {
             let when = turn.at.plus_ms(turn.config.readopt_ms);
             self.creation_again = Some(when);

@@ -43,6 +43,7 @@ impl State {
     }
 
     pub(super) fn on_worktree_created(&mut self, turn: &mut Turn<'_>, head: Oid) {
+        self.taken_over = false;
         if self.workspace_step == WorkspaceStep::PuttingBack {
             self.workspace_step = WorkspaceStep::Idle;
             self.was_put_back(turn);

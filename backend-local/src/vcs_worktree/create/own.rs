@@ -47,16 +47,16 @@ impl Inner {
             Link::To(admin) if self.was_begun(common, path, &admin, intent) => Some(admin),
             // Somebody's own.
             Link::To(_) | Link::Other => return Ok(()),
-            // A power cut came before it was on the disk, or git before it was written.
-            Link::Blank | Link::Missing => half()?,
+            // Git writes it before any other file: what has none is empty, or nothing that we made.
+            Link::Missing => {
+                drop(fs::remove_dir(path));
+                return Ok(());
+            }
+            // A power cut came before it was on the disk.
+            Link::Blank => half()?,
         };
-        let by_step = admin.as_deref().is_some_and(step::was_asked);
-        if (intent.from_snapshot || by_step) && !matches!(Link::of(&link, path), Ok(Link::Missing))
-        {
+        if intent.from_snapshot || admin.as_deref().is_some_and(step::was_asked) {
             return tree::delete_all(path).map_err(at);
-        }
-        if !path.is_dir() {
-            return Ok(());
         }
         if let Some(admin) = &admin {
             copy::take_back(path, admin).map_err(at)?;
@@ -67,10 +67,7 @@ impl Inner {
         let mut pace = || ControlFlow::Continue(());
         tree::delete(path, &listing, false, Unread::Stay, &mut pace).map_err(at)?;
         // The last, so that a crash before this is undone like this one.
-        match fs::remove_file(&link) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
-            Ok(()) | Err(_) => {}
-        }
+        fs::remove_file(&link).map_err(at)?;
         drop(fs::remove_dir(path));
         Ok(())
     }
@@ -109,6 +106,9 @@ enum Link {
 
 impl Link {
     fn of(link: &Path, path: &Path) -> io::Result<Self> {
+        if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_dir()) {
+            return Ok(Self::Other);
+        }
         let meta = match fs::symlink_metadata(link) {
             Ok(meta) => meta,
             Err(error)

@@ -19,7 +19,7 @@ use super::super::verify::Found;
 use super::super::{failed, path_of, settle};
 use super::archive::{self, CHUNK, Member, ReadError};
 use super::examine::Examined;
-use super::git_state::{INDEX, is_state};
+use super::git_state::{INDEX, INDEX_LOCK, is_state};
 use super::index_file::IndexFile;
 use super::listing::{Bytes, Item, Side, What};
 use super::sparse::{Piece, Stored, read_map};
@@ -295,7 +295,7 @@ impl<'a> Filling<'a> {
         if let Some(item) = self.items().find(|item| is_index(item)) {
             let bytes = self.member(item)?;
             let bytes = restated(bytes, head, &held, work);
-            self.write(git, Path::new(INDEX), &bytes)?;
+            self.put_index(git, &bytes)?;
             unpack::finish(git, item).map_err(|error| self.failed(item, error))?;
         }
         let path = Path::new(CHECKED_OUT_INDEX);
@@ -309,6 +309,20 @@ impl<'a> Filling<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.at(&self.found.admin.join(path), error)),
         }
+    }
+
+    /// Gives the worktree this index, or leaves the one it has, also over a power cut: git refuses to look after a
+    /// repository of which one worktree has half an index.
+    fn put_index(&self, git: &mut Below, bytes: &[u8]) -> Result<(), Unfilled> {
+        let lock = Path::new(INDEX_LOCK);
+        let mut put = || -> io::Result<()> {
+            let file = unpack::file(git, lock)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync_data()?;
+            let (admin, name) = git.parent(lock)?;
+            Ok(rustix::fs::renameat(admin, name, admin, INDEX)?)
+        };
+        put().map_err(|error| self.at(&self.found.admin.join(INDEX), error))
     }
 
     fn write(&self, git: &mut Below, path: &Path, bytes: &[u8]) -> Result<(), Unfilled> {

@@ -13,6 +13,8 @@ use super::selection::Selection;
 
 /// The file of the index.
 pub(super) const INDEX: &str = "index";
+/// What holds it while it is written, as git has it.
+pub(super) const INDEX_LOCK: &str = "index.lock";
 /// More of a file is not searched for object names.
 const SEARCHED_BYTES: u64 = 64 << 20;
 
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn where_things_are_is_no_state() {
-        for name in ["gitdir", "commondir", "windlass-worktree", "index.lock", "HEAD.new"] {
+        for name in ["gitdir", "commondir", "windlass-worktree", INDEX_LOCK, "HEAD.new"] {
             assert!(!is_state(OsStr::new(name)), "{name}");
         }
         for name in ["HEAD", "index", "ORIG_HEAD", "rebase-merge", "config.worktree", "locked"] {
