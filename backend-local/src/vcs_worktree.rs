@@ -23,6 +23,7 @@ mod live;
 mod lock;
 mod marker;
 mod mend;
+mod moved;
 mod name;
 mod occupants;
 mod own_branch;
@@ -32,6 +33,7 @@ mod record;
 mod refs;
 mod remove;
 mod repository;
+mod reset;
 mod save;
 mod scan;
 mod scratch;
@@ -60,8 +62,8 @@ use windlass_core::error::BackendError;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    BranchFate, CommitPlan, CreateMode, Creation, Diff, DiffDetail, Found, Identity, Origin,
-    Planned, Removal, SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest,
+    BranchFate, CreateMode, Creation, Diff, DiffDetail, Found, GitWork, Origin, Planned, Removal,
+    SaveRequest, Saved, StepPlan, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest,
     WorktreeStatus,
 };
 use windlass_core::workspace::Worktree;
@@ -239,7 +241,8 @@ impl GitWorktrees {
         done.map_err(|error| BackendError::permanent(BACKEND, op, error))?
     }
 
-    /// As [`blocking`](Self::blocking), on a worktree; one that a crash left aside is put back first.
+    /// As [`blocking`](Self::blocking), on a worktree; one that a crash left aside is put back first, and one that was moved
+    /// with its data directory is taken over.
     async fn at_place<T: Send + 'static>(
         &self,
         op: &'static str,
@@ -256,16 +259,20 @@ impl GitWorktrees {
         let (owned, first) = (worktree.clone(), work.clone());
         let first = self.blocking(op, move |inner, cancel| {
             let done = first(inner, cancel, &owned);
-            let aside = matches!(done, Err(VcsWorktreeError::Gone { .. }))
-                && inner.may_be_aside(attempt, &owned);
-            Ok((done, aside))
+            let mendable = match &done {
+                Err(VcsWorktreeError::Gone { .. }) => inner.may_be_aside(attempt, &owned),
+                Err(VcsWorktreeError::Mismatch { .. }) => inner.may_be_left_behind(attempt, &owned),
+                Ok(_) | Err(_) => false,
+            };
+            Ok((done, mendable))
         });
-        let (done, aside) = first.await?;
-        if !aside || !path_of(&worktree.repo).is_dir() {
+        let (done, mendable) = first.await?;
+        if !mendable || !path_of(&worktree.repo).is_dir() {
             return done;
         }
         let owned = worktree.clone();
         let again = move |inner: &Inner, cancel: &Cancel| {
+            inner.take_over(attempt, &owned)?;
             inner.bring_home(attempt, &owned)?;
             work(inner, cancel, &owned)
         };
@@ -344,6 +351,7 @@ impl VcsWorktree for GitWorktrees {
         self.wait_for_creation(worktree).await?;
         let (owned, origin) = (worktree.clone(), origin.clone());
         let work = move |inner: &Inner, cancel: &Cancel| {
+            inner.take_over(attempt, &owned)?;
             inner.clear_for_creation(cancel, attempt, &owned)?;
             match &origin {
                 Origin::Base => inner.create(cancel, attempt, &owned, mode),
@@ -387,18 +395,20 @@ impl VcsWorktree for GitWorktrees {
         self.at_place("diff", attempt, worktree, diff).await
     }
 
-    async fn plan_commit(
+    async fn plan_step(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
-        message: &str,
-        fallback: &Identity,
-    ) -> Result<CommitPlan, VcsWorktreeError> {
-        let (message, fallback) = (message.to_owned(), fallback.clone());
-        let plan = move |inner: &Inner, cancel: &Cancel, worktree: &Worktree| {
-            inner.plan_commit(cancel, attempt, worktree, &message, &fallback)
+        work: &GitWork,
+    ) -> Result<StepPlan, VcsWorktreeError> {
+        let work = work.clone();
+        let plan = move |inner: &Inner, cancel: &Cancel, worktree: &Worktree| match &work {
+            GitWork::Commit { message, fallback } => {
+                inner.plan_commit(cancel, attempt, worktree, message, fallback)
+            }
+            GitWork::Reset { to } => inner.plan_reset(cancel, attempt, worktree, to),
         };
-        self.at_place("plan commit", attempt, worktree, plan).await
+        self.at_place("plan step", attempt, worktree, plan).await
     }
 
     async fn save(
@@ -412,8 +422,10 @@ impl VcsWorktree for GitWorktrees {
             let detail = remove::without_repository(worktree);
             return Err(mismatch(&path_of(&worktree.path), detail));
         }
-        let work =
-            move |inner: &Inner, cancel: &Cancel| inner.save(cancel, attempt, &owned, &request);
+        let work = move |inner: &Inner, cancel: &Cancel| {
+            inner.take_over(attempt, &owned)?;
+            inner.save(cancel, attempt, &owned, &request)
+        };
         self.locked("save", worktree, work).await
     }
 
@@ -437,8 +449,10 @@ impl VcsWorktree for GitWorktrees {
                 move |inner: &Inner, _: &Cancel| inner.remove_without_repository(attempt, &owned);
             return self.blocking("remove", work).await;
         }
-        let work =
-            move |inner: &Inner, cancel: &Cancel| inner.remove(cancel, attempt, &owned, fate);
+        let work = move |inner: &Inner, cancel: &Cancel| {
+            inner.take_over(attempt, &owned)?;
+            inner.remove(cancel, attempt, &owned, fate)
+        };
         self.locked("remove", worktree, work).await
     }
 
@@ -468,7 +482,7 @@ impl Inner {
         let scratch = Scratch::open(&root).map_err(|error| failed("open", &root, error))?;
         let (data_directory, branch_prefix) = (options.data_directory, options.branch_prefix);
         let lock_wait = options.lock_wait;
-        let copied = provenance::check(&root, options.provenance)
+        let copied = provenance::check(&root, &data_directory, options.provenance)
             .map_err(|error| failed("open", &root, error))?;
         let trash = Trash::open(&root).map_err(|error| failed("open", &root, error))?;
         if copied.is_some() {

@@ -21,6 +21,8 @@ mod creation;
 mod damage;
 #[path = "vcs_worktree/dirt.rs"]
 mod dirt;
+#[path = "vcs_worktree/half_made.rs"]
+mod half_made;
 #[path = "vcs_worktree/identity.rs"]
 mod identity;
 #[path = "vcs_worktree/kills.rs"]
@@ -29,6 +31,8 @@ mod kills;
 mod latecomers;
 #[path = "vcs_worktree/likeness.rs"]
 mod likeness;
+#[path = "vcs_worktree/moved.rs"]
+mod moved;
 #[path = "vcs_worktree/place.rs"]
 mod place;
 #[path = "vcs_worktree/portrait.rs"]

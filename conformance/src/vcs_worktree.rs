@@ -4,9 +4,11 @@
 mod changes;
 mod making;
 mod removal;
+mod reset;
 mod restore;
 mod save;
 mod survey;
+mod whose;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,8 +18,8 @@ use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
-    DiffDetail, GitStep, Identity, Origin, Removed, SaveRequest, Saved, VcsWorktree,
-    VcsWorktreeError, VcsWorktreeExt as _, WorktreeRequest,
+    GitStep, Identity, Origin, Removed, SaveRequest, Saved, VcsWorktree, VcsWorktreeError,
+    VcsWorktreeExt as _, WorktreeRequest,
 };
 use windlass_core::workspace::{Oid, Worktree};
 
@@ -41,6 +43,10 @@ pub use self::removal::{
     removing_what_somebody_deleted_frees_the_repository, what_is_not_ours_is_not_removed,
     what_was_not_saved_is_not_removed, what_was_staged_in_a_deleted_worktree_comes_back,
 };
+pub use self::reset::{
+    a_reset_ends_a_merge, a_reset_moves_no_branch_of_somebody_else,
+    a_reset_undoes_what_a_commit_would_take, nothing_to_undo_needs_no_step,
+};
 pub use self::restore::{
     a_branch_that_is_checked_out_elsewhere_is_left_there,
     a_branch_that_is_gone_comes_back_with_its_worktree, a_branch_that_moved_on_is_left_where_it_is,
@@ -58,6 +64,11 @@ pub use self::save::{
 };
 pub use self::survey::{
     a_survey_tells_what_is_there, a_survey_touches_and_lists_nothing_of_others,
+};
+pub use self::whose::{
+    a_directory_that_was_deleted_is_gone, a_directory_that_was_replaced_is_a_mismatch,
+    a_path_outside_the_root_is_a_mismatch, another_attempt_is_a_mismatch,
+    another_data_directory_is_a_mismatch,
 };
 
 /// Where a backend keeps its worktrees, and a user with repositories beside it.
@@ -211,6 +222,10 @@ macro_rules! vcs_worktree_suite {
             nothing_to_commit_is_clean,
             a_commit_step_takes_everything_and_commits_once,
             a_commit_is_by_the_repositorys_identity_if_it_has_one,
+            a_reset_undoes_what_a_commit_would_take,
+            a_reset_ends_a_merge,
+            a_reset_moves_no_branch_of_somebody_else,
+            nothing_to_undo_needs_no_step,
             saving_again_gives_the_same_answer,
             saving_in_place_leaves_the_worktree,
             what_cannot_be_saved_is_named_and_nothing_is_touched,
@@ -527,74 +542,4 @@ pub async fn branches_that_are_renamed_switched_or_left_are_followed(place: impl
     assert_eq!((verified.branch, verified.head), (None, head));
     let status = vcs.status(attempt(1), &worktree).await.expect("a status");
     assert_eq!(status.branch, None);
-}
-
-/// One attempt's worktree is not another's.
-pub async fn another_attempt_is_a_mismatch(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    let refused = vcs.verify(attempt(2), &worktree).await;
-    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-    let refused = vcs.make(attempt(2), &worktree, &Origin::Base).await;
-    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-    let refused = vcs.diff(attempt(2), &worktree, DiffDetail::Files).await;
-    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-}
-
-/// Two data directories on one repository do not touch each other's worktrees.
-pub async fn another_data_directory_is_a_mismatch(place: impl VcsWorktreePlace) {
-    let (vcs, repo, worktree) = created(&place).await;
-    let other = place.open_other().await;
-    for refused in [
-        other.verify(attempt(1), &worktree).await.map(|_| ()),
-        other.make(attempt(1), &worktree, &Origin::Base).await.map(|_| ()),
-        other.save_and_remove(attempt(1), &worktree, &REMOVAL).await.map(drop),
-    ] {
-        assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-    }
-    let beside = other.plan(request(&repo, 2)).await.expect("a plan").worktree;
-    other.make(attempt(2), &beside, &Origin::Base).await.expect("a worktree");
-    other.save_and_remove(attempt(2), &beside, &REMOVAL).await.expect("removed");
-    vcs.verify(attempt(1), &worktree).await.expect("untouched");
-}
-
-/// Whatever a record says, nothing outside the root is looked at.
-pub async fn a_path_outside_the_root_is_a_mismatch(place: impl VcsWorktreePlace) {
-    let (vcs, repo, worktree) = created(&place).await;
-    let outside = Worktree { path: repo.clone(), ..worktree };
-    for refused in [
-        vcs.verify(attempt(1), &outside).await.map(|_| ()),
-        vcs.make(attempt(1), &outside, &Origin::Base).await.map(|_| ()),
-        vcs.save_and_remove(attempt(1), &outside, &REMOVAL).await.map(drop),
-    ] {
-        assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-    }
-    assert_eq!(place.read(&repo, "greeting").as_deref(), Some("hello\n"));
-}
-
-/// Somebody removed it by hand.
-pub async fn a_directory_that_was_deleted_is_gone(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    place.delete_directory(&worktree.path);
-    for refused in [
-        vcs.verify(attempt(1), &worktree).await.map(|_| ()),
-        vcs.status(attempt(1), &worktree).await.map(|_| ()),
-        vcs.diff(attempt(1), &worktree, DiffDetail::Files).await.map(|_| ()),
-        vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.map(|_| ()),
-    ] {
-        assert!(matches!(refused, Err(VcsWorktreeError::Gone { .. })), "{refused:?}");
-    }
-}
-
-/// What stands in its place is not it, and stays.
-pub async fn a_directory_that_was_replaced_is_a_mismatch(place: impl VcsWorktreePlace) {
-    let (vcs, _, worktree) = created(&place).await;
-    place.replace_directory(&worktree.path);
-    for refused in [
-        vcs.verify(attempt(1), &worktree).await.map(|_| ()),
-        vcs.make(attempt(1), &worktree, &Origin::Base).await.map(|_| ()),
-        vcs.save_and_remove(attempt(1), &worktree, &REMOVAL).await.map(drop),
-    ] {
-        assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
-    }
-    assert!(place.exists(&worktree.path));
 }

@@ -17,7 +17,48 @@ pub struct Action {
     pub run_reason: RunReason,
     /// What follows when it ended well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Box<Action>>,
+    pub next: Option<Box<Next>>,
+}
+
+/// What follows an action in its chain. It gets the same environment and the same secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    /// What to run.
+    pub action: Action,
+    /// Standard input.
+    pub stdin: Stdin,
+    /// Output.
+    pub output: OutputMode,
+    /// What happens to leftovers.
+    pub leftovers: Leftovers,
+    /// Time limits.
+    pub limits: TimeLimits,
+    /// Most bytes of log that are kept (head and tail).
+    pub log_cap_bytes: u64,
+}
+
+impl Next {
+    /// Makes what follows from an action and how to run it. Environment and secrets are those of what comes before.
+    #[must_use]
+    pub fn new(action: Action, options: &RunOptions) -> Self {
+        let RunOptions { env: _, secrets: _, stdin, output, leftovers, limits, log_cap_bytes } =
+            options.clone();
+        Self { action, stdin, output, leftovers, limits, log_cap_bytes }
+    }
+
+    /// Returns how it is run after something that was run so.
+    #[must_use]
+    pub fn options(&self, before: &RunOptions) -> RunOptions {
+        RunOptions {
+            env: before.env.clone(),
+            secrets: before.secrets.clone(),
+            stdin: self.stdin,
+            output: self.output,
+            leftovers: self.leftovers,
+            limits: self.limits,
+            log_cap_bytes: self.log_cap_bytes,
+        }
+    }
 }
 
 /// What to run.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::id::{AttemptId, NodeId};
 use crate::locator::Locator;
 use crate::process_store::{Kind, Revision};
-use crate::record::{AttemptRecord, AttemptStatus, Recorded};
+use crate::record::{AttemptRecord, AttemptStatus, Reason, Recorded};
 use crate::snapshot::{SnapshotNumber, SnapshotRecord};
 use crate::time::Timestamp;
 use crate::vcs_worktree::{Found, FoundState};
@@ -364,7 +364,7 @@ impl Pass<'_> {
         {
             return Verdict {
                 action: Action::EndRemoval,
-                reason: "its removal was interrupted".to_owned(),
+                reason: why_not_ended(record),
                 act: Some(Act::EndRemoval(Box::new(worktree.clone()))),
             };
         }
@@ -451,6 +451,9 @@ impl Pass<'_> {
         let Some(subject) = self.facts.attempts.get(&attempt) else {
             return Verdict::keep("its attempt's record cannot be read");
         };
+        if subject.record.half_removed.is_some() {
+            return Verdict::keep("the removal of its worktree has not ended");
+        }
         let made_from = subject.record.removed.as_ref().and_then(|removed| removed.snapshot);
         if made_from == Some(number) && subject.record.merged_at.is_none() {
             return Verdict::keep("its worktree is made again from it, and its work is not merged");
@@ -494,6 +497,17 @@ fn resting(subject: &Subject, node: NodeId) -> Result<(), &'static str> {
         }
     };
     Err(reason)
+}
+
+/// Says why parts of a worktree are left that counts as removed.
+fn why_not_ended(record: &AttemptRecord) -> String {
+    match (&record.half_removed, &record.reason) {
+        (Some(_), Some(Reason::RemoveFailed { message })) => {
+            format!("its removal failed: {message}")
+        }
+        (Some(_), _) => "its removal failed".to_owned(),
+        (None, _) => "its removal was interrupted".to_owned(),
+    }
 }
 
 /// Decides about a recorded worktree whose directory is gone. One that was never made is nowhere.

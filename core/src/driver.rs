@@ -97,6 +97,13 @@ pub enum Event {
     },
     /// A slot is free.
     ReleaseSlot(Slot),
+    /// A message is to be written to the standard input of an execution.
+    Feed {
+        /// Whose execution it is.
+        attempt: AttemptId,
+        /// Which.
+        execution: ExecutionId,
+    },
     /// A batch was refused or is in doubt: the machines are ahead of the store and must be built again from it.
     Trouble {
         /// Whose batch.
@@ -191,6 +198,9 @@ impl Driver {
                 self.ready.push_back(Event::TakeSlot { slot, owner, adopted, attempt });
             }
             Operation::ReleaseSlot(slot) => self.ready.push_back(Event::ReleaseSlot(slot)),
+            Operation::Feed { execution } => {
+                self.ready.push_back(Event::Feed { attempt, execution });
+            }
             operation => {
                 let fresh = Fresh {
                     nonce: self.ids.nonce(),

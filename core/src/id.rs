@@ -70,12 +70,28 @@ id! {
     ProjectId, "p"
 }
 id! {
+    /// Identifies a message that is queued for an attempt.
+    FollowUpId, "f"
+}
+id! {
     /// Identifies the process that drives the engine, from its start to its end.
     HostId, "h"
 }
 id! {
     /// Identifies the machine whose processes, worktrees and journals they are.
     NodeId, "n"
+}
+
+impl ExecutionId {
+    /// Returns the id of the execution that follows this one in its chain and is recorded at this time: the same batch, made
+    /// twice, is the same.
+    #[must_use]
+    pub fn following(&self, at: Timestamp) -> Self {
+        let named = *Uuid::new_v5(&self.0, b"next").as_bytes();
+        let mut random = [0; 10];
+        random.copy_from_slice(&named[..10]);
+        Self::new(at, random)
+    }
 }
 
 /// Distinguishes two starts under one execution id: a launch that never ran and its successor.
@@ -93,6 +109,17 @@ pub struct Epoch(pub u64);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_follows_is_told_by_what_was_before_and_sorts_behind_it() {
+        let first = ExecutionId::new(Timestamp(1_000), [0xff; 10]);
+        let other = ExecutionId::new(Timestamp(1_000), [0xfe; 10]);
+        let next = first.following(Timestamp(1_001));
+        assert_eq!(next, first.following(Timestamp(1_001)));
+        assert_ne!(next, other.following(Timestamp(1_001)));
+        assert!(first < next);
+        assert_ne!(next.short(), next.following(Timestamp(1_001)).short());
+    }
 
     #[test]
     fn ids_sort_by_time_and_print_their_last_eight_digits() {

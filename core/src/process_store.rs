@@ -26,6 +26,8 @@ pub enum Kind {
     Attempt,
     /// One start of one action.
     Execution,
+    /// A message that is queued for an attempt.
+    FollowUp,
     /// A client's request, by its key.
     Request,
     /// A keyed message to a running execution.
@@ -38,11 +40,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Project,
         Self::Task,
         Self::Attempt,
         Self::Execution,
+        Self::FollowUp,
         Self::Request,
         Self::Input,
         Self::Snapshot,
@@ -57,6 +60,7 @@ impl Kind {
             Self::Task => "task",
             Self::Attempt => "attempt",
             Self::Execution => "execution",
+            Self::FollowUp => "follow_up",
             Self::Request => "request",
             Self::Input => "input",
             Self::Snapshot => "snapshot",

@@ -1,9 +1,13 @@
 //! What the records of a store mean: the bodies, and the only code that reads and writes them.
 
+mod follow_up;
 mod making;
 mod project;
+mod reason;
 mod removing;
 mod request;
+mod resetting;
+mod retry;
 mod task;
 
 use serde::de::DeserializeOwned;
@@ -13,7 +17,7 @@ use uuid::Uuid;
 use crate::action::{Action, RunOptions};
 use crate::container_service::{Place, StopCause};
 use crate::execution::{ExitReport, Survivor};
-use crate::id::{AttemptId, Epoch, ExecutionId, HostId, NodeId, TaskId};
+use crate::id::{AttemptId, Epoch, ExecutionId, FollowUpId, HostId, NodeId, TaskId};
 use crate::locator::Locator;
 use crate::outcome::{Exit, Outcome};
 use crate::process_store::{Kind, Record, RecordKey};
@@ -21,10 +25,14 @@ use crate::time::Timestamp;
 use crate::vcs_worktree::Removed;
 use crate::workspace::{Oid, Workspace};
 
+pub use follow_up::{FollowUpRecord, FollowUpState, Hold};
 pub use making::Making;
 pub use project::{ProjectDefaults, ProjectRecord};
+pub use reason::Reason;
 pub use removing::Removing;
 pub use request::{RequestRecord, request_id};
+pub use resetting::Resetting;
+pub use retry::Retry;
 pub use task::TaskRecord;
 
 /// The version of the bodies that this code writes.
@@ -87,39 +95,6 @@ impl AttemptStatus {
             Self::Failed => "failed",
         }
     }
-}
-
-/// Why an attempt is held or failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Reason {
-    /// Somebody stopped it.
-    Stopped,
-    /// The execution did not end well.
-    EndedBadly {
-        /// Which one.
-        execution: ExecutionId,
-    },
-    /// The work could not be committed; it is still in the worktree.
-    CommitFailed {
-        /// Git's output, at most 4 KiB.
-        output: String,
-        /// The git execution whose log has all of it, if there was one.
-        execution: Option<ExecutionId>,
-    },
-    /// The workspace could not be made.
-    WorkspaceFailed {
-        /// What went wrong.
-        message: String,
-        /// The git execution that was to check out its files and whose log says all of it, if there was one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        execution: Option<ExecutionId>,
-    },
-    /// The workspace could not be removed.
-    RemoveFailed {
-        /// What went wrong.
-        message: String,
-    },
 }
 
 /// What happens to changes when the chain ended well.
@@ -196,6 +171,10 @@ pub struct AttemptRecord {
     /// The status to go back to when its worktree is made again.
     #[serde(default)]
     pub removed_from: Option<AttemptStatus>,
+    /// The removal that failed after the work was saved: parts of the worktree may still be aside. The next request to
+    /// remove it goes on with this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_removed: Option<Removing>,
     /// What its worktree is being made again from.
     #[serde(default)]
     pub restoring: Option<Removed>,
@@ -214,6 +193,27 @@ pub struct AttemptRecord {
     /// Why the chain ends, while what it left is being saved.
     #[serde(default)]
     pub ending: Option<Reason>,
+    /// What the worktree is being put back to, once what is in it is saved, before the chain ends.
+    #[serde(default)]
+    pub resetting: Option<Resetting>,
+    /// The try that begins once the worktree is put back.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// The executions of the active chain that came before the active one, in order.
+    #[serde(default)]
+    pub chain_before: Vec<ExecutionId>,
+    /// How many messages were ever sent to it.
+    #[serde(default)]
+    pub follow_ups: u64,
+    /// How many of them wait.
+    #[serde(default)]
+    pub queue: u32,
+    /// Why nothing of its queue starts.
+    #[serde(default)]
+    pub queue_held: Option<Hold>,
+    /// The message that the active chain is about.
+    #[serde(default)]
+    pub follow_up: Option<FollowUpId>,
     /// Why what the last chain left could not be saved: it is in the worktree only.
     #[serde(default)]
     pub not_saved: Option<String>,
@@ -320,6 +320,9 @@ pub struct ExecutionRecord {
     pub outcome: Option<Outcome>,
     /// What the kernel saw.
     pub exit: Option<Exit>,
+    /// The message that is written to its standard input, which is closed behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// What to tell people about a bad outcome, for example the name of the missing program.
     pub message: Option<String>,
     /// The variable whose secret value it waits for.
@@ -345,6 +348,9 @@ pub struct ExecutionRecord {
     pub output_incomplete: bool,
     /// The execution that was run instead.
     pub superseded_by: Option<ExecutionId>,
+    /// The execution that follows it in its chain, once that is recorded.
+    #[serde(default)]
+    pub followed_by: Option<ExecutionId>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it began to run.
@@ -396,6 +402,7 @@ impl ExecutionRecord {
             pid: None,
             outcome: None,
             exit: None,
+            text: None,
             message: None,
             missing_secret: None,
             report: None,
@@ -408,6 +415,7 @@ impl ExecutionRecord {
             more_survivors: 0,
             output_incomplete: false,
             superseded_by: None,
+            followed_by: None,
             created_at: new.at,
             started_at: None,
             ended_at: None,
@@ -472,12 +480,20 @@ impl AttemptRecord {
             removal: None,
             removed: None,
             removed_from: None,
+            half_removed: None,
             restoring: None,
             making: None,
             last_snapshot: 0,
             missing: false,
             keep: false,
             ending: None,
+            resetting: None,
+            retry: None,
+            chain_before: Vec::new(),
+            follow_ups: 0,
+            queue: 0,
+            queue_held: None,
+            follow_up: None,
             not_saved: None,
             chain_started_at: None,
             finalised_at: None,

@@ -96,6 +96,8 @@ pub enum SnapshotCause {
     CommitFailed,
     /// The chain ended badly.
     EndedBadly,
+    /// The worktree was to be put back to a commit.
+    Reset,
     /// The worktree had no record.
     Orphan,
 }

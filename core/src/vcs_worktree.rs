@@ -42,6 +42,8 @@ pub struct Planned {
     pub worktree: Worktree,
     /// The checkout that the request stood in has uncommitted changes, which will not be in the worktree.
     pub source_is_dirty: bool,
+    /// The globs of what is to be copied in that no file matches by now.
+    pub unmatched: Vec<String>,
 }
 
 /// What was found where a worktree is recorded.
@@ -111,15 +113,33 @@ pub enum CreateMode {
     Conclude,
 }
 
-/// How to commit.
+/// What a git step in a worktree is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CommitPlan {
-    /// There is nothing to commit.
-    Clean {
+pub enum GitWork {
+    /// Commit everything that is dirty.
+    Commit {
+        /// The message.
+        message: String,
+        /// Who it is by where the repository has no identity; its configuration is never written.
+        fallback: Identity,
+    },
+    /// Put the worktree back to a commit: HEAD's branch, the index and the tracked files are as it has them, and what a
+    /// commit would have taken is gone. Ignored files and repositories within stay.
+    Reset {
+        /// To which commit.
+        to: Oid,
+    },
+}
+
+/// How to do it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepPlan {
+    /// There is nothing to do.
+    Nothing {
         /// The commit that HEAD names.
         head: Oid,
     },
-    /// This step commits everything that is dirty. Performing it twice commits once.
+    /// This step does it. Performing it twice does it once.
     Run(GitStep),
 }
 
@@ -461,20 +481,20 @@ pub trait VcsWorktree: fmt::Debug + Send + Sync + 'static {
         detail: DiffDetail,
     ) -> Result<Diff, VcsWorktreeError>;
 
-    /// Describes how to commit what is dirty. Writes nothing.
+    /// Describes how to do a piece of work that may run the user's code. Writes nothing.
     ///
-    /// `fallback` is used where the repository has no identity; its configuration is never written.
+    /// A reset moves no branch but the one that was made for the worktree.
     ///
     /// # Errors
     ///
-    /// As [`verify`](Self::verify).
-    async fn plan_commit(
+    /// As [`verify`](Self::verify); [`VcsWorktreeError::Unfinished`] where an operation in progress is in the way;
+    /// [`Mismatch`](VcsWorktreeError::Mismatch) for a reset that would move a branch of somebody else's.
+    async fn plan_step(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
-        message: &str,
-        fallback: &Identity,
-    ) -> Result<CommitPlan, VcsWorktreeError>;
+        work: &GitWork,
+    ) -> Result<StepPlan, VcsWorktreeError>;
 
     /// Saves exactly and durably whatever in the worktree exists nowhere else, and verifies what it wrote.
     ///
@@ -521,6 +541,26 @@ pub trait VcsWorktree: fmt::Debug + Send + Sync + 'static {
 
 /// Comfort for callers of [`VcsWorktree`].
 pub trait VcsWorktreeExt: VcsWorktree {
+    /// Describes how to commit what is dirty, by `fallback` where the repository has no identity.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan_step`](VcsWorktree::plan_step).
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    fn plan_commit(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        message: &str,
+        fallback: &Identity,
+    ) -> impl Future<Output = Result<StepPlan, VcsWorktreeError>> + Send {
+        let work = GitWork::Commit { message: message.to_owned(), fallback: fallback.clone() };
+        async move { self.plan_step(attempt, worktree, &work).await }
+    }
+
     /// Saves a worktree as `request` says and removes it; keeps its branch.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::{env, error::Error, io::Write as _, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc};
 
 use windlass::api::lock::{HostLock, LOCK_FILE};
-use windlass::core::{locator::Locator, log_store, record::CommitPolicy};
+use windlass::core::{locator::Locator, log_store};
 use windlass::request::{Caller, LaunchRequest, RunRequest, WorkspaceRequest};
 use windlass::{Backends, Builder, Config, api};
 use windlass_local::{DataDirectory, ShimChoice};
@@ -38,7 +38,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let repo = Locator::new(repo.as_bytes());
     let workspace = WorkspaceRequest::Worktree { repo, base: None, branch: None, copy: Vec::new() };
     let launch = LaunchRequest::command(["/bin/sh", "-c", "echo hello > greeting; cat greeting"]);
-    let request = RunRequest { workspace, title: None, commit: CommitPolicy::Commit, launch };
+    let request = RunRequest::new(workspace, launch);
     let (me, id) = (Caller::default(), engine.run(Caller::default(), request).await?.execution);
     let ended = engine.settled(&me, id).await?;
     let from = log_store::From::After(log_store::Seq(0));

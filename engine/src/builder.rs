@@ -18,6 +18,7 @@ use crate::error::EngineError;
 use crate::handle::{About, Handle};
 use crate::host;
 use crate::log_store::Pumped;
+use crate::relocation::{self, Relocate};
 use crate::runtime::Runtime;
 use crate::secrets::MemorySecrets;
 
@@ -44,6 +45,7 @@ pub struct Builder {
     diff_watch: Option<Arc<dyn DiffWatch>>,
     secrets: Option<Arc<dyn Secrets>>,
     kept_logs: Option<Arc<dyn LogStore>>,
+    relocation: Option<Arc<dyn Relocate>>,
     pid: u32,
 }
 
@@ -59,6 +61,7 @@ impl Builder {
             diff_watch: None,
             secrets: None,
             kept_logs: None,
+            relocation: None,
             pid: 0,
         }
     }
@@ -99,6 +102,14 @@ impl Builder {
         self
     }
 
+    /// Says where things are by now that the records name elsewhere, because what holds them was moved. The records are
+    /// changed before anything is adopted.
+    #[must_use]
+    pub fn relocate(mut self, relocation: Arc<dyn Relocate>) -> Self {
+        self.relocation = Some(relocation);
+        self
+    }
+
     /// Takes over the records and starts the host loop. Returns when what was unfinished is being adopted.
     ///
     /// # Errors
@@ -122,6 +133,9 @@ impl Builder {
         ten.copy_from_slice(&runtime.bytes()[..10]);
         let since = runtime.now();
         let about = About { node: self.node, host: HostId::new(since, ten), pid: self.pid, since };
+        if let Some(relocation) = &self.relocation {
+            relocation::relocate(&*ports.store, &about, &**relocation).await?;
+        }
         let diff_watch = self.diff_watch;
         let handle =
             host::start(runtime, ports, self.input, secrets, pumped, self.config, about).await?;

@@ -75,6 +75,8 @@ pub enum RefusalCode {
     NoSnapshot,
     /// The snapshot is not what was written.
     DamagedSnapshot,
+    /// No such message waits.
+    NoFollowUp,
     /// Executions run in the workspace.
     Busy,
     /// The workspace is being removed, or is gone, or is not ready.

@@ -9,6 +9,7 @@ pub mod handle;
 mod host;
 mod input;
 pub mod log_store;
+pub mod relocation;
 pub mod request;
 pub mod runtime;
 mod secrets;

@@ -134,7 +134,18 @@ impl LaunchRequest {
     }
 }
 
-/// A new attempt with one execution as its agent.
+/// The scripts around the command of a run. One that is empty is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scripts {
+    /// Runs first, and prepares the workspace. If it does not end well, nothing else runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
+    /// Runs last, when the command ended well and changed something that is committed, and tidies up after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<String>,
+}
+
+/// A new attempt: its chain of setup script, command as agent, and cleanup script.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRequest {
     /// Where.
@@ -143,8 +154,20 @@ pub struct RunRequest {
     pub title: Option<String>,
     /// What happens to changes when it ended well. Ignored in a directory, which is never committed to.
     pub commit: CommitPolicy,
+    /// What to run before and after it.
+    #[serde(flatten)]
+    pub scripts: Scripts,
     /// What to run.
     pub launch: LaunchRequest,
+}
+
+impl RunRequest {
+    /// Makes a request to run something, to commit what it changes, and nothing else.
+    #[must_use]
+    pub fn new(workspace: WorkspaceRequest, launch: LaunchRequest) -> Self {
+        let (title, commit, scripts) = (None, CommitPolicy::Commit, Scripts::default());
+        Self { workspace, title, commit, scripts, launch }
+    }
 }
 
 /// One more execution in an attempt, beside its chain.
@@ -158,8 +181,18 @@ pub struct ExecRequest {
     pub launch: LaunchRequest,
 }
 
-/// What a run or exec led to. The same client key gives the same answer.
+/// Another try: what was done since an execution is saved and undone, and that is run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryRequest {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// From which execution of its chain on; `None` is its last command.
+    pub from: Option<ExecutionId>,
+}
+
+/// What a run or exec led to. The same client key gives the same answer. Of a chain it is the first execution; the record of
+/// one that has ended names the one that followed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The attempt.
     pub attempt: AttemptId,
@@ -168,6 +201,9 @@ pub struct Accepted {
     /// The checkout that the request stood in has uncommitted changes, which are not in the worktree.
     #[serde(default)]
     pub source_is_dirty: bool,
+    /// The globs of what was to be copied in that no file matches.
+    #[serde(default)]
+    pub unmatched: Vec<String>,
 }
 
 /// What to stop.

@@ -1,4 +1,4 @@
-//! Bare secret values: held in memory, by execution, until it is final.
+//! Bare secret values: held in memory, by execution, until it is final and nothing follows it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use windlass_core::action::SecretSource;
-use windlass_core::id::ExecutionId;
+use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::OsBytes;
 use windlass_core::secrets::{SecretGone, Secrets};
 
@@ -15,6 +15,8 @@ type Values = BTreeMap<String, OsBytes>;
 /// Keeps bare values and asks `sources` for all others.
 pub(crate) struct MemorySecrets {
     values: Mutex<BTreeMap<ExecutionId, Values>>,
+    /// Executions that are final and whose values are for those that may follow them.
+    chains: Mutex<BTreeMap<AttemptId, ExecutionId>>,
     sources: Option<Arc<dyn Secrets>>,
 }
 
@@ -26,7 +28,8 @@ impl fmt::Debug for MemorySecrets {
 
 impl MemorySecrets {
     pub(crate) fn new(sources: Option<Arc<dyn Secrets>>) -> Self {
-        Self { values: Mutex::new(BTreeMap::new()), sources }
+        let chains = Mutex::new(BTreeMap::new());
+        Self { values: Mutex::new(BTreeMap::new()), chains, sources }
     }
 
     pub(crate) fn keep(&self, execution: ExecutionId, values: Values) {
@@ -37,6 +40,35 @@ impl MemorySecrets {
 
     pub(crate) fn forget(&self, execution: ExecutionId) {
         self.lock().remove(&execution);
+    }
+
+    /// Says whether there are values of an execution.
+    pub(crate) fn has(&self, execution: ExecutionId) -> bool {
+        self.lock().contains_key(&execution)
+    }
+
+    /// Hands the values of an execution on to the one that follows it.
+    pub(crate) fn hand_on(&self, from: ExecutionId, to: ExecutionId) {
+        let mut values = self.lock();
+        if let Some(own) = values.remove(&from) {
+            values.insert(to, own);
+        }
+    }
+
+    /// Notes that what follows an execution in the chain of an attempt will need its values, if it has any.
+    pub(crate) fn keep_for_chain(&self, attempt: AttemptId, execution: ExecutionId) {
+        if self.has(execution) {
+            let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+            chains.insert(attempt, execution);
+        }
+    }
+
+    /// Forgets what was kept for a chain that is over.
+    pub(crate) fn chain_is_over(&self, attempt: AttemptId) {
+        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(execution) = chains.remove(&attempt) {
+            self.lock().remove(&execution);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ExecutionId, Values>> {

@@ -139,8 +139,8 @@ sites! {
     Status = "worktrees.status",
     /// A worktree is compared.
     Diff = "worktrees.diff",
-    /// A commit is planned.
-    PlanCommit = "worktrees.plan_commit",
+    /// A git step is planned.
+    PlanStep = "worktrees.plan_step",
     /// A worktree is saved.
     Save = "worktrees.save",
     /// A worktree is removed.

@@ -5,6 +5,7 @@
 //! something that is not modelled, they panic rather than guess.
 
 mod compare;
+mod git_steps;
 mod history;
 mod in_world;
 mod making;
@@ -21,9 +22,9 @@ use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{
-    CommitPlan, CreateMode, Creation, Diff, DiffDetail, Found, GitStep, Identity, Origin, Planned,
-    Removal, SaveFrom, SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified,
-    WorktreeRequest, WorktreeStatus,
+    CreateMode, Creation, Diff, DiffDetail, Found, GitWork, Origin, Planned, Removal, SaveFrom,
+    SaveRequest, Saved, StepPlan, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest,
+    WorktreeStatus,
 };
 use windlass_core::workspace::{CopyIn, Oid, Worktree};
 
@@ -342,6 +343,7 @@ impl VcsWorktree for MemoryWorktrees {
         let from = world.checkouts.contains_key(dir).then(|| dir.clone());
         let copy = from.filter(|_| !request.copy.is_empty());
         let copy = copy.map(|from| CopyIn { from, globs: request.copy.clone() });
+        let unmatched = copy.as_ref().map(|copy| world.unmatched(copy)).unwrap_or_default();
         let worktree = Worktree {
             repo: common.clone(),
             path,
@@ -351,7 +353,7 @@ impl VcsWorktree for MemoryWorktrees {
             target,
             copy,
         };
-        Ok(Planned { worktree, source_is_dirty })
+        Ok(Planned { worktree, source_is_dirty, unmatched })
     }
 
     async fn create(
@@ -438,33 +440,20 @@ impl VcsWorktree for MemoryWorktrees {
         self.compare(&self.world(), attempt, worktree, detail)
     }
 
-    async fn plan_commit(
+    async fn plan_step(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
-        message: &str,
-        fallback: &Identity,
-    ) -> Result<CommitPlan, VcsWorktreeError> {
+        work: &GitWork,
+    ) -> Result<StepPlan, VcsWorktreeError> {
         let world = self.world();
-        let Verified { head, .. } = self.verified(&world, attempt, worktree)?;
-        let Compared { repository, committed, index, files } = world.compared(worktree)?;
-        if compare::same(&committed, &index, files) {
-            return Ok(CommitPlan::Clean { head });
+        let verified = self.verified(&world, attempt, worktree)?;
+        match work {
+            GitWork::Commit { message, fallback } => {
+                world.plan_commit(worktree, verified, message, fallback)
+            }
+            GitWork::Reset { to } => world.plan_reset(worktree, verified, to),
         }
-        let env = match &repository.identity {
-            Some(_) => Vec::new(),
-            None => vec![
-                ("GIT_AUTHOR_NAME".to_owned(), fallback.name.as_str().into()),
-                ("GIT_AUTHOR_EMAIL".to_owned(), fallback.email.as_str().into()),
-            ],
-        };
-        Ok(CommitPlan::Run(GitStep {
-            argv: vec![STEP.into(), message.into()],
-            env,
-            base_env: Vec::new(),
-            cwd: worktree.path.clone(),
-            repository_lock: worktree.repo.clone(),
-        }))
     }
 
     async fn save(

@@ -26,8 +26,8 @@ use windlass_core::process_store::{
     RecordKey, Stored, Write,
 };
 use windlass_core::vcs_worktree::{
-    CommitPlan, CreateMode, Creation, Diff, DiffDetail, Found, Identity, Origin, Planned, Removal,
-    SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
+    CreateMode, Creation, Diff, DiffDetail, Found, GitWork, Origin, Planned, Removal, SaveRequest,
+    Saved, StepPlan, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
 };
 use windlass_core::workspace::Worktree;
 
@@ -67,7 +67,7 @@ impl CrashPoint {
         "containers.stop",
         "worktrees.plan",
         "worktrees.create",
-        "worktrees.plan_commit",
+        "worktrees.plan_step",
         "worktrees.save",
         "worktrees.remove",
     ];
@@ -336,15 +336,14 @@ impl VcsWorktree for Crashing<dyn VcsWorktree> {
         self.inner.diff(attempt, worktree, detail).await
     }
 
-    async fn plan_commit(
+    async fn plan_step(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
-        message: &str,
-        fallback: &Identity,
-    ) -> Result<CommitPlan, VcsWorktreeError> {
-        let made = self.inner.plan_commit(attempt, worktree, message, fallback);
-        self.point.around("worktrees.plan_commit", made).await
+        work: &GitWork,
+    ) -> Result<StepPlan, VcsWorktreeError> {
+        let planned = self.inner.plan_step(attempt, worktree, work);
+        self.point.around("worktrees.plan_step", planned).await
     }
 
     async fn save(

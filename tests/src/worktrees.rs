@@ -26,8 +26,8 @@ use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
-    CommitPlan, GitStep, Identity, Origin, Removal, Removed, SaveRequest, VcsWorktree as _,
-    VcsWorktreeError, WorktreeRequest,
+    GitStep, Identity, Origin, Removal, Removed, SaveRequest, StepPlan, VcsWorktree as _,
+    VcsWorktreeError, VcsWorktreeExt as _, WorktreeRequest,
 };
 use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
@@ -108,8 +108,8 @@ async fn answer(vcs: &GitWorktrees, ask: Ask) -> Result<Answer, VcsWorktreeError
         Ask::Commit { attempt, worktree, message } => {
             let identity = Identity { name: "Ada".to_owned(), email: "ada@example.org".to_owned() };
             match vcs.plan_commit(attempt, &worktree, &message, &identity).await? {
-                CommitPlan::Clean { .. } => Ok(Answer::Done),
-                CommitPlan::Run(step) => Ok(perform(&step)),
+                StepPlan::Nothing { .. } => Ok(Answer::Done),
+                StepPlan::Run(step) => Ok(perform(&step)),
             }
         }
         Ask::Save { attempt, worktree, number } => {

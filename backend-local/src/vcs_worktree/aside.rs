@@ -233,15 +233,20 @@ pub(super) fn link_of(admin: &Path) -> Result<Option<PathBuf>, VcsWorktreeError>
 
 /// Makes a registration name a directory beside the one that it names, in the form that it has.
 fn repoint(admin: &Path, directory: &Path) -> io::Result<()> {
-    let file = admin.join("gitdir");
-    let content = fs::read(&file)?;
+    let content = fs::read(admin.join("gitdir"))?;
     let link = Path::new(std::ffi::OsStr::from_bytes(without_newline(&content)));
     let (Some(now), Some(name)) = (link.parent(), directory.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the registration is damaged"));
     };
-    let mut line = now.with_file_name(name).join(".git").into_os_string().into_encoded_bytes();
+    point_to(admin, &now.with_file_name(name))
+}
+
+/// Makes a registration name a directory.
+pub(super) fn point_to(admin: &Path, directory: &Path) -> io::Result<()> {
+    let file = admin.join("gitdir");
+    let mut line = directory.join(".git").into_os_string().into_encoded_bytes();
     line.push(b'\n');
-    if line == content {
+    if line == fs::read(&file)? {
         return Ok(());
     }
     // Whole or as it was, whatever happens; which of the two, those who rely on it see to.

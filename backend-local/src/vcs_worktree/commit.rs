@@ -8,7 +8,7 @@ use std::path::Path;
 
 use windlass_core::id::AttemptId;
 use windlass_core::locator::OsBytes;
-use windlass_core::vcs_worktree::{CommitPlan, GitStep, Identity, VcsWorktreeError};
+use windlass_core::vcs_worktree::{GitStep, Identity, StepPlan, VcsWorktreeError};
 use windlass_core::workspace::Worktree;
 
 use super::Inner;
@@ -98,7 +98,7 @@ impl Inner {
         worktree: &Worktree,
         message: &str,
         fallback: &Identity,
-    ) -> Result<CommitPlan, VcsWorktreeError> {
+    ) -> Result<StepPlan, VcsWorktreeError> {
         let found = self.verify(cancel, attempt, worktree)?;
         self.clear_locks(cancel, &found)?;
         let dirt = self.dirt(cancel, &found)?;
@@ -110,7 +110,7 @@ impl Inner {
         let merging = found.admin.join("MERGE_HEAD").exists();
         // A merge whose result equals HEAD still has to be concluded.
         if !dirt.any() && !merging {
-            return Ok(CommitPlan::Clean { head: found.verified.head });
+            return Ok(StepPlan::Nothing { head: found.verified.head });
         }
         let settings = self.settings(cancel, &found)?;
         let concludes = CONCLUDED.iter().any(|file| found.admin.join(file).exists());
@@ -134,12 +134,9 @@ impl Inner {
                 OsBytes(pattern)
             }));
         }
-        let mut env: Vec<(String, OsBytes)> =
-            [("GIT_TERMINAL_PROMPT", "0"), ("GIT_EDITOR", ":"), ("GIT_PAGER", "cat")]
-                .map(|(name, value)| (name.to_owned(), value.into()))
-                .into();
+        let mut env = unattended();
         env.extend(settings.identity(fallback));
-        Ok(CommitPlan::Run(GitStep {
+        Ok(StepPlan::Run(GitStep {
             argv,
             env,
             base_env: self.git.base_env(),
@@ -150,7 +147,7 @@ impl Inner {
 
     /// Looks for what a commit would take. A nested repository is not: all that a commit could hold of it is a link to
     /// a commit that nobody else has.
-    fn dirt(&self, cancel: &Cancel, found: &Found) -> Result<Dirt, VcsWorktreeError> {
+    pub(super) fn dirt(&self, cancel: &Cancel, found: &Found) -> Result<Dirt, VcsWorktreeError> {
         let status = self.git.on_worktree(&found.admin, &found.path, "status");
         let status = status.args(["--porcelain", "-z", "--no-renames", "--untracked-files=all"]);
         let output = status.arg("--ignore-submodules=dirty").output(cancel)?;
@@ -242,6 +239,13 @@ fn has_hooks(folder: &Path) -> bool {
     })
 }
 
+/// Variables of a git that nobody answers.
+pub(super) fn unattended() -> Vec<(String, OsBytes)> {
+    [("GIT_TERMINAL_PROMPT", "0"), ("GIT_EDITOR", ":"), ("GIT_PAGER", "cat")]
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .into()
+}
+
 /// Names the first few.
 fn named(names: &[String]) -> String {
     const NAMED: usize = 8;
@@ -276,7 +280,7 @@ fn cleaned(message: &str) -> String {
 
 /// What a commit finds.
 #[derive(Debug, Default)]
-struct Dirt {
+pub(super) struct Dirt {
     /// Tracked files changed, or something is staged.
     tracked: bool,
     /// There are untracked files.
@@ -284,12 +288,12 @@ struct Dirt {
     /// Untracked repositories, which it leaves.
     nested: Vec<Vec<u8>>,
     /// Files with conflicts.
-    unmerged: Vec<String>,
+    pub(super) unmerged: Vec<String>,
 }
 
 impl Dirt {
     /// Something that a commit takes.
-    fn any(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         self.tracked || self.untracked
     }
 }

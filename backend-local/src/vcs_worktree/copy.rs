@@ -23,6 +23,7 @@ use windlass_core::vcs_worktree::VcsWorktreeError;
 use windlass_core::workspace::{CopyIn, Worktree};
 
 use super::copied::{self, Copied};
+use super::scan::is_any_meant;
 use super::tree::stamp;
 use super::verify::Found;
 use super::{Inner, failed, path_of};
@@ -166,6 +167,16 @@ impl Inner {
         copying.finish_directories().map_err(|error| failed("copy", &found.path, error))?;
         copied::write(&found.admin, &copying.copied)
             .map_err(|error| failed("copy", &found.admin, error))
+    }
+
+    /// Names the globs that no file matches. A checkout in which that cannot be found out has none: copying says why.
+    pub(super) fn unmatched(&self, cancel: &Cancel, copy: &CopyIn) -> Vec<String> {
+        let Ok(names) = self.matching(cancel, copy, &path_of(&copy.from)) else {
+            return Vec::new();
+        };
+        let paths = || names.iter().map(|name| name.as_os_str().as_bytes());
+        let misses = |glob: &&String| !glob.starts_with('!') && !is_any_meant(glob, paths());
+        copy.globs.iter().filter(misses).cloned().collect()
     }
 
     /// Asks git which files of a checkout that it does not track match.

@@ -123,11 +123,13 @@ impl Inner {
             let found = self.refuse_incomplete(cancel, attempt, worktree)?;
             return Ok(Creation::Done(found.verified));
         }
+        self.mark_again(attempt, worktree)?;
         self.mend(cancel, attempt, worktree)?;
         if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
             && note_of(&path).symlink_metadata().is_err()
             && let Some(admin) = self.registered(&common, attempt)?
         {
+            self.point_home(attempt, worktree, &admin, &path)?;
             self.fill_again(cancel, &common, &admin, &path)?;
             let found = self.verify(cancel, attempt, worktree)?;
             return Ok(Creation::Done(found.verified));

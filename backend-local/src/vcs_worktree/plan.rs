@@ -77,7 +77,9 @@ impl Inner {
             target: base.target,
             copy,
         };
-        Ok(Planned { worktree, source_is_dirty })
+        let unmatched = worktree.copy.as_ref().map(|copy| self.unmatched(cancel, copy));
+        let unmatched = unmatched.unwrap_or_default();
+        Ok(Planned { worktree, source_is_dirty, unmatched })
     }
 
     fn source(&self, cancel: &Cancel, dir: &Path) -> Result<Source, VcsWorktreeError> {

@@ -38,7 +38,10 @@ impl Inner {
     ) -> Result<(), VcsWorktreeError> {
         let places = self.places(attempt, worktree)?;
         let record = match self.whereabouts(attempt, &places)? {
-            Whereabouts::Deleting(record) => record,
+            Whereabouts::Deleting(record) => {
+                self.check_still_saved(&places, &record)?;
+                record
+            }
             Whereabouts::Saved(record) => {
                 refuse_another(&places, &record)?;
                 if let Err(error) = self.check_saved(cancel, &places, &record, fate) {
@@ -73,7 +76,8 @@ impl Inner {
         worktree: &Worktree,
     ) -> Result<(), VcsWorktreeError> {
         let places = self.places(attempt, worktree)?;
-        if let Whereabouts::Deleting(_) = self.whereabouts(attempt, &places)? {
+        if let Whereabouts::Deleting(record) = self.whereabouts(attempt, &places)? {
+            self.check_still_saved(&places, &record)?;
             return self.hand_over(&places);
         }
         for path in [&places.path, &places.aside] {
@@ -134,13 +138,46 @@ impl Inner {
             }
         }
         if let Some(snapshot) = &record.snapshot {
-            check_archive(snapshot)?;
+            self.check_archive(record.attempt, snapshot)?;
         }
         match fate {
             BranchFate::Stays => Ok(()),
             BranchFate::Goes => {
                 self.deletable(cancel, &record.worktree, Some(record), Some(places)).map(drop)
             }
+        }
+    }
+
+    /// Checks, where a deletion has begun and stopped, that the snapshot of what is to be deleted is still there.
+    fn check_still_saved(&self, places: &Places, record: &Record) -> Result<(), VcsWorktreeError> {
+        let Some(snapshot) = record.snapshot.as_ref() else { return Ok(()) };
+        if !exists(&places.aside)? {
+            return Ok(());
+        }
+        self.check_archive(record.attempt, snapshot).map_err(|error| {
+            let aside = places.aside.display();
+            let detail = format!("{error}, and {aside} is all that is left: move that away first");
+            unsaved(&places.path, detail)
+        })
+    }
+
+    /// A look at the archive; its content was verified when it was written.
+    fn check_archive(
+        &self,
+        attempt: AttemptId,
+        snapshot: &Snapshot,
+    ) -> Result<(), VcsWorktreeError> {
+        let archive = self.archive_of(attempt, snapshot.number);
+        match archive.symlink_metadata() {
+            Ok(meta) if meta.is_file() && meta.len() == snapshot.archive_bytes => Ok(()),
+            Ok(_) => Err(VcsWorktreeError::DamagedSnapshot {
+                number: snapshot.number,
+                detail: "its archive is not as long as it was".to_owned(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(VcsWorktreeError::NoSnapshot { number: snapshot.number })
+            }
+            Err(error) => Err(failed("remove", &archive, error)),
         }
     }
 
@@ -295,22 +332,6 @@ pub(super) fn without_repository(worktree: &Worktree) -> String {
         "its repository {} is gone, and with it what the files were compared with: bring it back, or move away by hand what is to be kept",
         worktree.repo
     )
-}
-
-/// A look at the archive; its content was verified when it was written.
-fn check_archive(snapshot: &Snapshot) -> Result<(), VcsWorktreeError> {
-    let archive = path_of(&snapshot.archive);
-    match archive.symlink_metadata() {
-        Ok(meta) if meta.is_file() && meta.len() == snapshot.archive_bytes => Ok(()),
-        Ok(_) => Err(VcsWorktreeError::DamagedSnapshot {
-            number: snapshot.number,
-            detail: "its archive is not as long as it was".to_owned(),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(VcsWorktreeError::NoSnapshot { number: snapshot.number })
-        }
-        Err(error) => Err(failed("remove", &archive, error)),
-    }
 }
 
 fn unsaved(path: &Path, detail: impl Into<String>) -> VcsWorktreeError {

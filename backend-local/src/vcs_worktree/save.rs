@@ -26,6 +26,9 @@ use super::verify::{Found, gone};
 use super::{Inner, failed, locator, mismatch, path_of};
 use crate::group::Cancel;
 
+/// How many entries an error names.
+const NAMED: usize = 16;
+
 impl Inner {
     /// Saves the worktree. The caller holds the repository's lock.
     pub(super) fn save(
@@ -55,8 +58,10 @@ impl Inner {
             (Ok(found), SaveFrom::Place) => {
                 refuse_unfinished(&found, &places, request)?;
                 let scan = self.scan(cancel, &found, worktree.copy.as_ref())?;
-                let snapshot =
-                    self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
+                let staged = scan.index_differs;
+                let kept = self.look_at_kept(cancel, worktree, &found, request, staged)?;
+                let (snapshot, _) =
+                    self.write_snapshot(cancel, attempt, worktree, &found, &scan, kept, request)?;
                 Ok(Saved { head: found.verified.head, branch: found.verified.branch, snapshot })
             }
             (Ok(found), SaveFrom::Aside) => {
@@ -98,21 +103,25 @@ impl Inner {
         refuse_occupied(places, &places.path)?;
         let saved = self.take_aside(found, places, top).and_then(|found| {
             refuse_occupied(places, &found.path)?;
-            let (scan, mappers) = std::thread::scope(|scope| {
+            // Listed before it is read: what changes later is seen by it.
+            let admin = list(&found.admin)?;
+            let (scan, kept, mappers) = std::thread::scope(|scope| {
                 let mappers = scope.spawn(|| mappers(&found.path));
+                // Mostly nothing is staged; git waits for the disk while the files are looked at.
+                let kept = || self.look_at_kept(cancel, worktree, &found, request, false);
+                let kept = scope.spawn(kept);
                 let copy = worktree.copy.as_ref();
                 let scan = self.scan_aside(cancel, &found, &places.path, copy);
-                (scan, mappers.join())
+                (scan, kept.join(), mappers.join())
             });
             let mappers = mappers.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             refuse_occupants(places, &mappers)?;
             let scan = scan?;
             refuse_lost(&scan, places, request)?;
-            // Listed before it is read: what changes later is seen by it.
-            let admin = list(&found.admin)?;
-            let snapshot =
-                self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
-            let own = self.own_branch(cancel, &found, worktree)?;
+            refuse_fixed(&scan, places, request)?;
+            let kept = kept.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let (snapshot, own) =
+                self.write_snapshot(cancel, attempt, worktree, &found, &scan, kept, request)?;
             let listings = (Some(&scan.listing), &admin);
             self.keep(attempt, worktree, request, places, &found, (snapshot, own), listings)
         });
@@ -141,15 +150,16 @@ impl Inner {
         refuse_unfinished(&found, places, request)?;
         let index_differs = self.is_staged(cancel, &found)?;
         let (differing, deleted) = (Vec::new(), Vec::new());
-        let (listing, lost) = (Listing::of_nothing(), None);
-        let scan = Scan { listing, differing, deleted, index_differs, lost };
+        let (listing, lost, fixed) = (Listing::of_nothing(), None, Vec::new());
+        let scan = Scan { listing, differing, deleted, index_differs, lost, fixed };
         let admin = list(&found.admin)?;
-        let snapshot = self.write_snapshot(cancel, attempt, worktree, &found, &scan, request)?;
+        let kept = self.look_at_kept(cancel, worktree, &found, request, index_differs)?;
+        let (snapshot, own) =
+            self.write_snapshot(cancel, attempt, worktree, &found, &scan, kept, request)?;
         if request.from == SaveFrom::Place {
             let (head, branch) = (found.verified.head, found.verified.branch);
             return Ok(Saved { head, branch, snapshot });
         }
-        let own = self.own_branch(cancel, &found, worktree)?;
         let listings = (None, &admin);
         self.keep(attempt, worktree, request, places, &found, (snapshot, own), listings)
     }
@@ -244,6 +254,22 @@ fn refuse_lost(
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Refuses what could be saved, and not be removed afterwards by anybody.
+fn refuse_fixed(
+    scan: &Scan,
+    places: &Places,
+    request: &SaveRequest,
+) -> Result<(), VcsWorktreeError> {
+    if scan.fixed.is_empty() || request.unsavable == Unsavable::Discard {
+        return Ok(());
+    }
+    let named = scan.fixed.iter().take(NAMED).map(|(path, fixed)| {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        format!("{} ({})", path.display(), fixed.why())
+    });
+    Err(VcsWorktreeError::Unsavable { path: locator(&places.path), entries: named.collect() })
 }
 
 /// Refuses while somebody works in it: what he writes later would be lost, and he cannot know.

@@ -32,12 +32,13 @@ use windlass_core::error::BackendError;
 use windlass_core::vcs_worktree::VcsWorktreeError;
 use windlass_core::workspace::CopyIn;
 
-use super::tree::Listing;
+use super::tree::{Fixed, Listing};
 use super::verify::Found;
 use super::{BACKEND, Inner, failed};
 use crate::group::Cancel;
 use copies::Copies;
 use full::{Context, Full, Seen};
+pub(super) use ignore::is_any_meant;
 use index::Known;
 pub(super) use list::list;
 pub(super) use memory::Memory;
@@ -89,6 +90,8 @@ pub(super) struct Scan {
     pub(super) index_differs: bool,
     /// A directory of HEAD that the repository has lost, so that no checkout gives what is in it; empty for the top.
     pub(super) lost: Option<PathBuf>,
+    /// What nobody could delete, in path order.
+    pub(super) fixed: Vec<(PathBuf, Fixed)>,
 }
 
 impl Inner {
@@ -148,7 +151,7 @@ impl Inner {
         let index_differs = !sources.staged.is_empty() || sources.damaged || is_flagged(&full);
         let seen = full.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
         let objects = objects.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Seen { directories, closed, mut differing, mut deleted, doubts } = seen;
+        let Seen { directories, closed, mut differing, mut deleted, doubts, mut fixed } = seen;
         let attributes = sources.index_has_attributes_of_head;
         let changed = self.resolve(cancel, found, config, &objects, doubts, attributes)?;
         differing.extend(changed.iter().map(|path| full::differing(path, Standing::Changed)));
@@ -159,6 +162,7 @@ impl Inner {
         let lost = whole.then(|| lost::directory(&sources.index, &objects)).flatten();
         differing.sort_by(|one, other| one.path.cmp(&other.path));
         deleted.sort();
+        fixed.sort_by(|one, other| one.0.cmp(&other.0));
         let listing = list::assemble(directories, closed).ok_or_else(|| {
             BackendError::transient(
                 BACKEND,
@@ -166,7 +170,7 @@ impl Inner {
                 std::io::Error::from(std::io::ErrorKind::NotFound),
             )
         })?;
-        Ok(Scan { listing, differing, deleted, index_differs, lost })
+        Ok(Scan { listing, differing, deleted, index_differs, lost, fixed })
     }
 }
 

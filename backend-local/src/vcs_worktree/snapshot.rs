@@ -31,6 +31,7 @@ use windlass_core::vcs_worktree::{SaveFrom, SaveRequest, Unsavable, VcsWorktreeE
 use windlass_core::workspace::Worktree;
 
 use super::below::Below;
+use super::own_branch::OwnBranch;
 use super::scan::Scan;
 use super::scratch::ScratchDir;
 use super::tree::stamp;
@@ -84,8 +85,39 @@ struct Saving<'a> {
     used: u64,
 }
 
+/// What of a worktree is in its repository: its own git state, and what only that reaches.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The index is not what a checkout of HEAD gives, or was taken not to be.
+    staged: bool,
+    state: GitState,
+    unreached: Unreached,
+    /// The branch that was made for it.
+    pub(super) own: Option<OwnBranch>,
+}
+
 impl Inner {
-    /// Saves whatever in a worktree exists nowhere else; `None` if there is no such thing.
+    /// Looks at what of a worktree is in its repository. `staged` says that its index is not what a checkout of HEAD gives.
+    pub(super) fn look_at_kept(
+        &self,
+        cancel: &Cancel,
+        worktree: &Worktree,
+        found: &Found,
+        request: &SaveRequest,
+        staged: bool,
+    ) -> Result<Kept, VcsWorktreeError> {
+        let state = git_state(found)?;
+        // Once: what it reaches is looked for where this says that it is.
+        let own = self.own_branch(cancel, found, worktree)?;
+        let (fate, branch) = (request.branch, own.as_ref());
+        let unreached =
+            self.unreached_objects(cancel, worktree, found, &state, staged, fate, branch)?;
+        Ok(Kept { staged, state, unreached, own })
+    }
+
+    /// Saves whatever in a worktree exists nowhere else; `None` if there is no such thing. `kept` may have been looked at
+    /// before it was known whether the index differs. Answers its own branch, too.
+    #[expect(clippy::too_many_arguments, reason = "it is told what was found out one by one")]
     pub(super) fn write_snapshot(
         &self,
         cancel: &Cancel,
@@ -93,16 +125,31 @@ impl Inner {
         worktree: &Worktree,
         found: &Found,
         scan: &Scan,
+        kept: Kept,
+        request: &SaveRequest,
+    ) -> Result<(Option<Snapshot>, Option<OwnBranch>), VcsWorktreeError> {
+        let kept = if kept.staged == scan.index_differs {
+            kept
+        } else {
+            self.look_at_kept(cancel, worktree, found, request, scan.index_differs)?
+        };
+        let own = kept.own.clone();
+        let snapshot = self.write(cancel, attempt, worktree, found, scan, kept, request)?;
+        Ok((snapshot, own))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "it is told what was found out one by one")]
+    fn write(
+        &self,
+        cancel: &Cancel,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        found: &Found,
+        scan: &Scan,
+        kept: Kept,
         request: &SaveRequest,
     ) -> Result<Option<Snapshot>, VcsWorktreeError> {
-        let head = &found.verified.head;
-        let look = || {
-            let looked = GitState::look(&found.admin, &head.0);
-            looked.map_err(|error| failed("save", &found.admin, error))
-        };
-        let state = look()?;
-        let (staged, fate) = (scan.index_differs, request.branch);
-        let unreached = self.unreached_objects(cancel, worktree, found, &state, staged, fate)?;
+        let Kept { staged, state, unreached, own: _ } = kept;
         let elsewhere =
             scan.deleted.is_empty() && !staged && !state.holds_work && !unreached.holds_work;
         if elsewhere && scan.differing.is_empty() {
@@ -155,7 +202,7 @@ impl Inner {
                 }
             }
             saving.selection = select(found, scan, request, &restless)?;
-            saving.state = look()?;
+            saving.state = git_state(found)?;
         }
     }
 
@@ -276,6 +323,11 @@ fn select(
     };
     let (ignored, unsavable) = (&request.ignored, request.unsavable);
     Ok(Selection::of_worktree(scan, &Rules { ignored, unsavable, copied, restless }))
+}
+
+fn git_state(found: &Found) -> Result<GitState, VcsWorktreeError> {
+    let looked = GitState::look(&found.admin, &found.verified.head.0);
+    looked.map_err(|error| failed("save", &found.admin, error))
 }
 
 fn refuse(

@@ -17,7 +17,7 @@ use super::marker::{Intent, Marker, Read};
 use super::record::Record;
 use super::trash::{self, Remains};
 use super::verify::{moved_to, read_link, registrations};
-use super::{Inner, failed, locator, path_of, provenance, scratch};
+use super::{Inner, failed, locator, moved, path_of, provenance, scratch};
 
 /// Most paths in the description of what was left.
 const NAMED: usize = 16;
@@ -102,15 +102,24 @@ impl Inner {
         let admin = admin.ok_or("its repository does not know it, or is gone")?;
         let attempt = self.owner(&admin)?;
         match link_of(&admin).ok().flatten() {
-            Some(link) if link == *path || link == *place => {}
+            Some(link) if link == *path || link == *place || self.is_left(&link) => {}
+            Some(link) if self.original(&link).is_some() => {
+                return Err(moved::copied(path, &link));
+            }
             link => {
                 let link = link.unwrap_or_default();
                 return Err(format!("it is registered as {}", link.display()));
             }
         }
-        let worktree = Marker::worktree(&admin).unwrap_or_default();
+        let worktree = self.worktree_of(&admin, path);
         let state = FoundState::Whole;
         Ok(Found { path: locator(path), attempt: Some(attempt), worktree, state })
+    }
+
+    /// The record that stands in a marker, of what lies beside `path`.
+    fn worktree_of(&self, admin: &Path, path: &Path) -> Option<Worktree> {
+        let worktree = Marker::worktree(admin).unwrap_or_default()?;
+        Some(self.at_home(path.parent().unwrap_or(&self.root), worktree))
     }
 
     /// Says whose a private git directory is, if it is ours.
@@ -151,7 +160,9 @@ impl Inner {
             record.attempt == attempt && record.data_directory == self.data_directory
         };
         let worktree = match record {
-            Some(record) if self.copied.is_none() && ours(&record) => Some(record.worktree),
+            Some(record) if self.copied.is_none() && ours(&record) => {
+                Some(self.at_home(path.parent().unwrap_or(&self.root), record.worktree))
+            }
             Some(_) => return Some(foreign(path, "it belongs to another data directory")),
             None => match self.registered_at(path, path) {
                 Ok(found) => found.worktree,
@@ -173,7 +184,7 @@ impl Inner {
         if self.copied.is_some() || !own {
             return None;
         }
-        Marker::worktree(&admin).ok()?
+        self.worktree_of(&admin, path)
     }
 
     /// Describes a creation that had begun.
@@ -184,7 +195,9 @@ impl Inner {
                 Err("its data directory is a copy".to_owned())
             }
             Ok(Read::Says(intent)) if intent.marker.data_directory == self.data_directory => {
-                Ok((intent.marker.attempt, intent.worktree))
+                let folder = place.parent().unwrap_or(&self.root);
+                let worktree = intent.worktree.map(|worktree| self.at_home(folder, worktree));
+                Ok((intent.marker.attempt, worktree))
             }
             Ok(Read::Says(_)) => Err("it belongs to another data directory".to_owned()),
             Ok(Read::Missing) => Err("the note of its creation went".to_owned()),
@@ -211,14 +224,25 @@ impl Inner {
             // Under removal it is described by what is aside.
             let aside = place.with_file_name(format!("{PREFIX}{attempt}"));
             let named = |found: &Found| found.attempt == Some(attempt);
-            if self.copied.is_some() || aside.symlink_metadata().is_ok() || found.iter().any(named)
+            let another = self.original(&place).is_some();
+            if self.copied.is_some()
+                || another
+                || aside.symlink_metadata().is_ok()
+                || found.iter().any(named)
             {
                 continue;
             }
+            let left = self.is_left(&place);
             let worktree = Marker::worktree(&admin).unwrap_or_default();
+            let worktree = match place.parent().and_then(Path::file_name) {
+                Some(folder) if left => {
+                    worktree.map(|own| self.at_home(&self.root.join(folder), own))
+                }
+                Some(_) | None => worktree,
+            };
             let path = worktree.as_ref().map_or_else(|| locator(&place), |own| own.path.clone());
             let gone = |path: &Path| exists(path).is_ok_and(|there| !there);
-            let state = if gone(&place) && place.starts_with(&self.root) {
+            let state = if left || gone(&place) && place.starts_with(&self.root) {
                 FoundState::Missing
             } else if gone(&path_of(&path))
                 && let Some(detail) = moved_to(&admin, &path_of(&path))

@@ -6,13 +6,13 @@ mod delete;
 mod encoded;
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, Stat, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, openat};
 
 pub(super) use super::scan::list;
 pub(super) use delete::{Deleted, Unread, delete, delete_all};
@@ -122,23 +122,82 @@ pub(super) struct MountId {
 
 /// Says on which mount a directory is.
 pub(super) fn mount_of(dir: &OwnedFd) -> io::Result<MountId> {
-    Ok(mount_at(dir, &rustix::fs::fstat(dir)?))
+    Ok(look(dir, c"")?.mount())
 }
 
-/// As [`mount_of`], of a directory that was looked at.
+/// Why the kernel lets nobody delete something, whatever its permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fixed {
+    /// Nothing about it may change.
+    Immutable,
+    /// It may only grow.
+    AppendOnly,
+}
+
+impl Fixed {
+    /// What to tell people.
+    pub(super) const fn why(self) -> &'static str {
+        match self {
+            Self::Immutable => "it is immutable: `chattr -i` lets it go",
+            Self::AppendOnly => "it is append-only: `chattr -a` lets it go",
+        }
+    }
+}
+
+/// What one look tells.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub(super) stamp: Stamp,
+    /// On which mount it is, if the kernel says so.
+    pub(super) mount: Option<u64>,
+    pub(super) fixed: Option<Fixed>,
+}
+
+impl Looked {
+    /// On which mount it is.
+    pub(super) fn mount(&self) -> MountId {
+        MountId { dev: self.stamp.dev, id: self.mount }
+    }
+}
+
+/// Looks at an entry of a directory, not through it; with an empty name at what is open.
+pub(super) fn look(at: impl AsFd, name: &CStr) -> rustix::io::Result<Looked> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{StatxFlags, statx};
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        match statx(&at, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID) {
+            // Not every kernel or sandbox knows it.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {}
+            answer => return answer.map(|answer| looked(&answer)),
+        }
+    }
+    let stat = if name.is_empty() {
+        rustix::fs::fstat(at)?
+    } else {
+        rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?
+    };
+    Ok(Looked { stamp: stamp(&stat), mount: None, fixed: None })
+}
+
 #[cfg(target_os = "linux")]
-pub(super) fn mount_at(dir: &OwnedFd, stat: &Stat) -> MountId {
-    use rustix::fs::{AtFlags, StatxFlags, statx};
-    // Not every kernel or sandbox answers.
-    let id = statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
-        .ok()
-        .filter(|answer| answer.stx_mask & StatxFlags::MNT_ID.bits() != 0)
-        .map(|answer| answer.stx_mnt_id);
-    MountId { dev: stat.st_dev.into(), id }
-}
-
-/// As [`mount_of`], of a directory that was looked at.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn mount_at(_: &OwnedFd, stat: &Stat) -> MountId {
-    MountId { dev: stat.st_dev.into(), id: None }
+fn looked(answer: &rustix::fs::Statx) -> Looked {
+    use rustix::fs::{StatxAttributes, StatxFlags, makedev};
+    let is = |attribute| answer.stx_attributes.contains(attribute);
+    let fixed = if is(StatxAttributes::IMMUTABLE) {
+        Some(Fixed::Immutable)
+    } else {
+        is(StatxAttributes::APPEND).then_some(Fixed::AppendOnly)
+    };
+    let knows_mount = answer.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    let time = |time: &rustix::fs::StatxTimestamp| (time.tv_sec, time.tv_nsec.into());
+    let stamp = Stamp {
+        dev: makedev(answer.stx_dev_major, answer.stx_dev_minor).into(),
+        ino: answer.stx_ino,
+        mode: answer.stx_mode.into(),
+        size: answer.stx_size,
+        mtime: time(&answer.stx_mtime),
+        ctime: time(&answer.stx_ctime),
+    };
+    Looked { stamp, mount: knows_mount.then_some(answer.stx_mnt_id), fixed }
 }

@@ -11,12 +11,15 @@ use windlass_core::id::AttemptId;
 use windlass_core::vcs_worktree::{VcsWorktreeError, Verified};
 use windlass_core::workspace::Worktree;
 
+use super::aside::link_of;
+use super::checkout::CHECKED_OUT_INDEX;
 use super::git::without_newline;
-use super::marker::{Marker, Read};
+use super::marker::{self, Marker, Read};
 use super::mend::doubt;
 use super::refs::{self, HEADS, Head};
 use super::settle::{self, Settled};
-use super::{Inner, failed, locator, mismatch, path_of};
+use super::underway::note_of;
+use super::{Inner, failed, locator, mismatch, moved, path_of};
 use crate::group::Cancel;
 
 /// A worktree that was verified.
@@ -76,7 +79,7 @@ impl Inner {
         if real != path {
             return Err(mismatch(&path, format!("a link on the way leads to {}", real.display())));
         }
-        let admin = registration(&path, &common)?;
+        let admin = self.registration(attempt, &path, &common)?;
         self.check_marker(&admin, &path, attempt)?;
         let verified = self.head(cancel, &admin, &common, &path)?;
         Ok(Found { path, admin, common, verified })
@@ -101,11 +104,46 @@ impl Inner {
                 Err(mismatch(path, format!("it belongs to attempt {}", marker.attempt.short())))
             }
             Read::Missing => {
-                let detail = "it carries no marker of ours: it was registered by somebody else, or its creation was \
-                              not completed";
+                let file = admin.join(marker::FILE);
+                let detail = if is_traced(admin) {
+                    format!("its marker {} is gone: restoring it marks it again", file.display())
+                } else {
+                    "it carries no marker of ours: it was registered by somebody else, or its creation was not completed; \
+                     move it away to have the worktree made again"
+                        .to_owned()
+                };
                 Err(mismatch(path, detail))
             }
-            Read::Unclear(why) => Err(mismatch(path, why)),
+            Read::Unclear(why) => {
+                let file = admin.join(marker::FILE);
+                let detail = format!(
+                    "{why} ({}): if no newer version wrote it, move that file away, and restoring it marks it again",
+                    file.display()
+                );
+                Err(mismatch(path, detail))
+            }
+        }
+    }
+
+    /// Marks a worktree again whose marker somebody deleted: that it is registered at a place of ours, and what else the
+    /// creation left, say whose it is. The caller holds the repository's lock, and was asked for this attempt's worktree.
+    pub(super) fn mark_again(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+    ) -> Result<(), VcsWorktreeError> {
+        let path = self.inside(worktree)?;
+        let made = |path: &Path| path.is_dir() && note_of(path).symlink_metadata().is_err();
+        let Some(common) = made(&path).then(|| common_of(worktree, &path)).transpose()? else {
+            return Ok(());
+        };
+        let Ok(admin) = self.registration(attempt, &path, &common) else { return Ok(()) };
+        let at = |error| failed("mark", &admin, error);
+        match Marker::read(&admin).map_err(at)? {
+            Read::Missing if is_traced(&admin) => {
+                self.marker(attempt).write(&admin, worktree).map_err(at)
+            }
+            Read::Missing | Read::Says(_) | Read::Unclear(_) => Ok(()),
         }
     }
 
@@ -161,21 +199,80 @@ impl Inner {
         }
     }
 
-    /// Finds the registration that carries the marker of this attempt, wherever it says the worktree is.
+    /// Finds the registration that carries the marker of this attempt, wherever it says the worktree is, but for one that
+    /// the original of this data directory uses, or a copy of it.
     pub(super) fn registered(
         &self,
         common: &Path,
         attempt: AttemptId,
     ) -> Result<Option<PathBuf>, VcsWorktreeError> {
         let ours = self.marker(attempt);
+        let mut elsewhere = None;
         for admin in registrations(common)? {
             let marker = Marker::read(&admin).map_err(|error| failed("verify", &admin, error))?;
-            if matches!(marker, Read::Says(marker) if marker == ours) {
-                return Ok(Some(admin));
+            if !matches!(marker, Read::Says(marker) if marker == ours) {
+                continue;
+            }
+            match link_of(&admin)? {
+                Some(link) if link.starts_with(&self.root) => return Ok(Some(admin)),
+                Some(link) if self.original(&link).is_some() => {}
+                Some(_) | None => elsewhere = elsewhere.or(Some(admin)),
             }
         }
-        Ok(None)
+        Ok(elsewhere)
     }
+
+    /// Follows the links from a worktree to its registration and back.
+    fn registration(
+        &self,
+        attempt: AttemptId,
+        path: &Path,
+        common: &Path,
+    ) -> Result<PathBuf, VcsWorktreeError> {
+        let link = path.join(".git").symlink_metadata();
+        if link.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let detail = match self.registered(common, attempt)? {
+                Some(_) => {
+                    let common = quoted(common);
+                    format!("its file .git is gone; `git -C {common} worktree repair` may mend it")
+                }
+                None => {
+                    "something that is not ours stands there: move it away and try again".to_owned()
+                }
+            };
+            return Err(mismatch(path, detail));
+        }
+        let admin = registration_of(path, common)?;
+        let back = read_link(&admin.join("gitdir"), "", &admin)
+            .map_err(|error| failed("verify", &admin, error))?;
+        match back.as_deref().map(same_file) {
+            Some(Some(back)) if back == path.join(".git") => {}
+            _ => {
+                let back = back.unwrap_or_default();
+                let other = back.parent().filter(|other| self.original(other).is_some());
+                let detail = match other {
+                    Some(original) => moved::copied(path, original),
+                    None => {
+                        let repair = format!("worktree repair {}", quoted(path));
+                        let repair = format!("`git -C {} {repair}` may mend it", quoted(common));
+                        format!("it is registered as {}; {repair}", back.display())
+                    }
+                };
+                return Err(mismatch(path, detail));
+            }
+        }
+        let shared = read_link(&admin.join("commondir"), "", &admin)
+            .map_err(|error| failed("verify", &admin, error))?;
+        match shared.and_then(|shared| fs::canonicalize(shared).ok()) {
+            Some(shared) if shared == *common => Ok(admin),
+            _ => Err(mismatch(path, "its registration belongs to another repository")),
+        }
+    }
+}
+
+/// Says whether a private git directory shows that one of our creations checked out its files.
+fn is_traced(admin: &Path) -> bool {
+    admin.join(CHECKED_OUT_INDEX).symlink_metadata().is_ok_and(|meta| meta.is_file())
 }
 
 /// The recorded common git directory, which must still be one.
@@ -193,17 +290,11 @@ fn common_of(worktree: &Worktree, path: &Path) -> Result<PathBuf, VcsWorktreeErr
     }
 }
 
-/// Follows the links from a worktree to its registration and back.
-fn registration(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError> {
+/// Follows the link from a worktree to its registration.
+fn registration_of(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError> {
     let link = path.join(".git");
-    // Git's first form writes the links of the worktrees again, the second what their registrations say.
     let repair = format!("`git -C {} worktree repair` may mend it", quoted(common));
-    let register =
-        format!("`git -C {} worktree repair {}` may mend it", quoted(common), quoted(path));
-    let meta = link.symlink_metadata().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => mismatch(path, format!("its file .git is gone; {repair}")),
-        _ => failed("verify", &link, error),
-    })?;
+    let meta = link.symlink_metadata().map_err(|error| failed("verify", &link, error))?;
     if !meta.is_file() {
         let detail = "its .git is no file: it is a repository of its own; move it away to have the worktree made again";
         return Err(mismatch(path, detail));
@@ -222,24 +313,7 @@ fn registration(path: &Path, common: &Path) -> Result<PathBuf, VcsWorktreeError>
     if admin.parent() != Some(&common.join("worktrees")) {
         return Err(mismatch(path, format!("it belongs to {}; {repair}", admin.display())));
     }
-    let back = read_link(&admin.join("gitdir"), "", &admin)
-        .map_err(|error| failed("verify", &admin, error))?;
-    match back.as_deref().map(same_file) {
-        Some(Some(back)) if back == link => {}
-        _ => {
-            let back = back.unwrap_or_default();
-            return Err(mismatch(
-                path,
-                format!("it is registered as {}; {register}", back.display()),
-            ));
-        }
-    }
-    let shared = read_link(&admin.join("commondir"), "", &admin)
-        .map_err(|error| failed("verify", &admin, error))?;
-    match shared.and_then(|shared| fs::canonicalize(shared).ok()) {
-        Some(shared) if shared == *common => Ok(admin),
-        _ => Err(mismatch(path, "its registration belongs to another repository")),
-    }
+    Ok(admin)
 }
 
 /// Says where a registration has the worktree that is not at `path` any more, if something is there.

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
 use windlass_core::locator::Locator;
-use windlass_core::vcs_worktree::{ChangeKind, CommitPlan, DiffDetail, Identity};
+use windlass_core::vcs_worktree::{
+    ChangeKind, DiffDetail, Identity, StepPlan, VcsWorktreeExt as _,
+};
 
 use crate::commits::step;
 use crate::place::{GitPlace, attempt, path};
@@ -156,7 +158,7 @@ async fn submodules_and_nested_repositories_are_named() {
     let committed = place.ok(&at, &["show", "--format=", "--name-only"]);
     assert_eq!(committed, "lib");
     let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.unwrap();
-    assert!(matches!(plan, CommitPlan::Clean { .. }), "{plan:?}");
+    assert!(matches!(plan, StepPlan::Nothing { .. }), "{plan:?}");
 }
 
 #[tokio::test]

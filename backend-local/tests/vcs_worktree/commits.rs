@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use windlass_conformance::vcs_worktree::VcsWorktreePlace as _;
-use windlass_core::vcs_worktree::{CommitPlan, GitStep, VcsWorktree, VcsWorktreeError};
+use windlass_core::vcs_worktree::{
+    GitStep, StepPlan, VcsWorktree, VcsWorktreeError, VcsWorktreeExt as _,
+};
 use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
 
@@ -15,8 +17,8 @@ use crate::place::{GitPlace, attempt, path};
 
 pub(crate) async fn step(vcs: &dyn VcsWorktree, worktree: &Worktree, message: &str) -> GitStep {
     match vcs.plan_commit(attempt(1), worktree, message, &fallback()).await.unwrap() {
-        CommitPlan::Run(step) => step,
-        CommitPlan::Clean { head } => panic!("nothing to commit on {head}"),
+        StepPlan::Run(step) => step,
+        StepPlan::Nothing { head } => panic!("nothing to commit on {head}"),
     }
 }
 
@@ -109,7 +111,7 @@ async fn merges_are_concluded_but_conflict_marks_are_not_committed() {
     assert_eq!(place.ok(&at, &["log", "-1", "--format=%s"]), "merged");
     assert_eq!(place.ok(&at, &["rev-list", "--count", "HEAD^2"]), "2");
     let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.unwrap();
-    assert!(matches!(plan, CommitPlan::Clean { .. }), "{plan:?}");
+    assert!(matches!(plan, StepPlan::Nothing { .. }), "{plan:?}");
 }
 
 #[tokio::test]
@@ -207,5 +209,5 @@ async fn a_lock_that_is_held_is_waited_for_and_its_holder_named() {
     fs::remove_file(&lock).unwrap();
     drop(held);
     let plan = planning.await.unwrap().unwrap();
-    assert!(matches!(plan, CommitPlan::Run(_)), "{plan:?}");
+    assert!(matches!(plan, StepPlan::Run(_)), "{plan:?}");
 }

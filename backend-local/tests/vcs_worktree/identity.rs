@@ -54,6 +54,8 @@ async fn what_the_message_says_mends_a_link_that_was_broken() {
         ("registered", |at, home| {
             let link = fs::read_to_string(at.join(".git")).unwrap();
             let admin = Path::new(link.trim_end().strip_prefix("gitdir: ").unwrap());
+            // Something is there: one that leads nowhere is mended without a word.
+            fs::create_dir(home.join("x")).unwrap();
             fs::write(admin.join("gitdir"), format!("{}/x/.git\n", home.display())).unwrap();
         }),
     ];
@@ -130,7 +132,15 @@ async fn markers_of_others_and_newer_ones_are_said() {
         assert!(found.contains(said), "{found}");
     }
     fs::remove_file(&marker).unwrap();
-    assert!(wrong(&*vcs, &worktree).await.contains("no marker"));
+    assert!(wrong(&*vcs, &worktree).await.contains("is gone: restoring it marks it again"));
+    vcs.make(attempt(1), &worktree, &Origin::Base).await.unwrap();
+    vcs.verify(attempt(1), &worktree).await.unwrap();
+    // Nothing says that it was ever ours.
+    fs::remove_file(&marker).unwrap();
+    fs::remove_file(marker.with_file_name("windlass-index")).unwrap();
+    let refused = vcs.make(attempt(1), &worktree, &Origin::Base).await;
+    assert!(matches!(refused, Err(VcsWorktreeError::Mismatch { .. })), "{refused:?}");
+    assert!(wrong(&*vcs, &worktree).await.contains("no marker of ours"));
     // One without the record, as older versions wrote it.
     let old: String = text
         .lines()

@@ -3,6 +3,7 @@
 mod events;
 mod keep;
 mod project;
+mod send;
 mod start;
 mod stores;
 mod task;
@@ -18,6 +19,7 @@ pub use self::keep::{GcArgs, RestoreArgs, RmArgs, SnapshotsArgs};
 pub use self::project::{
     DefaultsArgs, ProjectAction, ProjectAddArgs, ProjectArgs, ProjectSetArgs, Unset,
 };
+pub use self::send::{RetryArgs, SendArgs};
 pub use self::start::{ExecArgs, LaunchArgs, OnInterrupt, RunArgs};
 pub use self::stores::{LogsKind, StoreKind};
 pub use self::task::{
@@ -114,6 +116,10 @@ pub enum Verb {
     Run(RunArgs),
     /// Run one more command in an attempt's workspace
     Exec(ExecArgs),
+    /// Send an attempt a message: its command is run again with it
+    Send(SendArgs),
+    /// Undo what an attempt did since an execution, which is saved, and run that again
+    Retry(RetryArgs),
     /// Write to an execution's standard input
     Input(InputArgs),
     /// List executions, newest first
@@ -170,12 +176,12 @@ impl Verb {
     /// Says whether the verb ends with an execution's code, so that its own failures need codes of their own.
     #[must_use]
     pub fn ends_with_the_execution(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Exec(_) | Self::Wait(_))
+        matches!(self, Self::Run(_) | Self::Exec(_) | Self::Retry(_) | Self::Wait(_))
     }
 }
 
 /// The names of the verbs for which [`Verb::ends_with_the_execution`] holds.
-pub const FOLLOWING_VERBS: [&str; 3] = ["run", "exec", "wait"];
+pub const FOLLOWING_VERBS: [&str; 4] = ["run", "exec", "retry", "wait"];
 
 /// Arguments of `input`.
 #[derive(Clone, Debug, Args)]
@@ -597,6 +603,9 @@ mod tests {
             "windlass task set t --status in_review",
             "windlass project set p --commit --no-commit",
             "windlass project set p --unset name",
+            "windlass send a",
+            "windlass send a text --release",
+            "windlass send a --cancel f --if-version 1 --hold",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -84,8 +84,8 @@ pub struct DefaultsArgs {
 /// Arguments of `project add`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Setup, cleanup and dev scripts are kept with the project; `run --task` runs the command that
-it is given, and none of them.
+`run --task` runs the setup script before and the cleanup script after its command. The dev
+script is kept with the project and not run.
 
 Examples:
   windlass project add

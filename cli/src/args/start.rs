@@ -71,6 +71,7 @@ Examples:
   windlass run -- cargo test
   windlass run --title 'Try the new parser' --base main -- ./agent.sh
   windlass run --task t-1234abcd -- ./agent.sh
+  windlass run --setup 'npm ci' --cleanup 'npm run format' --copy '.env*' -- ./agent.sh
   windlass run -d --timeout 30m --env-all -- make all
   windlass run --dir /srv/data --no-queue -- ./check
   windlass run --shell 'make && ./smoke | tee report'
@@ -95,6 +96,12 @@ pub struct RunArgs {
     /// Copy ignored files into the worktree: a glob as in .gitignore, for example '.env*'
     #[arg(long, value_name = "GLOB", conflicts_with = "dir", action = clap::ArgAction::Append)]
     pub copy: Vec<String>,
+    /// Run TEXT with /bin/sh in the new workspace first; if it does not end with 0, nothing else runs
+    #[arg(long, value_name = "TEXT")]
+    pub setup: Option<String>,
+    /// Run TEXT with /bin/sh last, if the command ended well and there are new commits; what it does badly is undone
+    #[arg(long, value_name = "TEXT")]
+    pub cleanup: Option<String>,
     /// What to call the attempt [default: made from the command]
     #[arg(long, value_name = "T")]
     pub title: Option<String>,
@@ -104,6 +111,9 @@ pub struct RunArgs {
     /// Leave changes in the worktree instead of committing them
     #[arg(long, conflicts_with = "dir")]
     pub no_commit: bool,
+    /// Commit them, also if the task's project says otherwise
+    #[arg(long, requires = "task", conflicts_with_all = ["dir", "no_commit"])]
+    pub commit: bool,
     /// How to run it.
     #[command(flatten)]
     pub launch: LaunchArgs,

@@ -41,6 +41,7 @@ fn line(change: &ChangeView) -> String {
         "task" => "t-",
         "attempt" => "a-",
         "execution" => "x-",
+        "follow_up" => "f-",
         _ => "",
     };
     let id = format!("{letter}{}", &hex[24..]);

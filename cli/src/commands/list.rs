@@ -9,6 +9,7 @@ use windlass::core::action::{ActionKind, RunReason};
 use windlass::core::locator::Locator;
 use windlass::view::{AttemptView, ExecutionView, Time};
 
+use super::chain::reason_word;
 use super::outcome::{style_of, words};
 use crate::args::{LsArgs, PsArgs};
 use crate::context::Context;
@@ -89,6 +90,19 @@ const STEP: &[u8] = b"windlass-";
 /// Says in a few words what an execution runs: a git step by its name, not by the script that it is made of.
 #[must_use]
 pub(super) fn what(view: &ExecutionView) -> String {
+    match view.run_reason {
+        RunReason::Setup | RunReason::Cleanup => {
+            format!("{}: {}", reason_word(view.run_reason), command_of(view))
+        }
+        RunReason::Agent | RunReason::DevServer | RunReason::Background | RunReason::Git => {
+            command_of(view)
+        }
+    }
+}
+
+/// The same without the reason of a script of the chain.
+#[must_use]
+pub(super) fn command_of(view: &ExecutionView) -> String {
     if view.run_reason != RunReason::Git {
         return command(&view.action);
     }
@@ -165,7 +179,17 @@ pub(super) async fn ls(context: &Context, args: LsArgs) -> Result<u8, CliError> 
 fn attempt_rows(attempts: &[AttemptView], now: u64) -> Vec<Vec<Cell>> {
     let ids: Vec<Uuid> = attempts.iter().map(|view| view.id.0).collect();
     let row = |view: &AttemptView| {
-        let status = view.status.as_str();
+        let word = view.status.as_str();
+        let status = match view.active.map(|active| active.run_reason) {
+            Some(reason @ (RunReason::Setup | RunReason::Cleanup)) => {
+                format!("{word} ({})", reason_word(reason))
+            }
+            Some(_) | None => match view.queue.len() {
+                0 => word.to_owned(),
+                waiting if view.queue_held.is_some() => format!("{word} ({waiting} held)"),
+                waiting => format!("{word} ({waiting} wait)"),
+            },
+        };
         let dirty = match view.dirty {
             Some(true) => Cell::styled("yes", Style::Active),
             Some(false) => "no".into(),
@@ -174,7 +198,7 @@ fn attempt_rows(attempts: &[AttemptView], now: u64) -> Vec<Vec<Cell>> {
         };
         vec![
             shortest('a', view.id.0, &ids).into(),
-            Cell::styled(status, style_of(status)),
+            Cell::styled(status, style_of(word)),
             view.branch.as_deref().unwrap_or("-").into(),
             view.base.as_deref().unwrap_or("-").into(),
             match (view.ahead, view.behind) {

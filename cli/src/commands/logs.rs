@@ -1,9 +1,11 @@
 //! `logs` and `search`: what is read from a number on.
 
 use windlass::api::LogQuery;
+use windlass::core::action::RunReason;
 use windlass::core::log_store::Stream;
 use windlass::view::SearchHitView;
 
+use super::chain::reason_word;
 use crate::args::{LogsArgs, OnInterrupt, SearchArgs, StreamArg};
 use crate::context::Context;
 use crate::duration::now_ms;
@@ -36,6 +38,14 @@ pub(super) async fn logs(context: &Context, args: LogsArgs) -> Result<u8, CliErr
         grep: args.grep.clone(),
         follow: args.follow,
     };
+    if output.is_talkative() {
+        let view = client.execution(id).await?;
+        let followed = view.followed_by.map(|next| format!(", followed by {}", next.short()));
+        if followed.is_some() || matches!(view.run_reason, RunReason::Setup | RunReason::Cleanup) {
+            let (reason, followed) = (reason_word(view.run_reason), followed.unwrap_or_default());
+            output.say(&format!("windlass: {} ({reason}{followed})", id.short()));
+        }
+    }
     let lines = client.log(id, query);
     // Whoever looks at a log stops nothing by going away.
     let interrupts = Interrupts::new(OnInterrupt::Detach, None);

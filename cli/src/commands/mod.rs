@@ -1,5 +1,6 @@
 //! The verbs, a file for each family. A verb returns the exit code that the process ends with.
 
+mod chain;
 mod change;
 mod compact;
 mod config;
@@ -12,7 +13,9 @@ mod list;
 mod logs;
 mod outcome;
 mod project;
+mod retry;
 mod run;
+mod send;
 mod show;
 mod task;
 mod wait;
@@ -36,6 +39,8 @@ pub fn perform(context: &Context, verb: Verb) -> Result<u8, CliError> {
         Verb::Exec(args) => block_on(run::exec(context, args)),
         Verb::Input(args) => block_on(change::input(context, args)),
         Verb::Ps(args) => block_on(list::ps(context, args)),
+        Verb::Retry(args) => block_on(retry::retry(context, args)),
+        Verb::Send(args) => block_on(send::send(context, args)),
         Verb::Ls(args) => block_on(list::ls(context, args)),
         Verb::Show(args) => block_on(show::show(context, args)),
         Verb::Path(args) => block_on(show::path(context, args)),

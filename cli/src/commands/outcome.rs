@@ -7,6 +7,7 @@ use windlass::core::outcome::{Deadline, NotStarted, Outcome, StoppedBy};
 use windlass::core::record::{AttemptStatus, Reason};
 use windlass::view::{AttemptView, ExecutionView, SurvivorView};
 
+use super::chain::reason_word;
 use crate::duration;
 use crate::error::CliError;
 use crate::output::{Output, Style};
@@ -23,6 +24,8 @@ pub(super) struct End {
     pub(super) commit_failed: Option<String>,
     /// Repositories in the worktree that are not part of its own.
     pub(super) repositories: Vec<Locator>,
+    /// The cleanup that followed it, if that did not end well.
+    pub(super) cleanup: Option<ExecutionView>,
 }
 
 impl End {
@@ -37,8 +40,8 @@ impl End {
             RunReason::Setup | RunReason::Agent | RunReason::Cleanup
         );
         if !is_chain {
-            let (commit_failed, repositories) = (None, Vec::new());
-            return Ok(Self { execution, attempt: None, commit_failed, repositories });
+            let (commit_failed, repositories, cleanup) = (None, Vec::new(), None);
+            return Ok(Self { execution, attempt: None, commit_failed, repositories, cleanup });
         }
         let attempt = client.attempt(execution.attempt_id).await?;
         let ended_well = execution.outcome.as_ref().is_some_and(|view| view.outcome.ended_well());
@@ -54,7 +57,8 @@ impl End {
             (true, None) => repositories_within(client, &attempt).await?,
             _ => Vec::new(),
         };
-        Ok(Self { execution, attempt: Some(attempt), commit_failed, repositories })
+        let (attempt, cleanup) = (Some(attempt), None);
+        Ok(Self { execution, attempt, commit_failed, repositories, cleanup })
     }
 
     /// Returns the code that `run`, `exec` and `wait` end with.
@@ -226,6 +230,9 @@ pub(super) fn tell(output: Output, end: &End) {
     {
         output.say(&left);
     }
+    if let Some(text) = beside_it(end) {
+        output.say(&text);
+    }
     if let Some(text) = not_committed(&end.repositories) {
         output.say(&format!("windlass: {text}"));
     }
@@ -251,6 +258,33 @@ pub(super) fn tell(output: Output, end: &End) {
             SurvivorView::More { more } => output.say(&format!("windlass: and {more} more")),
         }
     }
+}
+
+/// Says what of the scripts around the command did not end well, which its own output cannot say.
+fn beside_it(end: &End) -> Option<String> {
+    let said = |execution: &ExecutionView, then: &str| {
+        let (id, how) = (execution.id.short(), words(execution));
+        let reason = reason_word(execution.run_reason);
+        format!("windlass: {reason} {id} {how}; {then}")
+    };
+    if end.execution.run_reason == RunReason::Setup {
+        return Some(said(&end.execution, "the command was not started"));
+    }
+    let cleanup = end.cleanup.as_ref()?;
+    let attempt = end.attempt.as_ref();
+    let reason = attempt.and_then(|attempt| attempt.reason.as_ref());
+    Some(match reason {
+        Some(Reason::ResetFailed { output, .. }) => {
+            let text = said(cleanup, "what it changed is still in the worktree");
+            format!("{text}: {}", printable(output.trim()))
+        }
+        Some(Reason::CleanupFailed { .. } | Reason::Stopped)
+            if attempt.is_some_and(|attempt| attempt.dirty == Some(false)) =>
+        {
+            said(cleanup, "what it changed was saved and undone")
+        }
+        _ => said(cleanup, "what it changed is as it left it"),
+    })
 }
 
 fn why(reason: windlass::core::execution::SurvivorReason) -> &'static str {
@@ -317,8 +351,10 @@ mod tests {
 
     #[test]
     fn a_failed_commit_makes_a_good_end_a_failure() {
-        let (commit_failed, repositories) = (None, Vec::new());
-        let mut end = End { execution: execution(), attempt: None, commit_failed, repositories };
+        let (commit_failed, repositories, cleanup) = (None, Vec::new(), None);
+        let attempt = None;
+        let execution = execution();
+        let mut end = End { execution, attempt, commit_failed, repositories, cleanup };
         end.execution.exit_code = Some(0);
         assert_eq!(end.exit_code(), 0);
         end.commit_failed = Some("hook refused".to_owned());

@@ -8,10 +8,11 @@ use windlass::api::client::Client;
 use windlass::core::action::RunReason;
 use windlass::core::id::ExecutionId;
 use windlass::core::record::CommitPolicy;
-use windlass::request::{Accepted, ExecRequest, RunRequest, TaskRun, WorkspaceRequest};
+use windlass::request::{Accepted, ExecRequest, RunRequest, Scripts, TaskRun, WorkspaceRequest};
 
-use super::outcome::{End, tell};
-use crate::args::{ExecArgs, LaunchArgs, RunArgs};
+use super::chain::Chain;
+use super::outcome::tell;
+use crate::args::{ExecArgs, LaunchArgs, OnInterrupt, RunArgs};
 use crate::context::Context;
 use crate::error::{Class, CliError};
 use crate::follow::{Exact, Followed, Follower};
@@ -29,7 +30,8 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError
     if args.task.is_some() {
         return run_task(context, args).await;
     }
-    let RunArgs { task: _, repo, base, branch, copy, title, dir, no_commit, launch } = args;
+    let RunArgs { task: _, repo, base, branch, copy, setup, cleanup, title, dir, .. } = args;
+    let (no_commit, launch) = (args.no_commit, args.launch);
     let workspace = match dir {
         Some(path) => WorkspaceRequest::Directory { path: launch::directory(&path)? },
         None => {
@@ -42,49 +44,38 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError
         workspace,
         title,
         commit: if no_commit { CommitPolicy::Keep } else { CommitPolicy::Commit },
+        scripts: Scripts { setup, cleanup },
         launch: launch::request(&launch, &context.environment)?,
     };
     let client = context.client()?;
     let accepted = client.run(&request).await?;
-    announce(context, &client, accepted, &launch).await?;
-    go_on(context, client, accepted.execution, &launch).await
+    announce(context, &client, &accepted, launch.detach).await?;
+    go_on(context, client, accepted.execution, (&launch).into()).await
 }
 
 /// Makes an attempt of a task and follows its execution.
 async fn run_task(context: &Context, args: RunArgs) -> Result<u8, CliError> {
-    let RunArgs { task, repo: _, base, branch, copy, title, dir, no_commit, launch } = args;
+    let RunArgs { task, base, branch, copy, setup, cleanup, title, dir, launch, .. } = args;
+    let commit = match (args.commit, args.no_commit) {
+        (true, _) => Some(CommitPolicy::Commit),
+        (false, true) => Some(CommitPolicy::Keep),
+        (false, false) => None,
+    };
     let request = TaskRun {
         dir: dir.as_deref().map(launch::directory).transpose()?,
         base,
         branch,
         copy: (!copy.is_empty()).then_some(copy),
         title,
-        commit: no_commit.then_some(CommitPolicy::Keep),
+        commit,
+        scripts: Scripts { setup, cleanup },
         launch: launch::request(&launch, &context.environment)?,
     };
     let client = context.client()?;
     let task = ids::task(&client, &task.unwrap_or_default()).await?;
     let accepted = client.run_task(task, &request).await?;
-    announce(context, &client, accepted, &launch).await?;
-    let project = client.project(client.task(task).await?.project_id).await?;
-    let scripts = [("setup", &project.setup), ("cleanup", &project.cleanup), ("dev", &project.dev)];
-    let there: Vec<_> =
-        scripts.into_iter().filter(|(_, script)| script.is_some()).map(|(name, _)| name).collect();
-    if let Some(what) = not_run(&there) {
-        let name = printable(&project.name);
-        context.output.note(&format!("windlass: the {what} of project {name} is not run"));
-    }
-    go_on(context, client, accepted.execution, &launch).await
-}
-
-/// Names scripts; `None` if there are none.
-fn not_run(scripts: &[&str]) -> Option<String> {
-    let (last, before) = scripts.split_last()?;
-    if before.is_empty() {
-        Some(format!("{last} script"))
-    } else {
-        Some(format!("{} and {last} script", before.join(", ")))
-    }
+    announce(context, &client, &accepted, launch.detach).await?;
+    go_on(context, client, accepted.execution, (&launch).into()).await
 }
 
 /// Starts one more execution in an attempt and follows it.
@@ -98,22 +89,45 @@ pub(super) async fn exec(context: &Context, args: ExecArgs) -> Result<u8, CliErr
     let launch = launch::request(&args.launch, &context.environment)?;
     let request = ExecRequest { attempt, run_reason: RunReason::Background, launch };
     let accepted = client.exec(request).await?;
-    announce(context, &client, accepted, &args.launch).await?;
-    go_on(context, client, accepted.execution, &args.launch).await
+    announce(context, &client, &accepted, args.launch.detach).await?;
+    go_on(context, client, accepted.execution, (&args.launch).into()).await
+}
+
+/// How to go on with what was started.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Following {
+    /// Not at all.
+    pub(super) detach: bool,
+    /// Standard input is forwarded.
+    pub(super) stdin: bool,
+    /// What Ctrl-C does.
+    pub(super) on_interrupt: OnInterrupt,
+}
+
+impl From<&LaunchArgs> for Following {
+    fn from(args: &LaunchArgs) -> Self {
+        Self { detach: args.detach, stdin: args.stdin, on_interrupt: args.on_interrupt }
+    }
 }
 
 /// Says which attempt and execution it is.
-async fn announce(
+pub(super) async fn announce(
     context: &Context,
     client: &Client,
-    accepted: Accepted,
-    launch: &LaunchArgs,
+    accepted: &Accepted,
+    detach: bool,
 ) -> Result<(), CliError> {
     let attempt = ids::short(client, Named::Attempt(accepted.attempt)).await?;
     let execution = ids::short(client, Named::Execution(accepted.execution)).await?;
     context.output.say(&format!("{attempt} {execution}"));
-    if launch.detach && !context.output.json {
+    if detach && !context.output.json {
         context.output.line(&execution)?;
+    }
+    for glob in &accepted.unmatched {
+        let glob = printable(glob);
+        context
+            .output
+            .note(&format!("windlass: no file matches --copy {glob}: none was copied in"));
     }
     if accepted.source_is_dirty {
         context
@@ -123,11 +137,12 @@ async fn announce(
     Ok(())
 }
 
-async fn go_on(
+/// Follows what was started, if it is to be followed.
+pub(super) async fn go_on(
     context: &Context,
     client: Client,
     id: ExecutionId,
-    launch: &LaunchArgs,
+    launch: Following,
 ) -> Result<u8, CliError> {
     let output = context.output;
     if launch.detach {
@@ -140,61 +155,88 @@ async fn go_on(
     follow(context, client, id, launch).await.map_err(|error| still_there(error, id))
 }
 
-/// Follows an execution to its end.
+/// Follows an execution, and what follows it in its chain, to the end.
 async fn follow(
     context: &Context,
     client: Client,
     id: ExecutionId,
-    launch: &LaunchArgs,
+    launch: Following,
 ) -> Result<u8, CliError> {
     let output = context.output;
     let asked = Asked::default();
     let terminal = Terminal::find(asked.clone(), launch.stdin);
     let interrupts = Interrupts::new(launch.on_interrupt, terminal);
+    // A stop of the first binds all of the chain.
     let mut follower = Follower::new(client.clone(), vec![id], interrupts)?;
-    if launch.stdin {
-        let chunks = forward::read(asked);
-        let forwarding = forward::forward(client.clone(), id, chunks);
-        // It ends by itself, at the latest with this process.
-        drop(tokio::spawn(async move {
-            if let Err(error) = forwarding.await {
-                output
-                    .note(&format!("windlass: standard input is not forwarded any more: {error}"));
-            }
-        }));
-    }
-    // In JSON the execution is the answer; its output is in its log.
-    if !output.json {
-        let lines = client.log(id, LogQuery { follow: true, ..LogQuery::default() });
-        let mut sink = Exact::standard(!output.quiet);
-        let followed = {
-            let mut log = std::pin::pin!(follower.output(lines, &mut sink));
-            let queued = tell_if_queued(context, &client, id);
-            tokio::select! {
-                biased;
-                followed = &mut log => followed?,
-                () = queued => log.await?,
-            }
-        };
-        if let Followed::Detached(code) = followed {
+    let mut input = launch.stdin.then(|| forward::read(asked));
+    let mut chain = Chain::default();
+    let mut id = id;
+    loop {
+        let takes_input =
+            input.is_some() && client.execution(id).await?.run_reason != RunReason::Setup;
+        if let Some(chunks) = input.take_if(|_| takes_input) {
+            let forwarding = forward::forward(client.clone(), id, chunks);
+            // It ends by itself, at the latest with this process.
+            drop(tokio::spawn(async move {
+                if let Err(error) = forwarding.await {
+                    output.note(&format!(
+                        "windlass: standard input is not forwarded any more: {error}"
+                    ));
+                }
+            }));
+        }
+        if let Followed::Detached(code) = show_output(context, &client, &mut follower, id).await? {
             return Ok(detached(context, &client, id, code).await);
         }
-        if sink.is_within_a_line() && output.is_terminal {
-            // What is said about its end begins a line of its own.
-            output.note("");
-        }
-    }
-    match follower.settled(id).await? {
-        Followed::Done(view) => {
-            let end = End::look(&client, view).await?;
-            if output.json {
-                output.object(&end.execution)?;
+        let view = match follower.settled(id).await? {
+            Followed::Done(view) => view,
+            Followed::Detached(code) => return Ok(detached(context, &client, id, code).await),
+        };
+        match chain.goes_on(view) {
+            Some(next) => {
+                if output.is_talkative() {
+                    output.say(&chain.progress(next));
+                }
+                id = next;
             }
-            tell(output, &end);
-            Ok(end.exit_code())
+            None => break,
         }
-        Followed::Detached(code) => Ok(detached(context, &client, id, code).await),
     }
+    let end = chain.end(&client).await?;
+    if output.json {
+        output.object(&end.execution)?;
+    }
+    tell(output, &end);
+    Ok(end.exit_code())
+}
+
+/// Writes the output of an execution to ours, until it ends. In JSON the execution is the answer; its output is in its log.
+async fn show_output(
+    context: &Context,
+    client: &Client,
+    follower: &mut Follower,
+    id: ExecutionId,
+) -> Result<Followed<()>, CliError> {
+    let output = context.output;
+    if output.json {
+        return Ok(Followed::Done(()));
+    }
+    let lines = client.log(id, LogQuery { follow: true, ..LogQuery::default() });
+    let mut sink = Exact::standard(!output.quiet);
+    let followed = {
+        let mut log = std::pin::pin!(follower.output(lines, &mut sink));
+        let queued = tell_if_queued(context, client, id);
+        tokio::select! {
+            biased;
+            followed = &mut log => followed?,
+            () = queued => log.await?,
+        }
+    };
+    if matches!(followed, Followed::Done(())) && sink.is_within_a_line() && output.is_terminal {
+        // What is said about its end begins a line of its own.
+        output.note("");
+    }
+    Ok(followed)
 }
 
 /// Tells people at a terminal that nothing happens because something is waited for.

@@ -3,8 +3,10 @@
 use windlass::core::locator::Locator;
 use windlass::view::{AttemptView, ExecutionView};
 
-use super::list::{measure, state, what};
+use super::chain::reason_word;
+use super::list::{command_of, measure, state};
 use super::outcome::{not_committed, repositories_within};
+use super::send::why_held;
 use crate::args::{PathArgs, ShowArgs};
 use crate::context::Context;
 use crate::duration;
@@ -12,6 +14,12 @@ use crate::error::CliError;
 use crate::ids::{self, Named};
 use crate::output::Output;
 use crate::table::{pairs, printable, size};
+
+/// How many characters of a message are shown.
+const SHOWN: usize = 60;
+
+/// How many executions of an attempt are shown with their reasons.
+const NAMED: usize = 20;
 
 /// Shows everything about one.
 ///
@@ -36,7 +44,11 @@ pub(super) async fn show(context: &Context, args: ShowArgs) -> Result<u8, CliErr
                 output.object(&view)?;
             } else {
                 let within = repositories_within(&client, &view).await?;
-                output.bytes(attempt_text(output, &view, &within).as_bytes())?;
+                let mut newest = Vec::new();
+                for id in view.executions.iter().flatten().take(NAMED) {
+                    newest.push(client.execution(*id).await?);
+                }
+                output.bytes(attempt_text(output, &view, &within, &newest).as_bytes())?;
             }
         }
     }
@@ -65,7 +77,7 @@ fn execution_text(output: Output, view: &ExecutionView) -> String {
     let mut rows = vec![
         ("execution", format!("{} ({})", view.id.short(), view.id)),
         ("attempt", view.attempt_id.short()),
-        ("command", what(view)),
+        ("command", command_of(view)),
         ("directory", view.cwd.to_string()),
         ("reason", word(&view.run_reason)),
         ("status", state(view)),
@@ -101,10 +113,16 @@ fn execution_text(output: Output, view: &ExecutionView) -> String {
     }
     rows.extend(view.owner.clone().map(|owner| ("owner", owner)));
     rows.extend(view.superseded_by.map(|id| ("superseded by", id.short())));
+    rows.extend(view.followed_by.map(|id| ("followed by", id.short())));
     pairs(output, &rows)
 }
 
-fn attempt_text(output: Output, view: &AttemptView, within: &[Locator]) -> String {
+fn attempt_text(
+    output: Output,
+    view: &AttemptView,
+    within: &[Locator],
+    newest: &[ExecutionView],
+) -> String {
     let mut rows = vec![
         ("attempt", format!("{} ({})", view.id.short(), view.id)),
         ("title", printable(&view.title)),
@@ -134,9 +152,24 @@ fn attempt_text(output: Output, view: &AttemptView, within: &[Locator]) -> Strin
     rows.extend(view.disk_bytes.map(|bytes| ("disk", size(bytes))));
     rows.push(("created", view.created_at.to_string()));
     rows.extend(view.removed_at.map(|at| ("removed", at.to_string())));
-    if let Some(executions) = &view.executions {
-        let ids: Vec<_> = executions.iter().map(windlass::core::id::ExecutionId::short).collect();
-        rows.push(("executions", ids.join(" ")));
+    rows.extend(view.queue_held.map(|hold| ("queue held", why_held(Some(hold)).to_owned())));
+    for message in &view.queue {
+        let (id, status) = (message.id.short(), message.status.as_str());
+        let text = message.text.lines().next().unwrap_or_default();
+        let text: String = text.chars().take(SHOWN).collect();
+        rows.push((
+            "message",
+            format!("{id} {status} (version {}): {}", message.version, printable(&text)),
+        ));
+    }
+    for (n, execution) in newest.iter().enumerate() {
+        let (id, reason) = (execution.id.short(), reason_word(execution.run_reason));
+        let name = if n == 0 { "executions" } else { "" };
+        rows.push((name, format!("{id} {reason}: {}", state(execution))));
+    }
+    let all = view.executions.as_ref().map_or(0, Vec::len);
+    if all > newest.len() {
+        rows.push(("", format!("and {} older ones", all - newest.len())));
     }
     pairs(output, &rows)
 }
@@ -146,6 +179,12 @@ fn reason_text(reason: &windlass::core::record::Reason) -> String {
     match reason {
         Reason::Stopped => "it was stopped".to_owned(),
         Reason::EndedBadly { execution } => format!("{} did not end well", execution.short()),
+        Reason::CleanupFailed { execution } => {
+            format!("its cleanup {} did not end well", execution.short())
+        }
+        Reason::ResetFailed { output, .. } => {
+            format!("the worktree could not be put back: {}", printable(output.trim()))
+        }
         Reason::CommitFailed { output, .. } if output.trim().is_empty() => {
             "the changes could not be committed".to_owned()
         }
@@ -217,6 +256,7 @@ pub(super) mod tests {
             survivors: Vec::new(),
             output_incomplete: false,
             superseded_by: None,
+            followed_by: None,
         }
     }
 
@@ -239,7 +279,9 @@ pub(super) mod tests {
             ahead: None,
             behind: None,
             dirty: None,
+            active: None,
             queue: Vec::new(),
+            queue_held: None,
             snapshots: 0,
             not_saved: None,
             missing: false,
@@ -260,7 +302,8 @@ pub(super) mod tests {
         assert!(text.contains("\nstatus     failed with code 3\n"), "{text}");
         assert!(text.contains("\ntook       1.2s\n"), "{text}");
         assert!(!text.contains("committed"), "{text}");
-        let text = attempt_text(PLAIN, &attempt(), &[Locator::new(b"n".to_vec())]);
+        let text = attempt_text(PLAIN, &attempt(), &[Locator::new(b"n".to_vec())], &[execution()]);
+        assert!(text.contains("\nexecutions  x-00000002 agent: failed with code 3\n"), "{text}");
         assert!(text.contains(" n is a repository of its own and is not committed\n"), "{text}");
         assert!(text.contains("\nreason      it was stopped\n"), "{text}");
         assert!(!text.contains("ahead"), "{text}");

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use windlass::api::Until;
 use windlass::api::client::Client;
-use windlass::core::action::RunReason;
 use windlass::core::id::{AttemptId, ExecutionId};
-use windlass::core::record::AttemptStatus;
 use windlass::request::StopTarget;
 use windlass::view::ExecutionView;
 
+use super::chain::stands_for;
 use super::outcome::{End, words};
 use crate::args::{OnInterrupt, StopArgs, WaitArgs};
 use crate::context::Context;
@@ -27,16 +26,16 @@ use crate::signals::Interrupts;
 /// The time was up, there is no such execution, or the host's.
 pub(super) async fn wait(context: &Context, args: WaitArgs) -> Result<u8, CliError> {
     let client = context.client()?;
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<(ExecutionId, ExecutionId)> = Vec::new();
     for text in &args.ids {
         let id = ids::execution(&client, text).await?;
-        if !wanted.contains(&id) {
-            wanted.push(id);
+        if !wanted.iter().any(|(given, _)| *given == id) {
+            wanted.push((id, id));
         }
     }
     let interrupts = Interrupts::new(OnInterrupt::Detach, None);
     let mut follower = Follower::new(client.clone(), Vec::new(), interrupts)?;
-    let (wanted, codes) = (&*wanted, BTreeMap::new());
+    let codes = BTreeMap::new();
     let mut waiting = Waiting { context, client: &client, wanted, any: args.any, codes };
     let work = waiting.until_done(args.timeout);
     match follower.watch(work).await? {
@@ -49,11 +48,21 @@ pub(super) async fn wait(context: &Context, args: WaitArgs) -> Result<u8, CliErr
 struct Waiting<'a> {
     context: &'a Context,
     client: &'a Client,
-    /// In the given order.
-    wanted: &'a [ExecutionId],
+    /// In the given order, each with the one that it stands for by now.
+    wanted: Vec<(ExecutionId, ExecutionId)>,
     any: bool,
-    /// The codes of those that are done.
+    /// The codes of those that are done, by what was given.
     codes: BTreeMap<ExecutionId, u8>,
+}
+
+/// What came of one that has settled.
+enum Settled {
+    /// It stands for one that follows it.
+    GoesOn,
+    /// It is done.
+    Done,
+    /// It is done, and enough.
+    Enough(u8),
 }
 
 impl Waiting<'_> {
@@ -63,9 +72,18 @@ impl Waiting<'_> {
         let Some(limit) = limit else { return self.all().await };
         let began = tokio::time::Instant::now();
         // However short the time is, what is done already is seen.
-        for view in self.client.done_by_now(self.wanted, Until::Settled).await? {
-            if let Some(code) = self.done(view).await? {
-                return Ok(code);
+        loop {
+            let mut goes_on = false;
+            let left: Vec<_> = self.left().collect();
+            for view in self.client.done_by_now(&left, Until::Settled).await? {
+                match self.settled(view).await? {
+                    Settled::GoesOn => goes_on = true,
+                    Settled::Done => {}
+                    Settled::Enough(code) => return Ok(code),
+                }
+            }
+            if !goes_on {
+                break;
             }
         }
         if self.codes.len() == self.wanted.len() {
@@ -81,20 +99,40 @@ impl Waiting<'_> {
         Err(CliError::new(Class::TimedOut, "wait_timed_out", timed_out, hint))
     }
 
-    /// Waits for all that are left.
-    async fn all(&mut self) -> Result<u8, CliError> {
-        let left = self.wanted.iter().filter(|id| !self.codes.contains_key(id)).copied();
-        let mut ended = self.client.wait(left, Until::Settled);
-        while let Some(view) = ended.next().await? {
-            if let Some(code) = self.done(view).await? {
-                return Ok(code);
-            }
-        }
-        Ok(self.code())
+    /// Names those that are waited for by now.
+    fn left(&self) -> impl Iterator<Item = ExecutionId> {
+        let left = self.wanted.iter().filter(|(given, _)| !self.codes.contains_key(given));
+        left.map(|(_, now)| *now)
     }
 
-    /// Prints one that is done; returns its code if it is enough.
-    async fn done(&mut self, view: ExecutionView) -> Result<Option<u8>, CliError> {
+    /// Waits for all that are left.
+    async fn all(&mut self) -> Result<u8, CliError> {
+        'wait: loop {
+            let mut ended = self.client.wait(self.left(), Until::Settled);
+            while let Some(view) = ended.next().await? {
+                match self.settled(view).await? {
+                    Settled::GoesOn => continue 'wait,
+                    Settled::Done => {}
+                    Settled::Enough(code) => return Ok(code),
+                }
+            }
+            return Ok(self.code());
+        }
+    }
+
+    /// Prints one that is done, unless it stands for one that follows it.
+    async fn settled(&mut self, view: ExecutionView) -> Result<Settled, CliError> {
+        let meant = |(given, now): &&mut (ExecutionId, ExecutionId)| {
+            *now == view.id && !self.codes.contains_key(given)
+        };
+        let Some((given, now)) = self.wanted.iter_mut().find(meant) else {
+            return Ok(Settled::Done);
+        };
+        if let Some(next) = stands_for(&view) {
+            *now = next;
+            return Ok(Settled::GoesOn);
+        }
+        let given = *given;
         let end = End::look(self.client, view).await?;
         print(self.context, &end.execution)?;
         if end.commit_failed.is_some() {
@@ -102,12 +140,12 @@ impl Waiting<'_> {
                 .output
                 .note("windlass: its changes could not be committed; see `windlass show`");
         }
-        self.codes.insert(end.execution.id, end.exit_code());
-        Ok(self.any.then_some(end.exit_code()))
+        self.codes.insert(given, end.exit_code());
+        Ok(if self.any { Settled::Enough(end.exit_code()) } else { Settled::Done })
     }
 
     fn code(&self) -> u8 {
-        let mut codes = self.wanted.iter().filter_map(|id| self.codes.get(id)).copied();
+        let mut codes = self.wanted.iter().filter_map(|(id, _)| self.codes.get(id)).copied();
         codes.find(|&code| code != 0).unwrap_or(0)
     }
 }
@@ -135,19 +173,29 @@ pub(super) async fn stop(context: &Context, args: StopArgs) -> Result<u8, CliErr
     for text in &args.ids {
         named.push(ids::any(&client, text).await?);
     }
-    let (mut stopped, mut awaited) = (Vec::new(), Vec::new());
+    let (mut stopped, mut awaited, mut resting) = (Vec::new(), Vec::new(), Vec::new());
     for name in named {
         match name {
             Named::Execution(id) => {
-                client.stop(StopTarget::Execution(id), grace_ms).await?;
+                // It stands for what follows it, which may run by now.
                 stopped.push(id);
+                let mut next = client.execution(id).await?.followed_by;
+                while let Some(id) = next {
+                    let view = client.execution(id).await?;
+                    if !view.has_ended() {
+                        stopped.push(id);
+                    }
+                    awaited.push(id);
+                    next = view.followed_by;
+                }
+                client.stop(StopTarget::Execution(id), grace_ms).await?;
             }
             Named::Attempt(id) => {
                 // What is active is looked up before: after the stop it may have ended already.
                 let active = client.active_of(id).await?.items;
-                awaited.extend(newest_of_chain(&client, id).await?);
                 client.stop(StopTarget::Attempt(id), grace_ms).await?;
                 stopped.extend(active.iter().map(|view| view.id));
+                resting.push(id);
             }
         }
     }
@@ -162,28 +210,39 @@ pub(super) async fn stop(context: &Context, args: StopArgs) -> Result<u8, CliErr
             // What had ended before is waited for, but was not stopped.
             Followed::Done(Ok(Some(view))) if !stopped.contains(&view.id) => {}
             Followed::Done(Ok(Some(view))) => print(context, &view)?,
-            Followed::Done(Ok(None)) => return Ok(0),
+            Followed::Done(Ok(None)) => break,
             Followed::Done(Err(error)) => return Err(error.into()),
             Followed::Detached(code) => return Ok(code),
         }
     }
-}
-
-/// Finds the execution that stands for what an attempt's chain does: it is settled when the chain is over, whose work may
-/// be being committed or saved while none of its executions is active.
-async fn newest_of_chain(
-    client: &Client,
-    attempt: AttemptId,
-) -> Result<Option<ExecutionId>, CliError> {
-    let view = client.attempt(attempt).await?;
-    if view.status != AttemptStatus::Committing {
-        return Ok(None);
-    }
-    for id in view.executions.unwrap_or_default() {
-        let reason = client.execution(id).await?.run_reason;
-        if matches!(reason, RunReason::Setup | RunReason::Agent | RunReason::Cleanup) {
-            return Ok(Some(id));
+    // Its work may still be committed or saved, and its worktree made.
+    for id in resting {
+        match follower.watch(client.at_rest(id)).await? {
+            Followed::Done(rests) => drop(rests?),
+            Followed::Detached(code) => return Ok(code),
         }
     }
-    Ok(None)
+    Ok(0)
+}
+
+/// Stops everything in an attempt, and waits until nothing of it goes on.
+///
+/// # Errors
+///
+/// The host's.
+pub(super) async fn stop_attempt(
+    context: &Context,
+    client: &Client,
+    id: AttemptId,
+) -> Result<(), CliError> {
+    let active: Vec<_> = client.active_of(id).await?.items.iter().map(|view| view.id).collect();
+    client.stop(StopTarget::Attempt(id), None).await?;
+    let mut ended = client.wait(active, Until::Settled);
+    while let Some(view) = ended.next().await? {
+        if context.output.is_talkative() {
+            context.output.say(&format!("windlass: {} {}", view.id.short(), words(&view)));
+        }
+    }
+    client.at_rest(id).await?;
+    Ok(())
 }

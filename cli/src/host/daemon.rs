@@ -128,11 +128,13 @@ async fn live(
         )
     };
     let _host_lock = take_host_lock(data).await?;
-    let was_moved = moved::check(data, options.moved)?;
+    let checked = moved::check(data, options.moved)?;
     let signals = LeaveSignals::new(options.background)
         .map_err(|error| CliError::io("listen for signals", &error))?;
     let settings = Settings::read(data)?;
-    let opened = backends::open(context, data, &settings, was_moved, options.moved).await?;
+    // One that was meant and did not come to its end still is.
+    let meant = options.moved || checked.moves.is_some();
+    let opened = backends::open(context, data, &settings, checked.is_other, meant).await?;
     let databases = opened.databases;
     let ports = match context.options.wrap {
         Some(wrap) => wrap(opened.backends),
@@ -149,7 +151,14 @@ async fn live(
             None => logs,
         });
     }
+    if let Some(moves) = &checked.moves {
+        builder = builder.relocate(std::sync::Arc::new(moves.clone()));
+    }
     let handle = builder.start_on_tokio().await.map_err(|error| not_started(data, &error))?;
+    if let Some(moves) = checked.moves {
+        moved::taken_over(data)?;
+        log.say(&format!("took over what the records say is in {}", moves.from()));
+    }
     let listener = socket::bind(&data.socket()).map_err(|error| {
         CliError::unusable(format!("listen at {}", show(&data.socket())), &error)
     })?;

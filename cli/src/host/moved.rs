@@ -9,6 +9,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use serde::Deserialize;
+use windlass::core::locator::Locator;
+use windlass::relocation::Relocate;
 
 use crate::config::{DataDir, replace, show};
 use crate::error::{Class, CliError};
@@ -24,6 +26,43 @@ struct Identity {
     boot: String,
     /// Where it is; not known of one that an earlier version recorded, or whose path is no plain text.
     path: Option<String>,
+    /// Where it was when its records were written, until they are changed.
+    #[serde(default)]
+    former: Vec<String>,
+}
+
+/// What is known of a data directory that may be used.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// It is another directory than the one that was recorded.
+    pub(crate) is_other: bool,
+    /// Where the paths in its records lead, if not to where it is.
+    pub(crate) moves: Option<Moves>,
+}
+
+/// From where to where a data directory was moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moves {
+    from: Vec<String>,
+    to: String,
+}
+
+impl Moves {
+    /// Says where it was, for people.
+    pub(crate) fn from(&self) -> String {
+        self.from.join(", ")
+    }
+}
+
+impl Relocate for Moves {
+    fn relocate(&self, from: &Locator) -> Option<Locator> {
+        let below = |former: &String| {
+            let rest = from.as_bytes().strip_prefix(former.as_bytes())?;
+            (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
+        };
+        let rest = self.from.iter().find_map(below)?;
+        Some(Locator::new([self.to.as_bytes(), rest].concat()))
+    }
 }
 
 impl Identity {
@@ -34,13 +73,46 @@ impl Identity {
         let boot = boot.trim().to_owned();
         let path = fs::canonicalize(path)?.into_os_string().into_string().ok();
         let path = path.filter(|path| !path.chars().any(char::is_control));
-        Ok(Self { inode: metadata.ino(), device: metadata.dev(), boot, path })
+        let former = Vec::new();
+        Ok(Self { inode: metadata.ino(), device: metadata.dev(), boot, path, former })
     }
 
     /// Returns where it was, if that is not where it is.
     fn moved_from<'a>(&self, recorded: &'a Self) -> Option<&'a str> {
         let here = self.path.as_deref()?;
         recorded.path.as_deref().filter(|there| *there != here)
+    }
+
+    /// Where it was when its records were written, if not here.
+    fn with_former(mut self, recorded: &Self) -> Self {
+        let all = recorded.former.iter().chain(&recorded.path);
+        // Without knowing where it is nothing leads here.
+        let here = self.path.as_ref();
+        let former = all.filter(|former| here.is_some_and(|here| *former != here));
+        self.former = former.cloned().collect();
+        self
+    }
+
+    fn moves(&self) -> Option<Moves> {
+        let to = self.path.clone().filter(|_| !self.former.is_empty())?;
+        Some(Moves { from: self.former.clone(), to })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "# Which directory this is; another one is a copy.\ninode = {}\ndevice = {}\nboot = \"{}\"\n",
+            self.inode, self.device, self.boot
+        );
+        // Without control characters the quotes of JSON are those of TOML.
+        let quoted = |path: &str| serde_json::Value::from(path).to_string();
+        if let Some(path) = &self.path {
+            text.push_str(&format!("path = {}\n", quoted(path)));
+        }
+        if !self.former.is_empty() {
+            let former: Vec<_> = self.former.iter().map(|path| quoted(path)).collect();
+            text.push_str(&format!("former = [{}]\n", former.join(", ")));
+        }
+        text
     }
 
     fn is_other_than(&self, recorded: &Self) -> bool {
@@ -50,12 +122,12 @@ impl Identity {
 }
 
 /// Checks that the data directory is the recorded one, and records it if it is new or `moved` says that it is meant.
-/// The caller holds the host's lock. Returns whether it was moved.
+/// The caller holds the host's lock.
 ///
 /// # Errors
 ///
 /// It is another one, or the record cannot be read or written.
-pub(crate) fn check(data: &DataDir, moved: bool) -> Result<bool, CliError> {
+pub(crate) fn check(data: &DataDir, moved: bool) -> Result<Checked, CliError> {
     let file = data.path.join(FILE);
     let failed = |what: &str, error: &io::Error| {
         CliError::unusable(format!("{what} {}", show(&file)), error)
@@ -92,22 +164,30 @@ pub(crate) fn check(data: &DataDir, moved: bool) -> Result<bool, CliError> {
             "moved",
             format!("{} was moved from {there}", show(&data.path)),
             format!(
-                "move it back to {there}; or take it over where it is, with its records, logs and snapshots but without the worktrees, whose paths are recorded: windlass host run --moved"
+                "move it back to {there}; or take it over where it is, with its worktrees: windlass host run --moved"
             ),
         ));
     }
+    let here = match &recorded {
+        Some(Ok(recorded)) => here.with_former(recorded),
+        Some(Err(_)) | None => here,
+    };
     if !matches!(&recorded, Some(Ok(recorded)) if *recorded == here) {
-        let mut text = format!(
-            "# Which directory this is; another one is a copy.\ninode = {}\ndevice = {}\nboot = \"{}\"\n",
-            here.inode, here.device, here.boot
-        );
-        if let Some(path) = &here.path {
-            // Without control characters the quotes of JSON are those of TOML.
-            text.push_str(&format!("path = {}\n", serde_json::Value::from(path.as_str())));
-        }
-        replace(&data.path, FILE, &text).map_err(|error| failed("write", &error))?;
+        replace(&data.path, FILE, &here.text()).map_err(|error| failed("write", &error))?;
     }
-    Ok(is_other)
+    Ok(Checked { is_other, moves: here.moves() })
+}
+
+/// Notes that all records name where the data directory is. The caller holds the host's lock.
+///
+/// # Errors
+///
+/// It cannot be written; then the records are looked through again by the next host.
+pub(crate) fn taken_over(data: &DataDir) -> Result<(), CliError> {
+    let noted = Identity::of(&data.path).and_then(|here| replace(&data.path, FILE, &here.text()));
+    noted.map_err(|error| {
+        CliError::unusable(format!("write {}", show(&data.path.join(FILE))), &error)
+    })
 }
 
 #[cfg(test)]
@@ -122,8 +202,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let global = Cli::try_parse_from(["windlass", "ps"]).unwrap().global;
         let original = DataDir::open_or_create(&root.path().join("one"), &global).unwrap();
-        assert!(!check(&original, false).unwrap());
-        assert!(!check(&original, false).unwrap());
+        let is_other = |data: &DataDir, moved| check(data, moved).unwrap().is_other;
+        assert!(!is_other(&original, false));
+        assert!(!is_other(&original, false));
 
         let copy = root.path().join("two");
         fs::create_dir(&copy).unwrap();
@@ -132,8 +213,8 @@ mod tests {
         }
         let copy = DataDir::open(&copy, &global).unwrap().unwrap();
         assert_eq!(check(&copy, false).unwrap_err().view.kind, "copied");
-        assert!(check(&copy, true).unwrap());
-        assert!(!check(&copy, false).unwrap());
+        assert!(is_other(&copy, true));
+        assert!(!is_other(&copy, false));
 
         let renamed = root.path().join("three");
         fs::rename(&original.path, &renamed).unwrap();
@@ -142,17 +223,53 @@ mod tests {
         assert_eq!(refused.kind, "moved");
         assert!(refused.message.contains(&show(&original.path)), "{}", refused.message);
         fs::rename(&renamed.path, &original.path).unwrap();
-        assert!(!check(&original, false).unwrap(), "it was moved back");
+        assert!(!is_other(&original, false), "it was moved back");
         fs::rename(&original.path, &renamed.path).unwrap();
         check(&renamed, true).unwrap();
-        assert!(!check(&renamed, false).unwrap());
+        assert!(!is_other(&renamed, false));
+    }
+
+    #[test]
+    fn what_its_records_name_is_known_until_they_are_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let global = Cli::try_parse_from(["windlass", "ps"]).unwrap().global;
+        let original = DataDir::open_or_create(&root.path().join("one"), &global).unwrap();
+        assert_eq!(check(&original, false).unwrap().moves, None);
+        let at = |name: &str| fs::canonicalize(root.path()).unwrap().join(name);
+        let moved = |from: &str, to: &str| {
+            fs::rename(at(from), at(to)).unwrap();
+            DataDir::open(&at(to), &global).unwrap().unwrap()
+        };
+        let leads = |moves: &Option<Moves>, from: &str| {
+            let locator = Locator::new(at(from).as_os_str().as_encoded_bytes());
+            moves.as_ref().and_then(|moves| moves.relocate(&locator)).map(|to| to.to_string())
+        };
+        let two = moved("one", "two");
+        let moves = check(&two, true).unwrap().moves;
+        assert_eq!(leads(&moves, "one/worktrees/a"), Some(show(&at("two/worktrees/a"))));
+        assert_eq!(leads(&moves, "one-more/worktrees/a"), None);
+        // Nobody came to change them before it was moved again.
+        assert_eq!(check(&two, false).unwrap().moves, moves);
+        let three = moved("two", "three");
+        let moves = check(&three, true).unwrap().moves;
+        for from in ["one", "two"] {
+            assert_eq!(leads(&moves, from), Some(show(&at("three"))));
+        }
+        taken_over(&three).unwrap();
+        assert_eq!(check(&three, false).unwrap().moves, None);
+        let one = moved("three", "one");
+        let moves = check(&one, true).unwrap().moves;
+        assert_eq!(leads(&moves, "three/x"), Some(show(&at("one/x"))));
+        assert_eq!(leads(&moves, "one/x"), None);
     }
 
     #[test]
     fn a_device_counts_within_one_boot() {
-        let recorded = Identity { inode: 1, device: 2, boot: "b".to_owned(), path: None };
+        let recorded =
+            Identity { inode: 1, device: 2, boot: "b".to_owned(), path: None, former: Vec::new() };
         let other = |inode, device, boot: &str| {
-            Identity { inode, device, boot: boot.to_owned(), path: None }.is_other_than(&recorded)
+            let (boot, former) = (boot.to_owned(), Vec::new());
+            Identity { inode, device, boot, path: None, former }.is_other_than(&recorded)
         };
         assert!(!other(1, 2, "b"));
         assert!(other(1, 3, "b"));

@@ -2,7 +2,8 @@
 
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    ChangeKind, CommitPlan, Diff, DiffDetail, FileDiff, Identity, Origin, VcsWorktree,
+    ChangeKind, Diff, DiffDetail, FileDiff, Identity, Origin, StepPlan, VcsWorktree,
+    VcsWorktreeExt as _,
 };
 use windlass_core::workspace::Worktree;
 
@@ -45,7 +46,7 @@ pub async fn ignored_files_are_no_dirt(place: impl VcsWorktreePlace) {
     let paths: Vec<_> = diff.files.iter().map(|file| file.path.to_string()).collect();
     assert_eq!(paths, [".gitignore"]);
     let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
-    assert_eq!(plan, CommitPlan::Clean { head: diff.head });
+    assert_eq!(plan, StepPlan::Nothing { head: diff.head });
 }
 
 /// Nothing was changed.
@@ -131,7 +132,7 @@ pub async fn a_patch_is_made_on_request_only(place: impl VcsWorktreePlace) {
 pub async fn nothing_to_commit_is_clean(place: impl VcsWorktreePlace) {
     let (vcs, _, worktree) = created(&place).await;
     let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
-    assert_eq!(plan, CommitPlan::Clean { head: worktree.base_oid });
+    assert_eq!(plan, StepPlan::Nothing { head: worktree.base_oid });
 }
 
 /// The step stages all kinds of change; its repetition finds nothing.
@@ -143,7 +144,7 @@ pub async fn a_commit_step_takes_everything_and_commits_once(place: impl VcsWork
     place.delete(dir, "sub/numbers");
     let message = "It's \"$HOME\" `done`\n\n# 100 %\n-x\n\nsecond paragraph";
     let plan = vcs.plan_commit(attempt(1), &worktree, message, &fallback()).await.expect("a plan");
-    let CommitPlan::Run(step) = plan else { panic!("{plan:?}") };
+    let StepPlan::Run(step) = plan else { panic!("{plan:?}") };
     assert_eq!((&step.cwd, &step.repository_lock), (&worktree.path, &worktree.repo));
     let before = vcs.verify(attempt(1), &worktree).await.expect("verified");
     assert_eq!(before.head, worktree.base_oid, "planning writes nothing");
@@ -157,7 +158,7 @@ pub async fn a_commit_step_takes_everything_and_commits_once(place: impl VcsWork
     assert_eq!(said.trim_end(), message);
     assert_eq!(author, fallback());
     let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
-    assert_eq!(plan, CommitPlan::Clean { head: after.head });
+    assert_eq!(plan, StepPlan::Nothing { head: after.head });
 }
 
 /// The fallback is only a fallback.
@@ -167,7 +168,7 @@ pub async fn a_commit_is_by_the_repositorys_identity_if_it_has_one(place: impl V
     place.identify(&repo, &own);
     place.write(&worktree.path, "new", "x\n");
     let plan = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
-    let CommitPlan::Run(step) = plan else { panic!("{plan:?}") };
+    let StepPlan::Run(step) = plan else { panic!("{plan:?}") };
     assert!(place.perform(&step));
     assert_eq!(place.last_commit(&worktree.path), ("m".to_owned(), own));
 }

@@ -194,9 +194,15 @@ pub async fn ignored_files_are_copied_in_by_globs(place: impl VcsWorktreePlace) 
     place.write(&repo, "sub/.env.tracked", "changed\n");
     place.write(&repo, "other", "x\n");
     let vcs = place.open().await;
-    let copy = vec![".env*".to_owned()];
-    let asked = WorktreeRequest { copy: copy.clone(), ..request(&repo, 1) };
-    let worktree = vcs.plan(asked).await.expect("a plan").worktree;
+    let asked = |globs: &[&str]| {
+        let copy = globs.iter().map(|glob| (*glob).to_owned()).collect();
+        WorktreeRequest { copy, ..request(&repo, 1) }
+    };
+    let planned = vcs.plan(asked(&["no*", ".env*", "sub/.env.tracked"])).await.expect("a plan");
+    assert_eq!(planned.unmatched, ["no*", "sub/.env.tracked"]);
+    let planned = vcs.plan(asked(&[".env*"])).await.expect("a plan");
+    assert_eq!(planned.unmatched, Vec::<String>::new());
+    let (worktree, copy) = (planned.worktree, vec![".env*".to_owned()]);
     assert_eq!(worktree.copy.as_ref().map(|copy| &copy.globs), Some(&copy));
     vcs.make(attempt(1), &worktree, &Origin::Base).await.expect("a worktree");
     let read = |path| place.read(&worktree.path, path);

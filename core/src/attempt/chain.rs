@@ -1,23 +1,14 @@
-//! The chain: what follows when one of its executions is final, and how its work is committed.
+//! The chain: what follows when one of its executions is final, and how it ends.
 
-use super::{
-    Operation, Refusal, RefusalCode, Reply, RequestId, Slot, State, Tracked, Turn, WorkspaceStep,
-};
-use crate::action::{
-    Action, ActionKind, Leftovers, OutputMode, RunOptions, RunReason, Stdin, TimeLimits,
-};
+use super::{Slot, State, Tracked, Turn};
+use crate::action::{Next, RunReason};
 use crate::id::ExecutionId;
 use crate::outcome::Outcome;
 use crate::process_store::Revision;
-use crate::record::{AttemptStatus, CommitPolicy, ExecutionRecord, NewExecution, Reason};
-use crate::vcs_worktree::GitStep;
-use crate::workspace::{Oid, Worktree};
-
-/// How often a commit whose execution was lost is tried.
-const COMMIT_TRIES: u32 = 2;
-
-/// How much is kept of what git and its hooks say.
-const GIT_LOG_BYTES: u64 = 64 << 20;
+use crate::record::{
+    AttemptStatus, CommitPolicy, ExecutionRecord, NewExecution, Phase, Reason, Resetting,
+};
+use crate::workspace::Oid;
 
 impl State {
     /// Says whether an execution of the chain is not final or its work is being committed.
@@ -28,30 +19,123 @@ impl State {
 
     /// Goes on after the active execution of the chain is final.
     pub(super) fn chain_step_ended(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
-        let Some(tracked) = self.executions.get(&id) else { return };
-        let record = &tracked.record;
-        if record.action.run_reason == RunReason::Git {
-            self.commit_ended(turn, id);
-            return;
-        }
         // One that ran while no host was there is heard of at its end.
         self.note_chain_start(turn, id);
         let Some(tracked) = self.executions.get(&id) else { return };
         let record = &tracked.record;
-        let well = record.outcome.is_some_and(|outcome| outcome.ended_well());
-        let commits = self.attempt.commit == CommitPolicy::Commit
-            && self.attempt.workspace.worktree().is_some();
-        if self.attempt.chain_stopped && !planted!(CommittedAfterStop) {
-            self.end_badly(turn, Reason::Stopped);
-        } else if !well && !planted!(CommittedAfterFailure) {
-            self.end_badly(turn, Reason::EndedBadly { execution: id });
-        } else if commits && self.attempt.claim.is_none() {
-            let message = default_message(record, &self.attempt.title);
-            self.attempt.commit_tries = 0;
-            self.begin_commit(turn, Some(id), message);
-        } else {
-            self.finalise(turn, None);
+        let well = record.outcome.is_some_and(|outcome| outcome.ended_well())
+            || planted!(CommittedAfterFailure);
+        let stopped = self.attempt.chain_stopped && !planted!(CommittedAfterStop);
+        let badly = match (stopped, well) {
+            (true, _) => Some(Reason::Stopped),
+            (false, false) => Some(Reason::EndedBadly { execution: id }),
+            (false, true) => None,
+        };
+        let returns = badly.is_some() && record.text.is_some() && !has_run(record);
+        if returns {
+            self.give_back(turn);
         }
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let record = &tracked.record;
+        match (record.action.run_reason, badly) {
+            (RunReason::Git, _) => self.git_step_ended(turn, id),
+            // What prepares a workspace does so again.
+            (RunReason::Setup, Some(reason)) => self.finalise(turn, Some(reason)),
+            (RunReason::Setup, None) => self.go_on(turn, id, None),
+            (RunReason::Cleanup, Some(reason)) if !well => {
+                self.cleanup_failed(turn, id, stopped.then_some(reason));
+            }
+            (
+                RunReason::Agent
+                | RunReason::Cleanup
+                | RunReason::DevServer
+                | RunReason::Background,
+                Some(reason),
+            ) => self.end_badly(turn, reason),
+            (
+                RunReason::Agent
+                | RunReason::Cleanup
+                | RunReason::DevServer
+                | RunReason::Background,
+                None,
+            ) => {
+                if self.commits() && self.attempt.claim.is_none() {
+                    self.commit_work(turn, id);
+                } else {
+                    let head = record.after_head.clone();
+                    self.go_on(turn, id, head);
+                }
+            }
+        }
+    }
+
+    /// Says whether what a chain changes is committed.
+    fn commits(&self) -> bool {
+        self.attempt.commit == CommitPolicy::Commit && self.attempt.workspace.worktree().is_some()
+    }
+
+    /// Starts what follows an execution that ended well and whose work is committed, or finalises the chain. `head` is what
+    /// HEAD names by now.
+    pub(super) fn go_on(&mut self, turn: &mut Turn<'_>, id: ExecutionId, head: Option<Oid>) {
+        let Some(tracked) = self.executions.get(&id) else { return self.finalise(turn, None) };
+        let record = &tracked.record;
+        // Without a change there is nothing to tidy up. Its own commits count; of a directory nothing is known.
+        let worked = record.action.run_reason != RunReason::Agent
+            || self.attempt.workspace.worktree().is_none()
+            || (head.is_some() && head != record.before_head);
+        let next = record.action.next.clone().filter(|_| worked);
+        let unbound = self.attempt.claim.is_none() && !self.attempt.chain_stopped;
+        match next {
+            Some(next) if unbound || planted!(CommittedAfterStop) => self.start(turn, id, *next),
+            Some(_) => self.finalise(turn, Some(Reason::Stopped)),
+            None => self.finalise(turn, None),
+        }
+    }
+
+    /// Records what follows an execution; it runs in the slot of the chain.
+    fn start(&mut self, turn: &mut Turn<'_>, after: ExecutionId, next: Next) {
+        let Some(tracked) = self.executions.get_mut(&after) else { return };
+        // Behind what it follows in every list, whatever the clock says.
+        let at = turn.at.max(tracked.record.created_at.plus_ms(1));
+        let id = after.following(at);
+        tracked.record.followed_by = Some(id);
+        turn.touch(after);
+        let before = &tracked.record;
+        let record = ExecutionRecord::queued(NewExecution {
+            id,
+            attempt: self.attempt.id,
+            owner: before.owner.clone(),
+            client_key: before.client_key.clone(),
+            options: next.options(&before.options),
+            action: next.action,
+            repository_lock: None,
+            cwd: before.cwd.clone(),
+            at,
+        });
+        self.attempt.chain_before.push(after);
+        self.attempt.chain = Some(id);
+        self.attempt.committing = None;
+        self.attempt.commit_message = None;
+        self.attempt.status = AttemptStatus::Running;
+        turn.attempt_changed = true;
+        self.executions.insert(id, Tracked::new(record, Revision(0), true));
+        turn.touch(id);
+        self.begin_prepare(turn, id);
+    }
+
+    /// Ends a chain whose cleanup did not end well. What it changed is undone where it would enter the next commit.
+    fn cleanup_failed(&mut self, turn: &mut Turn<'_>, id: ExecutionId, stopped: Option<Reason>) {
+        let Some(tracked) = self.executions.get(&id) else { return };
+        let record = &tracked.record;
+        let reason = stopped.unwrap_or(Reason::CleanupFailed { execution: id });
+        if !has_run(record) {
+            self.finalise(turn, Some(reason));
+            return;
+        }
+        let to = record.before_head.clone().filter(|_| self.commits());
+        self.attempt.resetting = to.map(|to| Resetting { to, saved: false });
+        self.attempt.commit_tries = 0;
+        self.end_badly(turn, reason);
     }
 
     /// Notes that the chain has begun, with the first of its own executions that began to run. Git steps are no work.
@@ -64,24 +148,30 @@ impl State {
         if !works {
             return;
         }
-        if self.attempt.chain_started_at.is_none() && tracked.record.started_at.is_some() {
-            self.attempt.chain_started_at = tracked.record.started_at;
+        let record = &tracked.record;
+        // When one began that nobody saw running is not known; it was before its end.
+        let unseen = || record.ended_at.filter(|_| record.phase == Phase::Final && has_run(record));
+        let began = record.started_at.or_else(unseen);
+        if self.attempt.chain_started_at.is_none() && began.is_some() {
+            self.attempt.chain_started_at = began;
             turn.attempt_changed = true;
         }
     }
 
     /// Ends the chain: exactly once, in the batch of what ended it.
     pub(super) fn finalise(&mut self, turn: &mut Turn<'_>, reason: Option<Reason>) {
-        // That it could not be removed keeps nobody from going on with it.
-        let held = !matches!(reason, None | Some(Reason::RemoveFailed { .. }));
+        let held = reason.as_ref().is_some_and(is_held_for);
         if reason.is_none() {
             self.attempt.not_saved = None;
         }
         self.attempt.reason = reason;
         self.attempt.chain = None;
+        self.attempt.chain_before.clear();
+        self.attempt.ending = None;
+        self.attempt.resetting = None;
         self.attempt.committing = None;
         self.attempt.commit_message = None;
-        self.attempt.chain_stopped = false;
+        let stopped = std::mem::take(&mut self.attempt.chain_stopped);
         if self.attempt.chain_started_at.take().is_some() {
             self.attempt.finalised_at = Some(turn.at);
         }
@@ -99,226 +189,37 @@ impl State {
         // Released even if it was only asked for: admission forgets a waiting slot too.
         let slot = Slot::Chain(self.attempt.id);
         self.release(turn, slot);
-    }
-
-    pub(super) fn begin_commit(
-        &mut self,
-        turn: &mut Turn<'_>,
-        of: Option<ExecutionId>,
-        message: String,
-    ) {
-        let Some(worktree) = self.attempt.workspace.worktree().cloned() else { return };
-        self.attempt.status = AttemptStatus::Committing;
-        self.attempt.committing = of;
-        self.attempt.commit_message = Some(message);
-        self.attempt.commit_tries += 1;
-        turn.attempt_changed = true;
-        self.plan_commit(turn, worktree);
-    }
-
-    /// Finds out how to commit; also after a restart, when the answer was lost.
-    pub(super) fn plan_commit(&mut self, turn: &mut Turn<'_>, worktree: Worktree) {
-        self.workspace_step = WorkspaceStep::Planning;
-        let message = self.attempt.commit_message.clone().unwrap_or_default();
-        let identity = turn.config.identity.clone();
-        let worktree = Box::new(worktree);
-        turn.begin(Operation::PlanCommit { worktree, message, identity });
-    }
-
-    pub(super) fn on_commit(&mut self, turn: &mut Turn<'_>, request: RequestId, message: String) {
-        if self.attempt.workspace.worktree().is_none() {
-            let message = "the attempt runs in a directory of yours, not in a worktree";
-            turn.refuse(request, RefusalCode::NotAWorktree, message);
-        } else if let Some(message) = self.workspace_gone() {
-            turn.refuse(request, RefusalCode::WorkspaceGone, message);
-        } else if self.chain_is_active()
-            || self.attempt.status == AttemptStatus::Creating
-            || self.workspace_step != WorkspaceStep::Idle
-        {
-            turn.refuse(request, RefusalCode::Busy, "its chain is still active");
-        } else {
-            self.waiting.push(request);
-            self.attempt.commit_tries = 0;
-            self.begin_commit(turn, None, message);
-        }
-    }
-
-    pub(super) fn on_commit_planned(
-        &mut self,
-        turn: &mut Turn<'_>,
-        clean: Option<Oid>,
-        step: Option<(ExecutionId, GitStep)>,
-    ) {
-        if self.workspace_step != WorkspaceStep::Planning {
-            return;
-        }
-        self.workspace_step = WorkspaceStep::Idle;
-        match step {
-            Some(_)
-                if (self.attempt.chain_stopped && !planted!(CommittedAfterStop))
-                    || self.attempt.claim.is_some() =>
-            {
-                let message = "it was stopped before anything was committed".to_owned();
-                let refusal = Refusal { code: RefusalCode::Busy, message };
-                self.answer_commit(turn, &Reply::Refused(refusal));
-                self.end_badly(turn, Reason::Stopped);
-            }
-            Some((id, step)) => {
-                let record = self.git_execution(turn, id, step, self.attempt.committing);
-                self.attempt.chain = Some(id);
-                turn.attempt_changed = true;
-                // A git step runs in the slot of the chain, or needs none.
-                self.executions.insert(id, Tracked::new(record, Revision(0), true));
-                turn.touch(id);
-                self.answer_commit(turn, &Reply::Committing(id));
-                self.begin_prepare(turn, id);
-            }
-            None => {
-                self.answer_commit(turn, &Reply::Clean);
-                self.attempt.head = clean.or(self.attempt.head.take());
-                // A commit that somebody asked for does away with the reason; that there was nothing to commit does not.
-                let asked_for = self.attempt.committing.is_none();
-                let reason = self.attempt.reason.take().filter(|_| asked_for);
-                self.finalise(turn, reason);
-            }
-        }
-        self.go_on_removing(turn);
-    }
-
-    pub(super) fn on_commit_refused(&mut self, turn: &mut Turn<'_>, message: String) {
-        if self.workspace_step != WorkspaceStep::Planning {
-            return;
-        }
-        self.workspace_step = WorkspaceStep::Idle;
-        let refusal = Refusal { code: RefusalCode::Failed, message: message.clone() };
-        self.answer_commit(turn, &Reply::Refused(refusal));
-        self.end_badly(turn, Reason::CommitFailed { output: message, execution: None });
-        self.go_on_removing(turn);
-    }
-
-    /// Goes on after the git execution that commits is final.
-    fn commit_ended(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
-        let Some(tracked) = self.executions.get(&id) else { return };
-        let record = &tracked.record;
-        let (outcome, head) = (record.outcome, record.after_head.clone());
-        let moved = head.is_some() && head != record.before_head;
-        match outcome {
-            Some(outcome) if outcome.ended_well() => {
-                let committed = head.filter(|_| moved);
-                self.record_commit(turn, id, committed);
-                self.finalise(turn, None);
-            }
-            // Nobody knows how far it came: look, and try once more.
-            Some(Outcome::Lost { .. })
-                if self.attempt.commit_tries < COMMIT_TRIES && !self.attempt.chain_stopped =>
-            {
-                if moved {
-                    self.record_commit(turn, id, head);
-                }
-                let of = self.attempt.committing;
-                let message = self.attempt.commit_message.clone().unwrap_or_default();
-                self.begin_commit(turn, of, message);
-            }
-            Some(_) | None => {
-                let said = record.preview.clone().or(record.message.clone());
-                let output = match (said, outcome) {
-                    (said, Some(Outcome::TimedOut { .. })) => {
-                        let seconds = turn.config.git_timeout_ms / 1_000;
-                        let said = said.unwrap_or_default();
-                        format!(
-                            "{said}git, or a hook of it, did not end within {seconds} s and was stopped"
-                        )
-                    }
-                    (Some(said), _) => said,
-                    (None, outcome) => {
-                        let word = outcome.map_or("lost", |outcome| outcome.word().as_str());
-                        format!("git said nothing and ended as {word}")
-                    }
-                };
-                let stopped = self.attempt.chain_stopped;
-                let failed = Reason::CommitFailed { output, execution: Some(id) };
-                self.end_badly(turn, if stopped { Reason::Stopped } else { failed });
-            }
-        }
-    }
-
-    /// Notes the commit on the git execution and asks to note it on the execution whose work it is.
-    fn record_commit(&mut self, turn: &mut Turn<'_>, git: ExecutionId, committed: Option<Oid>) {
-        for id in [Some(git), self.attempt.committing].into_iter().flatten() {
-            if let Some(tracked) = self.executions.get_mut(&id) {
-                tracked.record.committed.clone_from(&committed);
-                turn.touch(id);
-            }
-        }
-    }
-
-    /// Makes the record of a git step that runs in the environment of another execution, if there is one.
-    pub(super) fn git_execution(
-        &self,
-        turn: &Turn<'_>,
-        id: ExecutionId,
-        step: GitStep,
-        like: Option<ExecutionId>,
-    ) -> ExecutionRecord {
-        let like = like.and_then(|id| self.executions.get(&id));
-        let mut env = match like {
-            Some(tracked) => tracked.record.options.env.clone(),
-            None => step.base_env.into_iter().collect(),
-        };
-        env.extend(step.env);
-        ExecutionRecord::queued(NewExecution {
-            id,
-            attempt: self.attempt.id,
-            owner: self.attempt.owner.clone(),
-            client_key: None,
-            action: Action {
-                kind: ActionKind::Command { argv: step.argv },
-                run_reason: RunReason::Git,
-                next: None,
-            },
-            options: RunOptions {
-                env,
-                secrets: Default::default(),
-                stdin: Stdin::Null,
-                output: OutputMode::Merged,
-                leftovers: Leftovers::Stop,
-                limits: TimeLimits {
-                    total_ms: Some(turn.config.git_timeout_ms),
-                    idle_ms: None,
-                    grace_ms: turn.config.git_grace_ms,
-                },
-                log_cap_bytes: GIT_LOG_BYTES,
-            },
-            repository_lock: Some(step.repository_lock),
-            cwd: step.cwd,
-            at: turn.at,
-        })
-    }
-
-    /// Answers who asked for a commit. Under a claim it is the removal that is waited for.
-    fn answer_commit(&mut self, turn: &mut Turn<'_>, reply: &Reply) {
-        if self.attempt.claim.is_none() {
-            self.answer_waiting(turn, reply);
-        }
-    }
-
-    pub(super) fn answer_waiting(&mut self, turn: &mut Turn<'_>, reply: &Reply) {
-        for request in std::mem::take(&mut self.waiting) {
-            turn.reply(request, reply.clone());
-        }
+        self.give_up_retry(turn);
+        self.queue_after_chain(turn, stopped);
     }
 }
 
-/// Makes the message of a commit from the title and the action: a subject of at most 72 characters, then the rest.
-fn default_message(record: &ExecutionRecord, title: &str) -> String {
-    let title = title.trim();
-    let line = title.lines().next().unwrap_or_default();
-    let short = record.attempt.short();
-    if line.is_empty() {
-        return format!("Work of {short}\n");
+/// Says whether anything of an execution that is over ran, or may have.
+fn has_run(record: &ExecutionRecord) -> bool {
+    match record.outcome {
+        Some(Outcome::NotStarted { .. }) => false,
+        // It may have been stopped before it began.
+        Some(Outcome::Stopped { .. }) => record.started_at.is_some() || record.report.is_some(),
+        Some(
+            Outcome::Exited { .. }
+            | Outcome::Signaled { .. }
+            | Outcome::Completed { .. }
+            | Outcome::TimedOut { .. }
+            | Outcome::Lost { .. },
+        )
+        | None => true,
     }
-    let subject: String = line.chars().take(72).collect();
-    let rest = title.get(subject.len()..).unwrap_or_default().trim();
-    let body = if rest.is_empty() { String::new() } else { format!("\n{rest}\n") };
-    format!("{subject}\n{body}\nAttempt: {short}\n")
+}
+
+/// Says whether somebody has to look before anything goes on.
+fn is_held_for(reason: &Reason) -> bool {
+    match reason {
+        Reason::Stopped
+        | Reason::EndedBadly { .. }
+        | Reason::CommitFailed { .. }
+        | Reason::ResetFailed { .. }
+        | Reason::WorkspaceFailed { .. } => true,
+        // All that is wrong with these was undone, or concerns nobody who works in it.
+        Reason::CleanupFailed { .. } | Reason::RemoveFailed { .. } => false,
+    }
 }

@@ -6,7 +6,7 @@ use crate::process_store::Write;
 use crate::record::ExecutionRecord;
 use crate::snapshot::SnapshotNumber;
 use crate::time::Timestamp;
-use crate::vcs_worktree::{CreateMode, Identity, Origin, SaveRequest};
+use crate::vcs_worktree::{CreateMode, GitWork, Origin, SaveRequest};
 use crate::workspace::{Workspace, Worktree};
 
 /// Names a request that waits for a reply. Not durable.
@@ -112,6 +112,11 @@ pub enum Operation {
         /// How.
         request: StopRequest,
     },
+    /// Write its message to standard input and close it. Written once, however often it is begun.
+    Feed {
+        /// Of which execution.
+        execution: ExecutionId,
+    },
     /// Remove a place that was never used.
     Discard {
         /// Of which execution.
@@ -119,14 +124,12 @@ pub enum Operation {
         /// The place.
         place: Place,
     },
-    /// Find out how to commit.
-    PlanCommit {
+    /// Find out how to commit, or how to put the worktree back to a commit.
+    PlanStep {
         /// Where.
         worktree: Box<Worktree>,
-        /// With which message.
-        message: String,
-        /// By whom, if the repository does not say.
-        identity: Identity,
+        /// What is to be done.
+        work: GitWork,
     },
     /// Save what exists nowhere else.
     Save {
@@ -176,6 +179,12 @@ pub enum RefusalCode {
     WrongState,
     /// The snapshots fill their quota.
     SnapshotQuota,
+    /// No such message waits.
+    NoFollowUp,
+    /// It was decided on for another version.
+    Conflict,
+    /// As many messages wait as may.
+    QueueFull,
     /// There is no such snapshot.
     NoSnapshot,
     /// The snapshot is not what was written.

@@ -6,7 +6,7 @@ use super::{Operation, Refusal, State, Turn, WorkspaceStep, put};
 use crate::process_store::Revision;
 use crate::record::{AttemptStatus, Reason};
 use crate::snapshot::{Snapshot, SnapshotCause, SnapshotNumber, SnapshotRecord};
-use crate::vcs_worktree::{SaveFrom, SaveRequest, Unfinished, Unsavable};
+use crate::vcs_worktree::{BranchFate, SaveFrom, SaveRequest, Unfinished, Unsavable};
 
 impl State {
     /// Ends a chain that did not end well. Under a claim nothing is saved: a removal does that itself.
@@ -45,19 +45,54 @@ impl State {
         let Some(worktree) = self.attempt.workspace.worktree().cloned() else { return };
         self.workspace_step = WorkspaceStep::Saving;
         let number = SnapshotNumber(self.attempt.last_snapshot).next();
-        // Nothing is taken away afterwards, so whatever can be saved is.
+        let (unsavable, branch) = match &self.attempt.resetting {
+            // What cannot be saved is not undone. Commits beyond the one that it is put back to are on no branch afterwards.
+            Some(resetting)
+                if self.attempt.retry.is_some()
+                    || self.attempt.head.as_ref() != Some(&resetting.to) =>
+            {
+                (Unsavable::Refuse, BranchFate::Goes)
+            }
+            Some(_) => (Unsavable::Refuse, BranchFate::Stays),
+            // Nothing is taken away afterwards, so whatever can be saved is.
+            None => (Unsavable::Discard, BranchFate::Stays),
+        };
         let request = SaveRequest {
             from: SaveFrom::Place,
-            unsavable: Unsavable::Discard,
+            unsavable,
             unfinished: Unfinished::Save,
+            branch,
             ..SaveRequest::before_removal(number)
         };
         turn.begin(Operation::Save { worktree: Box::new(worktree), request });
     }
 
+    /// Saves what is there now, also if it was saved before to be undone and nobody knows how far that came.
+    pub(super) fn save_again(&mut self, turn: &mut Turn<'_>) {
+        if let Some(resetting) = &mut self.attempt.resetting
+            && std::mem::take(&mut resetting.saved)
+        {
+            turn.attempt_changed = true;
+        }
+        self.go_on_ending(turn);
+    }
+
     /// Finalises the chain after what it left is saved, or could not be.
     pub(super) fn ending_is_over(&mut self, turn: &mut Turn<'_>, refusal: Option<Refusal>) {
         self.workspace_step = WorkspaceStep::Idle;
+        match (&mut self.attempt.resetting, &refusal) {
+            // A removal saves and takes away all of it.
+            (Some(resetting), None) if self.attempt.claim.is_none() => {
+                resetting.saved = true;
+                self.begin_reset(turn);
+                return;
+            }
+            (Some(_), Some(refusal)) => {
+                let output = format!("what was to be undone cannot be saved: {}", refusal.message);
+                self.attempt.ending = Some(Reason::ResetFailed { output, execution: None });
+            }
+            (Some(_) | None, _) => {}
+        }
         let Some(reason) = self.attempt.ending.take() else { return };
         self.attempt.not_saved = refusal.map(|refusal| refusal.message);
         self.finalise(turn, Some(reason));
@@ -66,10 +101,15 @@ impl State {
 
     /// Why what an ending chain left is saved.
     pub(super) fn cause_of_ending(&self) -> Option<SnapshotCause> {
+        if self.attempt.resetting.is_some() {
+            return Some(SnapshotCause::Reset);
+        }
         self.attempt.ending.as_ref().map(|reason| match reason {
             Reason::CommitFailed { .. } => SnapshotCause::CommitFailed,
             Reason::Stopped
             | Reason::EndedBadly { .. }
+            | Reason::CleanupFailed { .. }
+            | Reason::ResetFailed { .. }
             | Reason::WorkspaceFailed { .. }
             | Reason::RemoveFailed { .. } => SnapshotCause::EndedBadly,
         })

@@ -52,6 +52,12 @@ impl State {
             turn.refuse(request, code, message);
             return;
         }
+        if self.attempt.retry.is_some() {
+            turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
+            let message = "its worktree is being put back for another try";
+            turn.refuse(request, RefusalCode::Busy, message);
+            return;
+        }
         self.enqueue(turn, request, execution, key, admitted);
     }
 
@@ -115,7 +121,8 @@ impl State {
 
     /// Makes room for a start if everything that it needs is there.
     pub(super) fn begin_prepare(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
-        if self.attempt.status == AttemptStatus::Creating && !self.makes(id) {
+        if (self.attempt.status == AttemptStatus::Creating && !self.makes(id)) || self.is_retry(id)
+        {
             return;
         }
         let workspace = Box::new(self.runs_in(id));
@@ -245,7 +252,11 @@ impl State {
             turn.touch(id);
         }
         // Waiting is harmless before the phase is stored, and a short command has ended by then.
+        let is_fed = tracked.record.text.is_some();
         turn.begin_at_once(Operation::AwaitExit { execution: id, place });
+        if is_fed {
+            turn.begin(Operation::Feed { execution: id });
+        }
         if stopping && !planted!(StopForgotten) {
             self.pass_stop_on(turn, id);
         }
@@ -394,13 +405,17 @@ impl State {
         let whole = execution.is_none();
         // An execution that has ended and whose work is being committed stands for its chain.
         let committing = execution.is_some() && execution == self.attempt.committing;
-        let chain = whole || committing || execution == self.attempt.chain;
+        // So does one that the chain has gone on from.
+        let passed =
+            committing || execution.is_some_and(|id| self.attempt.chain_before.contains(&id));
+        let retried = execution.is_some_and(|id| self.is_retry(id));
+        let chain = whole || passed || retried || execution == self.attempt.chain;
         if binds && chain && self.chain_is_active() && !self.attempt.chain_stopped {
             self.attempt.chain_stopped = true;
             turn.attempt_changed = true;
         }
         let targets: Vec<_> = match execution {
-            Some(id) if binds && committing => self.attempt.chain.into_iter().chain([id]).collect(),
+            Some(id) if binds && passed => self.attempt.chain.into_iter().chain([id]).collect(),
             Some(id) if binds && chain && self.alone_waits(id) => {
                 [id].into_iter().chain(self.attempt.making.map(|making| making.execution)).collect()
             }

@@ -2,14 +2,16 @@
 
 use crate::container_service::{Adoption, Launched, Place, StopCause};
 use crate::execution::{ExitReport, FinalReport};
-use crate::id::ExecutionId;
+use crate::id::{ExecutionId, FollowUpId};
 use crate::outcome::NotStarted;
-use crate::record::{ExecutionRecord, RequestRecord};
+use crate::process_store::Revision;
+use crate::record::{ExecutionRecord, FollowUpRecord, RequestRecord};
 use crate::snapshot::{Snapshot, SnapshotCause, SnapshotNumber};
 use crate::vcs_worktree::{GitStep, Saved};
 use crate::workspace::Oid;
 
 use super::effect::{Refusal, RequestId, Slot};
+use super::follow_ups::FollowUpChange;
 
 /// What is fed to the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,15 @@ pub enum Request {
         key: RequestRecord,
         /// A slot has been taken for it.
         admitted: bool,
+    },
+    /// Save what was done since an execution, put the worktree back to the commit before it, and run it again.
+    Retry {
+        /// What is run then, queued; its HEAD before it is the commit.
+        execution: Box<ExecutionRecord>,
+        /// What it is run instead of; final.
+        superseded: Vec<(ExecutionRecord, Revision)>,
+        /// The key that it was asked for with.
+        key: RequestRecord,
     },
     /// Stop one execution, or all of the attempt.
     Stop {
@@ -84,6 +95,25 @@ pub enum Request {
         number: SnapshotNumber,
         /// Also if the removed worktree cannot be made again without it.
         force: bool,
+    },
+    /// Queue a message, and start it when its turn has come.
+    Send {
+        /// The message; its position is the machine's to say.
+        message: Box<FollowUpRecord>,
+    },
+    /// Change a message that waits.
+    ChangeFollowUp {
+        /// Which.
+        follow_up: FollowUpId,
+        /// The version that it must still be at.
+        version: Option<Revision>,
+        /// What is to be changed.
+        change: FollowUpChange,
+    },
+    /// Hold the queue, or let it flow.
+    HoldQueue {
+        /// Whether it is held.
+        held: bool,
     },
     /// Note whether the worktree was found to be gone.
     SetMissing {
@@ -192,15 +222,15 @@ pub enum Fact {
         /// What went wrong.
         message: String,
     },
-    /// How to commit is known.
-    CommitPlanned {
-        /// HEAD, if there is nothing to commit.
-        clean: Option<Oid>,
+    /// How to do the next git step is known.
+    StepPlanned {
+        /// HEAD, if there is nothing to do.
+        nothing: Option<Oid>,
         /// The step to run, with an id for its execution.
         step: Option<(ExecutionId, GitStep)>,
     },
-    /// How to commit could not be found out.
-    CommitRefused {
+    /// How to do the next git step could not be found out.
+    StepRefused {
         /// What to tell people.
         message: String,
     },

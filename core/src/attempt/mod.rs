@@ -7,10 +7,13 @@ mod chain;
 mod effect;
 mod ending;
 mod execution;
+mod follow_ups;
+mod git_step;
 mod input;
 mod making;
 mod recovery;
 mod removal;
+mod retry;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -20,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::id::{Epoch, ExecutionId, HostId};
+use crate::id::{Epoch, ExecutionId, FollowUpId, HostId};
 use crate::process_store::{Expect, Revision, Write};
 use crate::record::{AttemptRecord, ExecutionRecord, Phase, Recorded, Removing, RequestRecord};
 use crate::snapshot::SnapshotNumber;
@@ -28,6 +31,7 @@ use crate::time::Timestamp;
 use crate::vcs_worktree::Identity;
 
 pub use effect::{Effect, Operation, Refusal, RefusalCode, Reply, RequestId, Slot};
+pub use follow_ups::FollowUpChange;
 pub use input::{Fact, Input, Request};
 
 /// What the machine must know and cannot decide.
@@ -104,6 +108,8 @@ pub struct State {
     attempt: AttemptRecord,
     revision: Revision,
     executions: BTreeMap<ExecutionId, Tracked>,
+    /// Messages that wait, by position, and the one that the active chain is about.
+    queue: Vec<follow_ups::Message>,
     /// The worktree is being made, planned on, saved or removed.
     workspace_step: WorkspaceStep,
     /// Who waits for the end of a removal or for the plan of a commit.
@@ -173,6 +179,7 @@ struct Turn<'a> {
     before: Vec<Effect>,
     attempt_changed: bool,
     changed: Vec<ExecutionId>,
+    told: Vec<FollowUpId>,
     key: Option<RequestRecord>,
     /// Writes of records that the machine does not keep.
     writes: Vec<Write>,
@@ -196,6 +203,13 @@ impl Turn<'_> {
     fn touch(&mut self, execution: ExecutionId) {
         if !self.changed.contains(&execution) {
             self.changed.push(execution);
+        }
+    }
+
+    /// Notes that a message has changed.
+    fn tell(&mut self, message: FollowUpId) {
+        if !self.told.contains(&message) {
+            self.told.push(message);
         }
     }
 
@@ -233,6 +247,7 @@ impl State {
             attempt,
             revision,
             executions: executions.into_iter().map(tracked).collect(),
+            queue: Vec::new(),
             workspace_step: WorkspaceStep::Idle,
             waiting: Vec::new(),
             wanting: Vec::new(),
@@ -284,6 +299,7 @@ impl State {
             before: Vec::new(),
             attempt_changed: false,
             changed: Vec::new(),
+            told: Vec::new(),
             key: None,
             writes: Vec::new(),
             after: Vec::new(),
@@ -303,6 +319,9 @@ impl State {
             Request::Start { execution, key, admitted } => {
                 self.on_start(turn, id, *execution, key, admitted);
             }
+            Request::Retry { execution, superseded, key } => {
+                self.on_retry(turn, id, *execution, superseded, key);
+            }
             Request::Stop { execution, cause, grace_ms } => {
                 self.on_stop(turn, id, execution, cause, grace_ms);
             }
@@ -318,6 +337,11 @@ impl State {
             Request::RemoveSnapshot { number, force } => {
                 self.on_remove_snapshot(turn, id, number, force);
             }
+            Request::Send { message } => self.on_send(turn, id, *message),
+            Request::ChangeFollowUp { follow_up, version, change } => {
+                self.on_change_follow_up(turn, id, follow_up, version, change);
+            }
+            Request::HoldQueue { held } => self.on_hold_queue(turn, id, held),
             Request::SetMissing { missing } => self.on_set_missing(turn, id, missing),
             Request::SetKeep { keep } => self.on_set_keep(turn, id, keep),
         }
@@ -353,8 +377,8 @@ impl State {
             }
             Fact::Adopted { execution, adoption } => self.on_adopted(turn, execution, adoption),
             Fact::InDoubt { execution, message } => self.on_in_doubt(turn, execution, message),
-            Fact::CommitPlanned { clean, step } => self.on_commit_planned(turn, clean, step),
-            Fact::CommitRefused { message } => self.on_commit_refused(turn, message),
+            Fact::StepPlanned { nothing, step } => self.on_step_planned(turn, nothing, step),
+            Fact::StepRefused { message } => self.on_step_refused(turn, message),
             Fact::WorktreeRemoved => self.on_worktree_removed(turn),
             Fact::Saved(saved) => self.on_saved(turn, *saved),
             Fact::NothingToSave => self.on_nothing_to_save(turn),
@@ -380,6 +404,9 @@ impl State {
                 writes.push(put(&tracked.record, &mut tracked.revision));
             }
         }
+        for message in self.queue.iter_mut().filter(|it| turn.told.contains(&it.record.id)) {
+            writes.push(put(&message.record, &mut message.revision));
+        }
         writes.append(&mut turn.writes);
         if let Some(key) = turn.key.take().filter(|_| !planted!(KeyNotRecorded)) {
             writes.push(Write::Put { record: key.encode(), expect: Expect::Absent });
@@ -390,11 +417,12 @@ impl State {
         }
         effects.extend(turn.after);
         // The one whose work is being committed is written once more when it is; how the one that makes the worktree ended
-        // is told when the creation is concluded.
-        let kept = [self.attempt.committing, self.attempt.making.map(|making| making.execution)];
-        self.executions.retain(|id, tracked| {
-            tracked.record.phase != Phase::Final || kept.contains(&Some(*id))
-        });
+        // is told when the creation is concluded; what another try is instead of is noted when that begins.
+        let kept: Vec<_> = self.attempt.still_needed().collect();
+        self.executions
+            .retain(|id, tracked| tracked.record.phase != Phase::Final || kept.contains(id));
+        let active = self.attempt.follow_up;
+        self.queue.retain(|it| it.record.state.waits() || active == Some(it.record.id));
         Step { state: self, effects }
     }
 }

@@ -12,12 +12,18 @@ impl State {
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
             let makes = self.makes(id);
             let commits = Some(id) == chain && self.attempt.status == AttemptStatus::Committing;
+            // What follows in a chain runs in the slot that this holds.
+            let continues =
+                Some(id) == chain && self.attempt.slot && !self.attempt.chain_before.is_empty();
+            let retries = self.is_retry(id);
             let Some(tracked) = self.executions.get_mut(&id) else { continue };
             match tracked.record.phase {
-                Phase::Queued if commits || makes => {
+                Phase::Queued if commits || makes || continues => {
                     tracked.admitted = true;
                     self.begin_prepare(turn, id);
                 }
+                // It waits until the worktree is put back.
+                Phase::Queued if retries => {}
                 Phase::Queued => {
                     tracked.record.message = None;
                     tracked.record.missing_secret = None;
@@ -36,15 +42,16 @@ impl State {
         }
         match self.attempt.status {
             AttemptStatus::Creating => self.go_on_creating(turn),
-            AttemptStatus::Committing if self.attempt.ending.is_some() => self.go_on_ending(turn),
-            AttemptStatus::Committing => {
-                if let (None, Some(worktree)) = (chain, self.attempt.workspace.worktree().cloned())
-                {
-                    self.plan_commit(turn, worktree);
-                }
+            // While no host was there, somebody may have worked in it: it is saved once more before anything is undone.
+            AttemptStatus::Committing if self.attempt.ending.is_some() && chain.is_none() => {
+                self.save_again(turn);
             }
+            AttemptStatus::Committing if chain.is_none() => self.plan_step(turn),
+            AttemptStatus::Committing => {}
             AttemptStatus::Removing => {
-                if let Some(reason) = self.attempt.ending.take() {
+                if chain.is_none()
+                    && let Some(reason) = self.attempt.ending.take()
+                {
                     // The removal saves what the chain left.
                     self.finalise(turn, Some(reason));
                 } else if chain.is_none() && self.attempt.slot {

@@ -27,6 +27,10 @@ impl State {
 
     pub(super) fn on_remove(&mut self, turn: &mut Turn<'_>, request: RequestId, how: Removing) {
         match self.attempt.status {
+            AttemptStatus::Removed if self.goes_on_with(&how) => {
+                self.waiting.push(request);
+                self.end_removal(turn, &how);
+            }
             AttemptStatus::Removed if how.delete_branch => {
                 let message = "its worktree was removed and its branch kept: make it again \
                                (restore) and remove it with its branch, which saves the branch";
@@ -65,6 +69,28 @@ impl State {
         self.attempt.status = AttemptStatus::Removing;
         turn.attempt_changed = !planted!(ClaimNotRecorded);
         self.stop_all(turn);
+        self.go_on_removing(turn);
+    }
+
+    /// Says whether a removal failed after the work was saved and can be gone on with as is asked for now.
+    fn goes_on_with(&self, how: &Removing) -> bool {
+        let begun = self.attempt.half_removed.as_ref();
+        begun.is_some_and(|begun| begun.delete_branch || !how.delete_branch)
+    }
+
+    /// Goes on with a removal that failed after the work was saved.
+    fn end_removal(&mut self, turn: &mut Turn<'_>, how: &Removing) {
+        let Some(begun) = self.attempt.half_removed.clone() else { return };
+        self.attempt.removal = Some(Removing {
+            force: begun.force || how.force,
+            discard_unsaved: begun.discard_unsaved || how.discard_unsaved,
+            ..begun
+        });
+        self.attempt.claim = Some(Claim::Remove);
+        self.attempt.claimed_from = self.attempt.removed_from.take();
+        self.attempt.removed_at = None;
+        self.attempt.status = AttemptStatus::Removing;
+        turn.attempt_changed = true;
         self.go_on_removing(turn);
     }
 
@@ -186,6 +212,7 @@ impl State {
         }
         self.attempt.status = AttemptStatus::Removed;
         self.attempt.claim = None;
+        self.attempt.half_removed = None;
         self.attempt.missing = false;
         self.attempt.removed_at = Some(turn.at);
         if matches!(self.attempt.reason, Some(Reason::RemoveFailed { .. })) {
@@ -218,17 +245,31 @@ impl State {
     }
 
     pub(super) fn was_put_back(&mut self, turn: &mut Turn<'_>) {
-        if let Some(refusal) = self.given_up.take() {
+        let Some(refusal) = self.given_up.take() else { return };
+        if self.attempt.half_removed.take().is_none() {
             self.give_up_removal(turn, refusal);
+            return;
         }
+        // What an earlier removal had left is whole again: it is saved as it is by now.
+        self.attempt.removed = None;
+        self.attempt.removal.get_or_insert(Removing::SAFE).saved = None;
+        turn.attempt_changed = true;
+        self.go_on_removing(turn);
     }
 
-    /// It is neither removed nor where it was, and all of it is saved: it counts as removed, so that it can be made again.
+    /// It is neither removed nor where it was, and all of it is saved: it counts as removed, so that it can be made again,
+    /// and its removal can be gone on with.
     pub(super) fn was_not_put_back(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
         let first = self.given_up.take().map_or_else(String::new, |first| first.message);
+        // Mostly the same thing is in the way of both.
+        let why = if first == refusal.message {
+            first
+        } else {
+            format!("{first}; nor could it be put back: {}", refusal.message)
+        };
         let message = format!(
-            "{first}; nor could it be put back: {}; all of it is saved: restore it, and remove it again",
-            refusal.message
+            "{why}; all of it is saved, and parts of it may be left: once nothing is in the way any more, \
+             removing it again removes them, and restoring it brings it back"
         );
         let told = Reply::Refused(Refusal { message: message.clone(), ..refusal });
         self.answer_waiting(turn, &told);
@@ -236,7 +277,9 @@ impl State {
         if let Some(how) = &mut self.attempt.removal {
             how.restore = false;
         }
+        let begun = self.attempt.removal.clone();
         self.removed(turn);
+        self.attempt.half_removed = begun;
         self.attempt.reason = Some(Reason::RemoveFailed { message });
     }
 

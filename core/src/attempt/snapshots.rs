@@ -28,12 +28,13 @@ impl State {
             return;
         };
         let holds = |from: &crate::vcs_worktree::Removed| from.snapshot == Some(number);
-        let saved = self.attempt.removal.as_ref().and_then(|how| how.saved.as_ref());
+        let removals = [&self.attempt.removal, &self.attempt.half_removed];
+        let mut saved = removals.into_iter().flatten().filter_map(|how| how.saved.as_ref());
         let restoring = self.attempt.restoring.as_ref();
         if self.dropped.contains(&number) {
             let message = format!("snapshot {number} was removed");
             turn.refuse(request, RefusalCode::NoSnapshot, message);
-        } else if restoring.is_some_and(holds) || saved.is_some_and(holds) {
+        } else if restoring.is_some_and(holds) || saved.any(holds) {
             let message = format!("snapshot {number} is being used");
             turn.refuse(request, RefusalCode::Busy, message);
         } else if self.needs(number) && !force {

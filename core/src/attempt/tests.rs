@@ -1,8 +1,11 @@
 //! What the attempt machine does, row by row.
 
+mod chain;
 mod ending;
+mod follow_ups;
 mod making;
 mod removal;
+mod retry;
 
 use std::time::Duration;
 
@@ -286,7 +289,7 @@ fn committing() -> Vec<Input> {
         cwd: Locator::new("/w"),
         repository_lock: Locator::new("/r/.git"),
     };
-    let planned = fact(Fact::CommitPlanned { clean: None, step: Some((GIT, step)) });
+    let planned = fact(Fact::StepPlanned { nothing: None, step: Some((GIT, step)) });
     let mut inputs = running();
     inputs.extend([exited(X, WELL), finished(X, WELL, "0"), planned]);
     inputs
@@ -354,8 +357,8 @@ fn a_lost_commit_is_looked_at_and_tried_once_more() {
     let lost = Outcome::Lost { reason: Lost::SupervisorDied };
     let mut inputs = committing();
     inputs.extend([prepared(GIT, 2), launched(GIT), exited(GIT, lost), finished(GIT, lost, "0")]);
-    let (state, _) = check(inputs, &["+", "PlanCommit"]);
-    let clean = fact(Fact::CommitPlanned { clean: Some(oid("1")), step: None });
+    let (state, _) = check(inputs, &["+", "PlanStep"]);
+    let clean = fact(Fact::StepPlanned { nothing: Some(oid("1")), step: None });
     let (_, effects) = feed(state, [clean]);
     assert_eq!(written_attempt(&effects).status, AttemptStatus::Finished);
 }
@@ -363,7 +366,7 @@ fn a_lost_commit_is_looked_at_and_tried_once_more() {
 #[test]
 fn a_clean_worktree_needs_no_commit() {
     let mut inputs = running();
-    let clean = fact(Fact::CommitPlanned { clean: Some(oid("0")), step: None });
+    let clean = fact(Fact::StepPlanned { nothing: Some(oid("0")), step: None });
     inputs.extend([exited(X, WELL), finished(X, WELL, "0"), clean]);
     let (state, effects) = check(inputs, &["+", "ReleaseSlot"]);
     assert_eq!(written_attempt(&effects).status, AttemptStatus::Finished);
@@ -424,7 +427,7 @@ fn what_the_program_completes_ended_well() {
     let cause = StopCause::Complete { by: CompletedBy::Program };
     inputs.push(ask(Request::Stop { execution: Some(X), cause, grace_ms: None }));
     inputs.extend([exited(X, completed), finished(X, completed, "0")]);
-    check(inputs, &["+", "PlanCommit"]);
+    check(inputs, &["+", "PlanStep"]);
 }
 
 #[test]
@@ -449,7 +452,8 @@ fn a_launch_in_doubt_is_looked_at() {
 /// Loads what `state` has stored and tells it that a host has taken over.
 fn recover(state: &State) -> (State, Vec<Effect>) {
     let stored = state.executions.values().map(|t| (t.record.clone(), t.revision)).collect();
-    let loaded = State::load(state.attempt.clone(), state.revision, stored);
+    let queue = state.queue.iter().map(|it| (it.record.clone(), it.revision)).collect();
+    let loaded = State::load(state.attempt.clone(), state.revision, stored).with_queue(queue);
     feed(loaded, [fact(Fact::Recovered)])
 }
 
@@ -468,7 +472,7 @@ fn a_new_host_goes_on_with_a_commit_that_was_being_planned() {
     let mut inputs = running();
     inputs.extend([exited(X, WELL), finished(X, WELL, "0")]);
     let (state, _) = feed(ready(), inputs);
-    assert_eq!(words(&recover(&state).1), ["PlanCommit"]);
+    assert_eq!(words(&recover(&state).1), ["PlanStep"]);
 }
 
 #[test]
@@ -643,9 +647,9 @@ fn a_forced_removal_of_what_is_being_committed_goes_on_when_the_plan_is_known() 
         repository_lock: Locator::new("/r/.git"),
     };
     let facts = [
-        Fact::CommitPlanned { clean: None, step: Some((GIT, step)) },
-        Fact::CommitPlanned { clean: Some(oid("0")), step: None },
-        Fact::CommitRefused { message: "busy".into() },
+        Fact::StepPlanned { nothing: None, step: Some((GIT, step)) },
+        Fact::StepPlanned { nothing: Some(oid("0")), step: None },
+        Fact::StepRefused { message: "busy".into() },
     ];
     for planned in facts {
         let mut inputs = running();
@@ -820,7 +824,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         any::<bool>().prop_map(remove),
         Just(ask(Request::Commit { message: "m".into() })),
         Just(committing().pop().unwrap()),
-        Just(fact(Fact::CommitPlanned { clean: Some(oid("0")), step: None })),
+        Just(fact(Fact::StepPlanned { nothing: Some(oid("0")), step: None })),
         Just(fact(Fact::WorktreeRemoved)),
         Just(fact(Fact::Woke)),
         Just(fact(Fact::Recovered)),
@@ -860,7 +864,7 @@ proptest! {
         let mut last: BTreeMap<ExecutionId, ExecutionRecord> = BTreeMap::new();
         let mut git = GIT;
         for (n, mut input) in inputs.into_iter().enumerate() {
-            if let Input::Fact(Fact::CommitPlanned { step: Some((id, _)), .. }) = &mut input {
+            if let Input::Fact(Fact::StepPlanned { step: Some((id, _)), .. }) = &mut input {
                 git = ExecutionId(Uuid::from_u128(0x100 + n as u128));
                 *id = git;
             } else {

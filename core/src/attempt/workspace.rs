@@ -53,6 +53,7 @@ impl State {
             self.workspace_step = WorkspaceStep::Idle;
             self.answer_wanting(turn, &Reply::Restored);
             self.go_on_removing(turn);
+            self.take_follow_up(turn);
             return;
         }
         if !self.workspace_step.creates() {
@@ -67,6 +68,7 @@ impl State {
         if again {
             self.attempt.removed = None;
             self.attempt.removed_at = None;
+            self.attempt.half_removed = None;
         }
         if self.attempt.status == AttemptStatus::Removing {
             if again {
@@ -93,6 +95,7 @@ impl State {
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
             self.begin_prepare(turn, id);
         }
+        self.take_follow_up(turn);
     }
 
     pub(super) fn on_worktree_failed(&mut self, turn: &mut Turn<'_>, refusal: Refusal) {
@@ -122,7 +125,12 @@ impl State {
             self.answer_wanting(turn, &Reply::Refused(refusal.clone()));
         }
         if self.attempt.status == AttemptStatus::Removing {
-            if again {
+            if let Some(begun) = self.attempt.half_removed.clone().filter(|_| again) {
+                // Parts of it may be left: the removal before this one is gone on with.
+                self.attempt.claimed_from = self.attempt.removed_from.take();
+                self.attempt.removal.get_or_insert(Removing::SAFE).saved = begun.saved;
+                self.go_on_removing(turn);
+            } else if again {
                 // It is as gone as it was.
                 self.removed(turn);
             } else {
@@ -132,6 +140,7 @@ impl State {
             return;
         }
         self.attempt.status = if again { AttemptStatus::Removed } else { AttemptStatus::Failed };
+        self.hold_what_cannot_start(turn);
         // One that was stopped meanwhile was undone for that.
         let told = self.attempt.reason.as_ref().is_some_and(is_about_work);
         for id in self.executions.keys().copied().collect::<Vec<_>>() {
@@ -291,7 +300,11 @@ impl State {
 /// Says whether a reason is about the work, not about its workspace.
 fn is_about_work(reason: &Reason) -> bool {
     match reason {
-        Reason::Stopped | Reason::EndedBadly { .. } | Reason::CommitFailed { .. } => true,
+        Reason::Stopped
+        | Reason::EndedBadly { .. }
+        | Reason::CommitFailed { .. }
+        | Reason::CleanupFailed { .. }
+        | Reason::ResetFailed { .. } => true,
         Reason::WorkspaceFailed { .. } | Reason::RemoveFailed { .. } => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::{Epoch, HostId};
-use crate::record::{CommitPolicy, NewAttempt};
+use crate::record::{CommitPolicy, NewAttempt, Removing};
 use crate::snapshot::{Snapshot, SnapshotCause};
 use crate::vcs_worktree::Removed;
 use crate::workspace::{Oid, Workspace};
@@ -302,6 +302,9 @@ fn a_snapshot_expires_after_its_worktree_was_removed() {
     check(&facts, Action::Keep, "not merged");
     subject(&mut facts).record.merged_at = Some(Timestamp(8));
     check(&facts, Action::ExpireSnapshot, "30 d ago");
+    subject(&mut facts).record.half_removed = Some(Removing::SAFE);
+    check(&facts, Action::Keep, "has not ended");
+    subject(&mut facts).record.half_removed = None;
     subject(&mut facts).record.status = AttemptStatus::Creating;
     check(&facts, Action::Keep, "has a worktree");
     facts.policy.snapshot_ms = None;
@@ -356,6 +359,10 @@ fn a_removal_that_was_interrupted_is_ended() {
     let [decision] = plan.decisions.as_slice() else { panic!("{plan:?}") };
     let act = Some(Act::EndRemoval(Box::new(worktree())));
     assert_eq!((decision.action, &decision.act), (Action::EndRemoval, &act));
+    let failed = &mut subject(&mut facts).record;
+    failed.half_removed = Some(Removing::SAFE);
+    failed.reason = Some(Reason::RemoveFailed { message: "it is immutable".to_owned() });
+    check(&facts, Action::EndRemoval, "its removal failed: it is immutable");
     facts.node = NodeId(Uuid::from_u128(8));
     assert_eq!(decide(&facts).decisions[0].act, None, "another machine's");
     for state in [FoundState::Whole, FoundState::Creating] {

@@ -12,7 +12,7 @@ use crate::log_store::{From, LogKey, ReadOptions};
 use crate::outcome::{NotStarted, Outcome};
 use crate::preview::preview;
 use crate::record::ExecutionRecord;
-use crate::vcs_worktree::{CommitPlan, Creation, Identity, Removal, VcsWorktreeError};
+use crate::vcs_worktree::{Creation, GitWork, Removal, StepPlan, VcsWorktreeError};
 use crate::workspace::{Workspace, Worktree};
 
 /// What an operation may need that only the driver can give.
@@ -51,7 +51,7 @@ pub async fn perform(
 ) -> Option<Fact> {
     match operation {
         // The host's, never given to us.
-        Operation::TakeSlot { .. } | Operation::ReleaseSlot(_) => None,
+        Operation::TakeSlot { .. } | Operation::ReleaseSlot(_) | Operation::Feed { .. } => None,
         Operation::CreateWorktree { worktree, origin, mode } => {
             Some(match ports.worktrees.create(attempt, &worktree, &origin, mode).await {
                 Ok(Creation::Done(verified)) => Fact::WorktreeCreated { head: verified.head },
@@ -93,8 +93,8 @@ pub async fn perform(
             let _left_over = ports.containers.discard(execution, &place).await;
             None
         }
-        Operation::PlanCommit { worktree, message, identity } => {
-            Some(plan_commit(ports, attempt, &worktree, &message, &identity, fresh.execution).await)
+        Operation::PlanStep { worktree, work } => {
+            Some(plan_step(ports, attempt, &worktree, &work, fresh.execution).await)
         }
         Operation::Save { worktree, request } => {
             Some(match ports.worktrees.save(attempt, &worktree, &request).await {
@@ -223,20 +223,19 @@ async fn finish(
     Fact::Finished { execution, report, preview: shown, head }
 }
 
-async fn plan_commit(
+async fn plan_step(
     ports: &Ports,
     attempt: AttemptId,
     worktree: &Worktree,
-    message: &str,
-    identity: &Identity,
+    work: &GitWork,
     execution: ExecutionId,
 ) -> Fact {
-    match ports.worktrees.plan_commit(attempt, worktree, message, identity).await {
-        Ok(CommitPlan::Clean { head }) => Fact::CommitPlanned { clean: Some(head), step: None },
-        Ok(CommitPlan::Run(step)) => {
-            Fact::CommitPlanned { clean: None, step: Some((execution, step)) }
+    match ports.worktrees.plan_step(attempt, worktree, work).await {
+        Ok(StepPlan::Nothing { head }) => Fact::StepPlanned { nothing: Some(head), step: None },
+        Ok(StepPlan::Run(step)) => {
+            Fact::StepPlanned { nothing: None, step: Some((execution, step)) }
         }
-        Err(error) => Fact::CommitRefused { message: describe(&error) },
+        Err(error) => Fact::StepRefused { message: describe(&error) },
     }
 }
 

@@ -1,5 +1,6 @@
 //! The client of the API. A request whose answer was lost is repeated under its key; a stream goes on at its cursor.
 
+mod follow_ups;
 mod planned;
 
 use std::fmt;

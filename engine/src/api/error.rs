@@ -148,6 +148,7 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::SnapshotQuota => "snapshot_quota",
         RefusalCode::NoSnapshot => "no_snapshot",
         RefusalCode::DamagedSnapshot => "damaged_snapshot",
+        RefusalCode::NoFollowUp => "no_follow_up",
         RefusalCode::Busy => "busy",
         RefusalCode::WorkspaceGone => "workspace_gone",
         RefusalCode::WorkspaceMismatch => "workspace_mismatch",
@@ -198,6 +199,7 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
         | RefusalCode::RepositoryBusy
         | RefusalCode::NoGit
         | RefusalCode::WrongState
+        | RefusalCode::NoFollowUp
         | RefusalCode::Conflict
         | RefusalCode::NameTaken
         | RefusalCode::InUse
@@ -277,8 +279,9 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         RefusalCode::CannotCopy => {
             "--copy takes globs as in .gitignore, of ignored files in the checkout, for example '.env*'"
         }
+        RefusalCode::NoFollowUp => "`windlass show` lists what waits; send another message",
         RefusalCode::Conflict => {
-            "look at it as it is now (`windlass task show`, `windlass project show`) and repeat with the version that it has"
+            "look at it as it is now (`windlass show`, `windlass task show`, `windlass project show`) and repeat with the version that it has"
         }
         RefusalCode::NameTaken => "choose another name with --name; `windlass project ls` has all",
         RefusalCode::InUse => {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub mod client;
 pub mod diff;
 pub mod error;
+mod follow_ups;
 mod kept;
 mod lines;
 pub mod lock;
@@ -130,6 +131,38 @@ pub struct StopBody {
     /// From TERM to KILL in milliseconds; null is the execution's own.
     #[serde(default)]
     pub grace_ms: Option<u64>,
+}
+
+/// The body of `POST /v1/attempts/{id}/follow-ups`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendBody {
+    /// What it says.
+    pub text: String,
+}
+
+/// The body of `PATCH /v1/follow-ups/{id}`: what it is to say, and which version was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceBody {
+    /// The version that it was decided on; null is whichever there is.
+    #[serde(default)]
+    pub version: Option<u64>,
+    /// What it says from then on.
+    pub text: String,
+}
+
+/// The body of `POST /v1/attempts/{id}/queue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueBody {
+    /// Whether nothing of the queue starts.
+    pub held: bool,
+}
+
+/// The body of `POST /v1/attempts/{id}/retry`; it may be empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryBody {
+    /// From which execution of the chain on; null is its last command.
+    #[serde(default)]
+    pub from: Option<windlass_core::id::ExecutionId>,
 }
 
 /// The body of `POST /v1/attempts/{id}/commit`; it may be empty.

@@ -28,12 +28,13 @@ use super::{
     API_VERSION, CommitBody, EventsQuery, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER,
     LogQuery, OWNER_HEADER, StopBody, Until, VersionView,
 };
-use super::{kept, planned};
+use super::{follow_ups, kept, planned};
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::{self, Commit, ListFilter};
 use crate::request::{Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
 use crate::view::{
-    AttemptView, CommitView, DiffView, ExecutionContext, ExecutionView, HostView, WaitingFor,
+    ActiveView, AttemptView, CommitView, DiffView, ExecutionContext, ExecutionView, HostView,
+    WaitingFor,
 };
 
 /// How many items a page of a list has at most.
@@ -69,6 +70,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/v1/executions/{id}/input", post(input))
         .route("/v1/executions/{id}/log", get(log))
         .route("/v1/executions/{id}/stop", post(stop_execution))
+        .merge(follow_ups::router())
         .merge(planned::router())
         .route("/v1/wait", get(wait))
         .route("/v1/events", get(events))
@@ -378,6 +380,17 @@ pub(super) async fn attempt_view(
     };
     let mut view = AttemptView::new(record, measured.as_ref(), executions);
     view.missing |= is_gone;
+    if let Some(id) = record.chain
+        && let Ok(active) = state.handle.execution(caller, id).await
+    {
+        let run_reason = active.action.run_reason;
+        view.active = Some(ActiveView { execution_id: id, run_reason });
+    }
+    if record.queue > 0
+        && let Ok(waiting) = state.handle.follow_ups(caller, record.id, false).await
+    {
+        view.queue = waiting.into_iter().map(Into::into).collect();
+    }
     view
 }
 

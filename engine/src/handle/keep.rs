@@ -47,7 +47,7 @@ impl From<&Decision> for GcItem {
 }
 
 impl Handle {
-    async fn change(
+    pub(super) async fn change(
         &self,
         caller: Caller,
         attempt: AttemptId,

@@ -2,6 +2,7 @@
 
 mod diff;
 mod events;
+mod follow_ups;
 mod keep;
 mod look;
 mod project;
@@ -34,12 +35,13 @@ use crate::error::{EngineError, RefusalCode};
 use crate::host::command::{Answer, Command};
 use crate::host::records::{read, read_attempt, read_execution, store_error, visible};
 use crate::request::{
-    Accepted, Caller, ExecRequest, InputRequest, LaunchRequest, RunRequest, StopTarget,
+    Accepted, Caller, ExecRequest, InputRequest, LaunchRequest, RunRequest, Scripts, StopTarget,
     WorkspaceRequest,
 };
 
 pub use diff::DiffStream;
 pub use events::{EventPage, Events, State};
+pub use follow_ups::FollowUp;
 pub use keep::GcItem;
 pub use project::Project;
 pub use task::{Task, TaskFilter};
@@ -147,6 +149,7 @@ impl Handle {
     /// [`EngineError::Refused`] when it cannot be done; nothing is left over then.
     pub async fn run(&self, caller: Caller, request: RunRequest) -> Result<Accepted, EngineError> {
         check_launch(&request.launch)?;
+        check_scripts(&request.scripts)?;
         check_workspace(&request.workspace)?;
         self.check_secrets(&caller, &request.launch).await?;
         let request = Box::new(request);
@@ -515,6 +518,23 @@ fn check_branch(branch: Option<&str>) -> Result<(), EngineError> {
         return Ok(());
     };
     Err(EngineError::refused(RefusalCode::InvalidBranch, reason))
+}
+
+/// The most bytes of a script.
+pub(crate) const SCRIPT_BYTES: usize = 64 << 10;
+
+fn check_scripts(scripts: &Scripts) -> Result<(), EngineError> {
+    for script in [&scripts.setup, &scripts.cleanup].into_iter().flatten() {
+        let reason = if script.len() > SCRIPT_BYTES {
+            format!("a script is longer than {} KiB", SCRIPT_BYTES >> 10)
+        } else if script.contains('\0') {
+            "a script has a zero byte".to_owned()
+        } else {
+            continue;
+        };
+        return Err(EngineError::Invalid { reason });
+    }
+    Ok(())
 }
 
 fn check_launch(launch: &LaunchRequest) -> Result<(), EngineError> {

@@ -5,7 +5,7 @@ use windlass_core::process_store::{Cursor, Kind, Query, Revision, Stored};
 use windlass_core::record::{AttemptRecord, AttemptStatus, Recorded, TaskRecord};
 use windlass_core::task::TaskStatus;
 
-use super::{Handle, check_branch, check_launch};
+use super::{Handle, check_branch, check_launch, check_scripts};
 use crate::error::EngineError;
 use crate::host::command::Command;
 use crate::host::edits::{Edit, Turn};
@@ -107,6 +107,7 @@ impl Handle {
         request: TaskRun,
     ) -> Result<Accepted, EngineError> {
         check_launch(&request.launch)?;
+        check_scripts(&request.scripts)?;
         check_branch(request.branch.as_deref())?;
         self.check_secrets(&caller, &request.launch).await?;
         let request = Box::new(request);

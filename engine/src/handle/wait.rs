@@ -2,9 +2,9 @@
 
 use futures::channel::{mpsc, oneshot};
 use futures::{SinkExt as _, StreamExt as _};
-use windlass_core::id::ExecutionId;
+use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::process_store::{Kind, Record, RecordKey};
-use windlass_core::record::{AttemptRecord, ExecutionRecord, Phase, Recorded};
+use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded};
 
 use super::Handle;
 use crate::error::EngineError;
@@ -51,10 +51,28 @@ impl Handle {
     ) -> Result<ExecutionRecord, EngineError> {
         let record = self.until(caller, id, |record| record.phase == Phase::Final).await?;
         let key = RecordKey { kind: Kind::Attempt, id: record.attempt.0 };
-        if !is_committed(&self.attempt(caller, record.attempt).await?, id) {
-            self.changed_to(key, |attempt| is_committed(attempt, id)).await?;
+        if !is_settled(&self.attempt(caller, record.attempt).await?, id) {
+            self.changed_to(key, |attempt| is_settled(attempt, id)).await?;
         }
         self.execution(caller, id).await
+    }
+
+    /// Waits until nothing of an attempt's chain goes on: no script, no command, no commit, no save, and its worktree is made
+    /// or gone. What runs beside the chain does not count.
+    ///
+    /// # Errors
+    ///
+    /// As [`ended`](Self::ended).
+    pub async fn at_rest(
+        &self,
+        caller: &Caller,
+        id: AttemptId,
+    ) -> Result<AttemptRecord, EngineError> {
+        let record = self.attempt(caller, id).await?;
+        if rests(&record) {
+            return Ok(record);
+        }
+        self.changed_to(RecordKey { kind: Kind::Attempt, id: id.0 }, rests).await
     }
 
     /// Reads an execution if there is nothing to wait for any more: it is settled, or has ended if that is enough.
@@ -73,7 +91,7 @@ impl Handle {
             return Ok((record.phase >= Phase::Ended).then_some(record));
         }
         if record.phase != Phase::Final
-            || !is_committed(&self.attempt(caller, record.attempt).await?, id)
+            || !is_settled(&self.attempt(caller, record.attempt).await?, id)
         {
             return Ok(None);
         }
@@ -135,7 +153,24 @@ impl Handle {
     }
 }
 
-/// Says whether what a final execution left is committed, or is not to be.
-fn is_committed(attempt: &AttemptRecord, execution: ExecutionId) -> bool {
-    attempt.committing != Some(execution) && attempt.chain != Some(execution)
+/// Says whether nothing of an attempt's chain goes on.
+fn rests(attempt: &AttemptRecord) -> bool {
+    match attempt.status {
+        AttemptStatus::Creating
+        | AttemptStatus::Running
+        | AttemptStatus::Committing
+        | AttemptStatus::Removing => false,
+        AttemptStatus::Ready
+        | AttemptStatus::Held
+        | AttemptStatus::Parked
+        | AttemptStatus::Finished
+        | AttemptStatus::Removed
+        | AttemptStatus::Failed => true,
+    }
+}
+
+/// Says whether what a final execution left is committed, or saved and undone, or is not to be.
+fn is_settled(attempt: &AttemptRecord, execution: ExecutionId) -> bool {
+    let is_undone = attempt.resetting.is_some() && attempt.chain_before.last() == Some(&execution);
+    attempt.committing != Some(execution) && attempt.chain != Some(execution) && !is_undone
 }

@@ -1,8 +1,8 @@
 //! Requests that change an attempt's worktree or its snapshots: what must be found out before a machine is asked.
 
-use windlass_core::attempt::{Request, State};
+use windlass_core::attempt::{FollowUpChange, Request, State};
 use windlass_core::driver::Ports;
-use windlass_core::id::AttemptId;
+use windlass_core::id::{AttemptId, FollowUpId};
 use windlass_core::process_store::{Lease, Revision};
 use windlass_core::record::{AttemptRecord, AttemptStatus, CommitPolicy, NewAttempt};
 use windlass_core::snapshot::{SnapshotCause, SnapshotNumber, SnapshotRecord, snapshot_id};
@@ -12,7 +12,7 @@ use windlass_core::workspace::{Workspace, Worktree};
 
 use super::Host;
 use super::command::{Answer, Pending, Subject};
-use super::prelude::{Loaded, on_attempt, worktree_error};
+use super::prelude::{Loaded, on_attempt, refuse_closed_task_of, worktree_error};
 use super::records::{load_attempt, read};
 use crate::error::{EngineError, RefusalCode};
 use crate::request::{Caller, RemoveOptions};
@@ -32,6 +32,10 @@ pub(crate) enum Change {
     Restore { snapshot: Option<SnapshotNumber> },
     /// Remove a snapshot.
     RemoveSnapshot { number: SnapshotNumber, force: bool },
+    /// Change a message that waits.
+    FollowUp { follow_up: FollowUpId, version: Option<Revision>, change: FollowUpChange },
+    /// Hold the queue, or let it flow.
+    HoldQueue { held: bool },
     /// Look whether the worktree is gone, and note it.
     SetMissing,
     /// Note whether the worktree stays.
@@ -68,6 +72,10 @@ pub(super) async fn prepare(
             removal(RemoveOptions::default(), SnapshotCause::Removal)
         }
         Change::RemoveOrphan { .. } => removal(RemoveOptions::default(), SnapshotCause::Orphan),
+        // Its machine knows of it.
+        Change::EndRemoval { .. } if is_half_removed(&loaded) => {
+            removal(RemoveOptions::default(), SnapshotCause::Removal)
+        }
         Change::EndRemoval { worktree } => {
             end_removal(ports, &loaded, &worktree).await?;
             // All that its record could say, it says already.
@@ -84,6 +92,15 @@ pub(super) async fn prepare(
             snapshot(ports, attempt, number).await?;
             Request::RemoveSnapshot { number, force }
         }
+        Change::FollowUp { follow_up, version, change } => {
+            Request::ChangeFollowUp { follow_up, version, change }
+        }
+        Change::HoldQueue { held } => {
+            if !held {
+                refuse_closed_task_of(ports, &loaded).await?;
+            }
+            Request::HoldQueue { held }
+        }
         Change::SetMissing => Request::SetMissing { missing: is_missing(ports, &loaded).await },
         Change::SetKeep { keep } => Request::SetKeep { keep },
     };
@@ -93,6 +110,11 @@ pub(super) async fn prepare(
 fn removal(options: RemoveOptions, cause: SnapshotCause) -> Request {
     let RemoveOptions { force, discard_unsaved, delete_branch } = options;
     Request::Remove { force, discard_unsaved, delete_branch, cause }
+}
+
+/// Says whether a removal failed after the work was saved.
+fn is_half_removed(loaded: &Loaded) -> bool {
+    loaded.state.as_ref().is_some_and(|state| state.attempt().half_removed.is_some())
 }
 
 /// Ends the removal of a worktree whose attempt's record says that it is over. What is there was saved, and goes only as it

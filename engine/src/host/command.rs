@@ -6,14 +6,16 @@ use futures::channel::{mpsc, oneshot};
 use uuid::Uuid;
 use windlass_core::attempt::Slot;
 use windlass_core::container_service::StopCause;
-use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::id::{AttemptId, ExecutionId, FollowUpId};
 use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
 
 use super::changes::Change;
 use super::edits::Turn;
 use crate::error::EngineError;
 use crate::handle::{Commit, GcItem, HostStatus};
-use crate::request::{Accepted, Caller, ExecRequest, GcOptions, RunRequest, StopTarget};
+use crate::request::{
+    Accepted, Caller, ExecRequest, GcOptions, RetryRequest, RunRequest, StopTarget,
+};
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
 
@@ -41,6 +43,17 @@ pub(crate) enum Command {
         attempt: AttemptId,
         message: Option<String>,
         answer: Answer<Commit>,
+    },
+    Retry {
+        caller: Caller,
+        request: RetryRequest,
+        answer: Answer<Accepted>,
+    },
+    Send {
+        caller: Caller,
+        attempt: AttemptId,
+        text: String,
+        answer: Answer<FollowUpId>,
     },
     Change {
         caller: Caller,
@@ -83,6 +96,8 @@ impl fmt::Debug for Command {
             Self::Exec { .. } => "Exec",
             Self::Stop { .. } => "Stop",
             Self::Commit { .. } => "Commit",
+            Self::Retry { .. } => "Retry",
+            Self::Send { .. } => "Send",
             Self::Change { .. } => "Change",
             Self::Gc { .. } => "Gc",
             Self::Turn(_) => "Turn",
@@ -99,10 +114,13 @@ impl Command {
     /// Answers with an error.
     pub(crate) fn fail(self, error: EngineError) {
         match self {
-            Self::Run { answer, .. } | Self::Exec { answer, .. } => drop(answer.send(Err(error))),
+            Self::Run { answer, .. } | Self::Exec { answer, .. } | Self::Retry { answer, .. } => {
+                drop(answer.send(Err(error)));
+            }
             Self::Stop { answer, .. } | Self::Change { answer, .. } => {
                 drop(answer.send(Err(error)))
             }
+            Self::Send { answer, .. } => drop(answer.send(Err(error))),
             Self::Gc { answer, .. } => drop(answer.send(Err(error))),
             Self::Turn(turn) => turn.fail(error),
             Self::Commit { answer, .. } => drop(answer.send(Err(error))),
@@ -120,6 +138,7 @@ pub(crate) enum Pending {
     Accepted { accepted: Accepted, key: Uuid, answer: Answer<Accepted> },
     Done(Answer<()>, Subject),
     Commit(Answer<Commit>),
+    Sent(Answer<FollowUpId>, FollowUpId),
 }
 
 /// What a request without an answer of its own was about, for its error.
@@ -135,6 +154,7 @@ impl Pending {
             Self::Accepted { answer, .. } => drop(answer.send(Err(error))),
             Self::Done(answer, _) => drop(answer.send(Err(error))),
             Self::Commit(answer) => drop(answer.send(Err(error))),
+            Self::Sent(answer, _) => drop(answer.send(Err(error))),
         }
     }
 }

@@ -3,9 +3,9 @@
 use windlass_core::admission;
 use windlass_core::attempt::{self, Fact, Input, Reply, RequestId, Slot};
 use windlass_core::driver::Event;
-use windlass_core::id::AttemptId;
-use windlass_core::process_store::{ChangeNumber, Kind, Write};
-use windlass_core::record::Phase;
+use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::process_store::{ChangeNumber, Kind, Record, Write};
+use windlass_core::record::{AttemptStatus, ExecutionRecord, Phase, Recorded as _};
 
 use super::command::{Pending, Subject};
 use super::{End, Host};
@@ -37,6 +37,7 @@ impl<R: Runtime> Host<R> {
                 self.slot_waiters.remove(&slot);
                 self.admit(admission::Input::Release(slot));
             }
+            Event::Feed { attempt, execution } => self.feed_input(attempt, execution),
             Event::Trouble { attempt: _, error } => return Some(End::Trouble(error)),
         }
         None
@@ -63,17 +64,39 @@ impl<R: Runtime> Host<R> {
 
     fn on_persisted(&mut self, number: ChangeNumber, writes: Vec<Write>) {
         self.tell_change(number);
-        for write in writes {
+        // The attempt is written first, and tells whether its chain is over.
+        for write in writes.into_iter().rev() {
             let Write::Put { record, .. } = write else { continue };
             self.pump(&record);
-            if record.key.kind == Kind::Execution && record.state == Phase::Final.as_str() {
-                self.parts.secrets.forget(windlass_core::id::ExecutionId(record.key.id));
-            }
+            self.keep_or_forget_secrets(&record);
             if let Some(watchers) = self.watchers.get_mut(&record.key) {
                 watchers.retain(|watcher| watcher.unbounded_send(record.clone()).is_ok());
                 if watchers.is_empty() {
                     self.watchers.remove(&record.key);
                 }
+            }
+        }
+    }
+
+    /// Forgets the bare secrets of what is final, unless something of its chain may follow and need them.
+    fn keep_or_forget_secrets(&self, record: &Record) {
+        let secrets = &self.parts.secrets;
+        let id = ExecutionId(record.key.id);
+        if record.key.kind == Kind::Attempt {
+            let active = [AttemptStatus::Running, AttemptStatus::Committing];
+            if active.iter().all(|status| record.state != status.as_str()) {
+                secrets.chain_is_over(AttemptId(record.key.id));
+            }
+        } else if record.key.kind == Kind::Execution
+            && record.state == Phase::Final.as_str()
+            && secrets.has(id)
+        {
+            match ExecutionRecord::decode(record) {
+                Ok(ExecutionRecord { followed_by: Some(next), .. }) => secrets.hand_on(id, next),
+                Ok(record) if record.action.next.is_some() => {
+                    secrets.keep_for_chain(record.attempt, id);
+                }
+                Ok(_) | Err(_) => secrets.forget(id),
             }
         }
     }
@@ -98,7 +121,9 @@ impl<R: Runtime> Host<R> {
                 }
                 let subject = match &pending {
                     Pending::Done(_, subject) => *subject,
-                    Pending::Accepted { .. } | Pending::Commit(_) => Subject::Attempt,
+                    Pending::Accepted { .. } | Pending::Commit(_) | Pending::Sent(..) => {
+                        Subject::Attempt
+                    }
                 };
                 pending.fail(refused(refusal, subject));
             }
@@ -107,6 +132,7 @@ impl<R: Runtime> Host<R> {
                 self.key_is_done(key);
             }
             (Pending::Done(answer, _), _) => drop(answer.send(Ok(()))),
+            (Pending::Sent(answer, id), _) => drop(answer.send(Ok(id))),
             (Pending::Commit(answer), Reply::Committing(id)) => {
                 let _gone = answer.send(Ok(Commit::Started(id)));
             }
@@ -146,6 +172,9 @@ fn refused(refusal: attempt::Refusal, subject: Subject) -> EngineError {
         attempt::RefusalCode::SnapshotQuota => RefusalCode::SnapshotQuota,
         attempt::RefusalCode::NoSnapshot => RefusalCode::NoSnapshot,
         attempt::RefusalCode::DamagedSnapshot => RefusalCode::DamagedSnapshot,
+        attempt::RefusalCode::NoFollowUp => RefusalCode::NoFollowUp,
+        attempt::RefusalCode::Conflict => RefusalCode::Conflict,
+        attempt::RefusalCode::QueueFull => RefusalCode::QueueFull,
         attempt::RefusalCode::Full => RefusalCode::Full,
         attempt::RefusalCode::Failed => RefusalCode::Git,
         attempt::RefusalCode::NoExecution => {

@@ -8,12 +8,14 @@ mod cleanup;
 pub(crate) mod command;
 pub(crate) mod edits;
 mod events;
+mod follow_ups;
 pub(crate) mod new_records;
 pub(crate) mod prelude;
 mod pumping;
 pub(crate) mod records;
 pub(crate) mod recovery;
 mod requests;
+mod retry;
 #[cfg(feature = "planted")]
 pub mod steps;
 mod sweep;
@@ -60,6 +62,7 @@ enum End {
 pub(crate) struct Parts<R> {
     runtime: Arc<R>,
     ports: Ports,
+    input: Option<Arc<dyn InputPort>>,
     secrets: Arc<MemorySecrets>,
     /// The same as the port of logs, where logs are kept apart from the segments.
     pumped: Option<Arc<Pumped>>,
@@ -74,6 +77,7 @@ impl<R> Clone for Parts<R> {
         Self {
             runtime: Arc::clone(&self.runtime),
             ports: self.ports.clone(),
+            input: self.input.clone(),
             secrets: Arc::clone(&self.secrets),
             pumped: self.pumped.clone(),
             config: self.config.clone(),
@@ -132,7 +136,16 @@ pub(crate) async fn start<R: Runtime>(
 ) -> Result<Handle, EngineError> {
     let (sender, commands) = mpsc::channel(COMMANDS);
     let epoch = Arc::new(AtomicU64::new(0));
-    let parts = Parts { runtime, ports: ports.clone(), secrets, pumped, config, about, epoch };
+    let parts = Parts {
+        runtime,
+        ports: ports.clone(),
+        input: input.clone(),
+        secrets,
+        pumped,
+        config,
+        about,
+        epoch,
+    };
     let handle = Handle::new(sender, ports, input, Arc::clone(&parts.epoch));
     let host = Host::take_over(parts).await?;
     let runtime = Arc::clone(&host.parts.runtime);

@@ -1,7 +1,9 @@
 //! The records that a request that starts something leads to.
 
 use uuid::Uuid;
-use windlass_core::action::{Action, ActionKind, RunOptions, RunReason, TimeLimits};
+use windlass_core::action::{
+    Action, ActionKind, Leftovers, Next, OutputMode, RunOptions, RunReason, Stdin, TimeLimits,
+};
 use windlass_core::attempt::digest;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::Locator;
@@ -13,7 +15,10 @@ use windlass_core::time::Timestamp;
 
 use super::prelude::{Found, PlannedRun};
 use crate::config::Config;
-use crate::request::{Caller, LaunchRequest, RunRequest};
+use crate::request::{Caller, LaunchRequest, RunRequest, Scripts};
+
+/// The shell that setup and cleanup scripts are run with.
+const SHELL: &str = "/bin/sh";
 
 /// Names a request that starts something; `random` names one that has no key.
 pub(crate) fn name<T: serde::Serialize>(
@@ -99,6 +104,38 @@ impl NewRecord<'_> {
             cwd,
             at: self.at,
         })
+    }
+
+    /// Makes the record of the first execution of a chain, which carries what follows it.
+    pub(crate) fn chain(
+        self,
+        config: &Config,
+        id: ExecutionId,
+        scripts: Scripts,
+        launch: LaunchRequest,
+        cwd: Locator,
+    ) -> ExecutionRecord {
+        let mut agent = self.execution(config, id, RunReason::Agent, launch, cwd);
+        let around = RunOptions {
+            stdin: Stdin::Null,
+            output: OutputMode::default(),
+            leftovers: Leftovers::Stop,
+            limits: TimeLimits { total_ms: None, idle_ms: None, ..agent.options.limits },
+            ..agent.options.clone()
+        };
+        let script = |text: Option<String>, run_reason| {
+            let script = text.filter(|text| !text.trim().is_empty())?;
+            let kind = ActionKind::Script { shell: SHELL.to_owned(), script };
+            Some(Action { kind, run_reason, next: None })
+        };
+        let cleanup = script(scripts.cleanup, RunReason::Cleanup);
+        agent.action.next = cleanup.map(|action| Box::new(Next::new(action, &around)));
+        if let Some(setup) = script(scripts.setup, RunReason::Setup) {
+            let action = std::mem::replace(&mut agent.action, setup);
+            agent.action.next = Some(Box::new(Next::new(action, &agent.options)));
+            agent.options = around;
+        }
+        agent
     }
 
     /// Makes the record of the request itself.

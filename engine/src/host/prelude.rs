@@ -4,16 +4,18 @@ use uuid::Uuid;
 use windlass_core::attempt::State;
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
-use windlass_core::id::{AttemptId, ExecutionId, TaskId};
+use windlass_core::id::{AttemptId, ExecutionId, FollowUpId, TaskId};
 use windlass_core::process_store::RecordKey;
-use windlass_core::record::{RequestRecord, request_id};
+use windlass_core::record::{RequestRecord, TaskRecord, request_id};
 use windlass_core::vcs_worktree::{VcsWorktreeError, WorktreeRequest};
 use windlass_core::workspace::Workspace;
 
 use super::changes::Changed;
 use super::command::Answer;
 use super::edits::{EditError, Edited, Resolved};
+use super::follow_ups::Sent;
 use super::records::{load_attempt, read, read_execution, visible};
+use super::retry::Again;
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::{Commit, GcItem};
 use crate::request::{Accepted, Caller, ExecRequest, RunRequest, TaskRun, WorkspaceRequest};
@@ -51,6 +53,23 @@ pub(super) enum Prelude {
         attempt: AttemptId,
         result: Result<Loaded, EngineError>,
     },
+    Retry {
+        caller: Caller,
+        answer: Answer<Accepted>,
+        found: Found,
+        result: Result<Start<Box<Again>>, EngineError>,
+    },
+    Send {
+        answer: Answer<FollowUpId>,
+        attempt: AttemptId,
+        result: Result<Sent, EngineError>,
+    },
+    /// A message was written to standard input, or could not be.
+    Fed {
+        attempt: AttemptId,
+        execution: ExecutionId,
+        result: Result<(), EngineError>,
+    },
     Change {
         answer: Answer<()>,
         attempt: AttemptId,
@@ -87,13 +106,16 @@ impl Prelude {
     /// Answers with an error instead.
     pub(super) fn fail(self, error: EngineError) {
         match self {
-            Self::Run { answer, .. } | Self::Exec { answer, .. } | Self::TaskRun { answer, .. } => {
-                drop(answer.send(Err(error)));
-            }
+            Self::Run { answer, .. }
+            | Self::Exec { answer, .. }
+            | Self::TaskRun { answer, .. }
+            | Self::Retry { answer, .. } => drop(answer.send(Err(error))),
             Self::Edit { answer, .. } => drop(answer.send(Err(error))),
             Self::Locate { stop: Stop { answer, .. }, .. }
             | Self::Stop { stop: Stop { answer, .. }, .. }
             | Self::Change { answer, .. } => drop(answer.send(Err(error))),
+            Self::Send { answer, .. } => drop(answer.send(Err(error))),
+            Self::Fed { .. } => {}
             Self::Gc { answer, .. } => drop(answer.send(Err(error))),
             Self::Commit { answer, .. } => drop(answer.send(Err(error))),
         }
@@ -125,6 +147,8 @@ pub(super) enum Start<T> {
 pub(crate) struct PlannedRun {
     pub(super) workspace: Workspace,
     pub(super) source_is_dirty: bool,
+    /// The globs of what is to be copied in that no file matches.
+    pub(super) unmatched: Vec<String>,
     /// The task that it is an attempt of.
     pub(super) task: Option<TaskId>,
 }
@@ -161,10 +185,11 @@ pub(super) async fn repeated(
         attempt: record.attempt,
         execution: record.execution,
         source_is_dirty: false,
+        unmatched: Vec::new(),
     }))
 }
 
-async fn room(ports: &Ports) -> Result<(), EngineError> {
+pub(super) async fn room(ports: &Ports) -> Result<(), EngineError> {
     let room = ports.containers.room().await.map_err(container_error)?;
     if room.free_bytes < room.floor_bytes {
         let (free, floor) = (room.free_bytes >> 20, room.floor_bytes >> 20);
@@ -192,6 +217,7 @@ pub(super) async fn run(
         WorkspaceRequest::Directory { path } => Ok(Start::New(PlannedRun {
             workspace: Workspace::Directory { path: path.clone() },
             source_is_dirty: false,
+            unmatched: Vec::new(),
             task: None,
         })),
         WorkspaceRequest::Worktree { repo, base, branch, copy } => {
@@ -208,6 +234,7 @@ pub(super) async fn run(
             Ok(Start::New(PlannedRun {
                 workspace: Workspace::Worktree(planned.worktree),
                 source_is_dirty: planned.source_is_dirty,
+                unmatched: planned.unmatched,
                 task: None,
             }))
         }
@@ -226,7 +253,37 @@ pub(super) async fn exec(
         return Ok(Start::Repeated(accepted));
     }
     room(ports).await?;
-    on_attempt(ports, caller, found.attempt).await.map(Start::New)
+    let loaded = on_attempt(ports, caller, found.attempt).await?;
+    refuse_closed_task_of(ports, &loaded).await?;
+    Ok(Start::New(loaded))
+}
+
+/// Refuses to start anything in an attempt of a task that its user closed.
+pub(super) async fn refuse_closed_task_of(
+    ports: &Ports,
+    loaded: &Loaded,
+) -> Result<(), EngineError> {
+    let task = loaded.state.as_ref().and_then(|state| state.attempt().task);
+    match task {
+        Some(task) => match read::<TaskRecord>(ports, task.0).await? {
+            Some((record, _)) => refuse_closed(&record),
+            // It was removed since; its attempts are runs.
+            None => Ok(()),
+        },
+        None => Ok(()),
+    }
+}
+
+/// Refuses to start anything for a task that its user closed.
+pub(super) fn refuse_closed(task: &TaskRecord) -> Result<(), EngineError> {
+    match task.said {
+        Some(said) if said.status.is_closed() => {
+            let (task, status) = (task.id.short(), said.status.as_str());
+            let reason = format!("{task} is {status}: nothing starts for it");
+            Err(EngineError::refused(RefusalCode::TaskClosed, reason))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Loads an attempt that the caller may see.

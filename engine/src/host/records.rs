@@ -7,10 +7,11 @@ use windlass_core::driver::Ports;
 use windlass_core::error::BackendError;
 use windlass_core::id::{AttemptId, ExecutionId, ProjectId, TaskId};
 use windlass_core::process_store::{
-    Kind, ProcessStoreError, ProcessStoreExt as _, Query, RecordKey, Stored,
+    Kind, ProcessStoreError, ProcessStoreExt as _, Query, RecordKey, Revision, Stored,
 };
 use windlass_core::record::{
-    AttemptRecord, DecodeError, ExecutionRecord, Phase, ProjectRecord, Recorded, TaskRecord,
+    AttemptRecord, DecodeError, ExecutionRecord, FollowUpRecord, FollowUpState, Phase,
+    ProjectRecord, Recorded, TaskRecord,
 };
 use windlass_core::task::{self, Activity, TaskStatus};
 
@@ -127,5 +128,30 @@ pub(super) async fn load_attempt(
             executions.push((record, stored.revision));
         }
     }
-    Ok(Some(State::load(attempt, stored.revision, executions)))
+    let queue = queue_of(ports, &attempt).await?;
+    Ok(Some(State::load(attempt, stored.revision, executions).with_queue(queue)))
+}
+
+/// Reads the messages that wait for an attempt, and the one that its active chain is about.
+pub(super) async fn queue_of(
+    ports: &Ports,
+    attempt: &AttemptRecord,
+) -> Result<Vec<(FollowUpRecord, Revision)>, EngineError> {
+    let mut queue = Vec::new();
+    if attempt.queue > 0 {
+        let mut query = Query::newest(Kind::FollowUp, Query::MAX_LIMIT);
+        query.parent = Some(attempt.id.0);
+        let waiting = FollowUpState::ALL.into_iter().filter(|state| state.waits());
+        query.states = waiting.map(|state| state.as_str().to_owned()).collect();
+        for stored in ports.store.list_all(query).await.map_err(store_error)? {
+            let record = FollowUpRecord::decode(&stored.record).map_err(decode_error)?;
+            queue.push((record, stored.revision));
+        }
+    }
+    if let Some(active) = attempt.follow_up
+        && let Some((record, stored)) = read::<FollowUpRecord>(ports, active.0).await?
+    {
+        queue.push((record, stored.revision));
+    }
+    Ok(queue)
 }

@@ -20,7 +20,7 @@ use windlass_core::record::{AttemptRecord, AttemptStatus, ExecutionRecord, Phase
 use super::cleanup::Cleanup;
 use super::command::{Command, Pending};
 use super::edits::Edits;
-use super::records::store_error;
+use super::records::{queue_of, store_error};
 use super::{Host, Parts};
 use crate::error::{EngineError, RefusalCode};
 use crate::request::Accepted;
@@ -100,7 +100,7 @@ impl<R: Runtime> Host<R> {
         let mut in_doubt = Vec::new();
         for (_, pending) in std::mem::take(&mut self.pending) {
             if let Pending::Accepted { accepted, .. } = &pending {
-                in_doubt.push(*accepted);
+                in_doubt.push(accepted.clone());
             }
             pending.fail(told.clone());
         }
@@ -178,7 +178,7 @@ impl<R: Runtime> Host<R> {
             self.on_await_change(after, answer);
         }
         for accepted in in_doubt {
-            if !self.waits_for(accepted) {
+            if !self.waits_for(accepted.attempt, accepted.execution) {
                 self.parts.secrets.forget(accepted.execution);
             }
         }
@@ -232,7 +232,8 @@ pub(crate) async fn unfinished(ports: &Ports) -> Result<BTreeMap<AttemptId, Stat
                 own.extend(readable(ports, needed.0).await?);
             }
         }
-        machines.insert(id, State::load(record, revision, own));
+        let queue = queue_of(ports, &record).await?;
+        machines.insert(id, State::load(record, revision, own).with_queue(queue));
     }
     Ok(machines)
 }

@@ -58,6 +58,8 @@ impl<R: Runtime> Host<R> {
             | Command::Exec { .. }
             | Command::Stop { .. }
             | Command::Commit { .. }
+            | Command::Retry { .. }
+            | Command::Send { .. }
             | Command::Change { .. }
             | Command::Turn(_)
             | Command::Gc { .. } => {}
@@ -94,6 +96,12 @@ impl<R: Runtime> Host<R> {
                 self.preludes.push(Box::pin(async move {
                     Prelude::Commit { message, answer, attempt, result: load.await }
                 }));
+            }
+            Command::Retry { caller, request, answer } => {
+                self.prelude_of_retry(caller, request, answer);
+            }
+            Command::Send { caller, attempt, text, answer } => {
+                self.prelude_of_send(caller, attempt, text, answer);
             }
             Command::Change { caller, attempt, change, answer } => {
                 self.hold(attempt);
@@ -240,6 +248,11 @@ impl<R: Runtime> Host<R> {
                 }
                 self.release_hold(attempt);
             }
+            Prelude::Retry { caller, answer, found, result } => {
+                self.on_retry(caller, answer, found, result);
+            }
+            Prelude::Send { answer, attempt, result } => self.on_send(attempt, answer, result),
+            Prelude::Fed { attempt, execution, result } => self.on_fed(attempt, execution, result),
             Prelude::Change { answer, attempt, result } => {
                 match result {
                     Ok(changed) => self.begin_change(attempt, changed, answer),
@@ -272,7 +285,7 @@ impl<R: Runtime> Host<R> {
     }
 
     /// Answers a repeated request with what it led to, and takes the secrets that it brought along.
-    fn repeat(
+    pub(super) fn repeat(
         &mut self,
         accepted: Accepted,
         values: BTreeMap<String, windlass_core::locator::OsBytes>,
@@ -280,24 +293,31 @@ impl<R: Runtime> Host<R> {
         key: Uuid,
     ) {
         // Without values too: a secret that is read from elsewhere may be there by now.
-        if self.waits_for(accepted) {
-            self.parts.secrets.keep(accepted.execution, values);
-            let fact = Fact::SecretsGiven { execution: accepted.execution };
-            self.feed(accepted.attempt, Input::Fact(fact));
+        if let Some(execution) = self.waiting_of(&accepted) {
+            self.parts.secrets.keep(execution, values);
+            self.feed(accepted.attempt, Input::Fact(Fact::SecretsGiven { execution }));
         }
         let _gone = answer.send(Ok(accepted));
         self.key_is_done(key);
     }
 
     /// Says whether an execution has not ended.
-    pub(super) fn waits_for(&self, accepted: Accepted) -> bool {
-        let waits = |record: &ExecutionRecord| {
-            record.id == accepted.execution && record.phase < Phase::Ended
-        };
-        self.machines.get(&accepted.attempt).is_some_and(|state| state.executions().any(waits))
+    pub(super) fn waits_for(&self, attempt: AttemptId, execution: ExecutionId) -> bool {
+        let waits =
+            |record: &ExecutionRecord| record.id == execution && record.phase < Phase::Ended;
+        self.machines.get(&attempt).is_some_and(|state| state.executions().any(waits))
     }
 
-    fn fail_start(&mut self, answer: Answer<Accepted>, key: Uuid, error: EngineError) {
+    /// Finds what a request led to and has not ended: the execution that it began with, or where its chain is by now.
+    fn waiting_of(&self, accepted: &Accepted) -> Option<ExecutionId> {
+        let Accepted { attempt, execution, .. } = *accepted;
+        let machine = self.machines.get(&attempt)?.attempt();
+        let is_passed = machine.chain_before.contains(&execution);
+        let now = machine.chain.filter(|_| is_passed).unwrap_or(execution);
+        self.waits_for(attempt, now).then_some(now)
+    }
+
+    pub(super) fn fail_start(&mut self, answer: Answer<Accepted>, key: Uuid, error: EngineError) {
         let _gone = answer.send(Err(error));
         self.key_is_done(key);
     }
@@ -308,10 +328,11 @@ impl<R: Runtime> Host<R> {
         request: RunRequest,
         answer: Answer<Accepted>,
         found: Found,
-        planned: PlannedRun,
+        mut planned: PlannedRun,
     ) {
         let at = self.parts.runtime.now();
         let source_is_dirty = planned.source_is_dirty;
+        let unmatched = std::mem::take(&mut planned.unmatched);
         let new = NewRecord { lease: self.lease, caller: &caller, found: &found, at };
         let attempt = new.attempt(&request, planned);
         let slot = Slot::Chain(attempt.id);
@@ -320,10 +341,13 @@ impl<R: Runtime> Host<R> {
             Err(error) => return self.fail_start(answer, found.key, error),
         };
         let cwd = attempt.workspace.path().clone();
-        let launch = request.launch;
-        let execution = self.execution(&caller, &found, RunReason::Agent, launch, cwd, at);
+        let (scripts, mut launch) = (request.scripts, request.launch);
+        let id = ExecutionId::new(at, self.ids.ten());
+        self.parts.secrets.keep(id, std::mem::take(&mut launch.secret_values));
+        let execution = new.chain(&self.parts.config, id, scripts, launch, cwd);
         let key = new.request(execution.id);
-        let accepted = Accepted { attempt: attempt.id, execution: execution.id, source_is_dirty };
+        let accepted =
+            Accepted { attempt: attempt.id, execution: execution.id, source_is_dirty, unmatched };
         let id = attempt.id;
         self.machines.insert(id, State::new(attempt));
         let request = Request::Run { execution: Box::new(execution), key, admitted };
@@ -355,8 +379,12 @@ impl<R: Runtime> Host<R> {
         };
         let new = NewRecord { lease: self.lease, caller: &caller, found: &found, at };
         let key = new.request(execution.id);
-        let accepted =
-            Accepted { attempt: found.attempt, execution: execution.id, source_is_dirty: false };
+        let accepted = Accepted {
+            attempt: found.attempt,
+            execution: execution.id,
+            source_is_dirty: false,
+            unmatched: Vec::new(),
+        };
         let request = Request::Start { execution: Box::new(execution), key, admitted };
         self.ask(found.attempt, request, Pending::Accepted { accepted, key: found.key, answer });
     }
@@ -416,11 +444,11 @@ impl<R: Runtime> Host<R> {
     }
 
     /// Keeps the machine of an attempt in memory while its records are read for a request.
-    fn hold(&mut self, attempt: AttemptId) {
+    pub(super) fn hold(&mut self, attempt: AttemptId) {
         *self.held.entry(attempt).or_insert(0) += 1;
     }
 
-    fn release_hold(&mut self, attempt: AttemptId) {
+    pub(super) fn release_hold(&mut self, attempt: AttemptId) {
         if let Some(count) = self.held.get_mut(&attempt) {
             *count -= 1;
             if *count == 0 {

@@ -143,13 +143,13 @@ pub async fn run(
     };
     let new = NewRecord { lease: context.lease, caller, found: &found, at: context.at };
     let source_is_dirty = planned.source_is_dirty;
+    let unmatched = planned.unmatched.clone();
     let attempt = new.attempt(&request, planned);
     let id = context.execution;
-    let accepted = Accepted { attempt: attempt.id, execution: id, source_is_dirty };
+    let accepted = Accepted { attempt: attempt.id, execution: id, source_is_dirty, unmatched };
     let (slot, cwd) = (Slot::Chain(attempt.id), attempt.workspace.path().clone());
     let refuse_when_full = request.launch.when_full == WhenFull::Refuse;
-    let reason = windlass_core::action::RunReason::Agent;
-    let execution = new.execution(context.config, id, reason, request.launch, cwd);
+    let execution = new.chain(context.config, id, request.scripts, request.launch, cwd);
     let key = new.request(id);
     let request = Request::Run { execution: Box::new(execution), key, admitted: false };
     let machine = Some(State::new(attempt));
@@ -183,7 +183,8 @@ pub async fn exec(
     let refuse_when_full = request.launch.when_full == WhenFull::Refuse;
     let execution = new.execution(context.config, id, reason, request.launch, cwd);
     let key = new.request(id);
-    let accepted = Accepted { attempt: found.attempt, execution: id, source_is_dirty: false };
+    let (attempt, unmatched) = (found.attempt, Vec::new());
+    let accepted = Accepted { attempt, execution: id, source_is_dirty: false, unmatched };
     let request = Request::Start { execution: Box::new(execution), key, admitted: false };
     let (slot, machine) = (Slot::Execution(id), Some(state));
     let owner = caller.owner.clone();

@@ -5,7 +5,7 @@ use windlass_core::id::{AttemptId, ProjectId};
 use windlass_core::locator::Locator;
 use windlass_core::record::CommitPolicy;
 
-use super::LaunchRequest;
+use super::{LaunchRequest, Scripts};
 
 /// A new task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,10 @@ pub struct TaskRun {
     /// What happens to changes when it ended well.
     #[serde(default)]
     pub commit: Option<CommitPolicy>,
+    /// What to run before and after it; in place of the project's, which prepare new worktrees and none of the user's
+    /// directories.
+    #[serde(flatten)]
+    pub scripts: Scripts,
     /// What to run.
     pub launch: LaunchRequest,
 }
@@ -81,6 +85,7 @@ impl TaskRun {
     /// Makes a request to run something as the project says.
     #[must_use]
     pub fn new(launch: LaunchRequest) -> Self {
-        Self { dir: None, base: None, branch: None, copy: None, title: None, commit: None, launch }
+        let (dir, base, branch, copy, title, commit) = (None, None, None, None, None, None);
+        Self { dir, base, branch, copy, title, commit, scripts: Scripts::default(), launch }
     }
 }

@@ -3,6 +3,7 @@
 //! Fields are always present and null where nothing is known. Nothing here reads a store or a clock.
 
 mod diff_event;
+mod follow_up;
 mod kept;
 mod log_entry;
 mod planned;
@@ -20,13 +21,14 @@ use windlass_core::log_store::LogStatus;
 use windlass_core::outcome::{Exit, Outcome};
 use windlass_core::process_store::Change;
 use windlass_core::record::{
-    AttemptRecord, AttemptStatus, ExecutionRecord, LogSummary, Phase, Reason,
+    AttemptRecord, AttemptStatus, ExecutionRecord, Hold, LogSummary, Phase, Reason,
 };
 use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{ChangeKind, FileDiff, WorktreeStatus};
 use windlass_core::workspace::{Oid, Workspace};
 
 pub use self::diff_event::{DiffEventKind, DiffEventView};
+pub use self::follow_up::FollowUpView;
 pub use self::kept::{GcItemView, SnapshotView};
 pub use self::log_entry::{GapView, LogEntryView};
 pub use self::planned::{ProjectView, TaskAttemptView, TaskView};
@@ -213,6 +215,8 @@ pub struct ExecutionView {
     pub output_incomplete: bool,
     /// The execution that was run instead.
     pub superseded_by: Option<ExecutionId>,
+    /// The execution that follows it in its chain, once that is recorded.
+    pub followed_by: Option<ExecutionId>,
 }
 
 /// What a record of an execution does not say itself.
@@ -278,6 +282,7 @@ impl ExecutionView {
             survivors: SurvivorView::list(&record.survivors, record.more_survivors),
             output_incomplete: record.output_incomplete,
             superseded_by: record.superseded_by,
+            followed_by: record.followed_by,
         }
     }
 
@@ -286,6 +291,15 @@ impl ExecutionView {
     pub fn has_ended(&self) -> bool {
         self.outcome.is_some()
     }
+}
+
+/// What a chain does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveView {
+    /// Which execution of it is not over.
+    pub execution_id: ExecutionId,
+    /// Why that runs.
+    pub run_reason: RunReason,
 }
 
 /// One try in its own workspace.
@@ -323,8 +337,12 @@ pub struct AttemptView {
     pub behind: Option<u64>,
     /// Something differs from HEAD or is untracked.
     pub dirty: Option<bool>,
-    /// Messages that wait for it.
-    pub queue: Vec<serde_json::Value>,
+    /// The execution of its chain that is active, and why it runs; null if none is.
+    pub active: Option<ActiveView>,
+    /// Messages that wait for it, in their order.
+    pub queue: Vec<FollowUpView>,
+    /// Why nothing of its queue starts.
+    pub queue_held: Option<Hold>,
     /// How many snapshots of its worktree there are.
     pub snapshots: usize,
     /// Why what its last chain left could not be saved, if it could not: it is in the worktree only.
@@ -355,7 +373,10 @@ impl AttemptView {
             Workspace::Worktree(worktree) => Some(worktree),
             Workspace::Directory { .. } => None,
         };
-        let recorded = || worktree.map(|worktree| worktree.branch.clone());
+        let recorded = || match &record.removed {
+            Some(removed) => removed.branch.clone(),
+            None => worktree.map(|worktree| worktree.branch.clone()),
+        };
         let branch = measured.map_or_else(recorded, |status| status.branch.clone());
         Self {
             schema: SCHEMA,
@@ -374,7 +395,9 @@ impl AttemptView {
             ahead: measured.map(|status| status.ahead),
             behind: measured.map(|status| status.behind),
             dirty: measured.map(|status| status.dirty),
+            active: None,
             queue: Vec::new(),
+            queue_held: record.queue_held,
             snapshots: 0,
             not_saved: record.not_saved.clone(),
             missing: record.missing,
@@ -579,6 +602,7 @@ mod tests {
             pid: Some(7),
             outcome: None,
             exit: None,
+            text: None,
             message: None,
             missing_secret: None,
             report: None,
@@ -591,6 +615,7 @@ mod tests {
             more_survivors: 0,
             output_incomplete: false,
             superseded_by: None,
+            followed_by: None,
             created_at: Timestamp(1_500),
             started_at: None,
             ended_at: None,
@@ -632,12 +657,20 @@ mod tests {
             removal: None,
             removed: None,
             removed_from: None,
+            half_removed: None,
             restoring: None,
             making: None,
             last_snapshot: 0,
             missing: false,
             keep: false,
             ending: None,
+            resetting: None,
+            retry: None,
+            chain_before: Vec::new(),
+            follow_ups: 0,
+            queue: 0,
+            queue_held: None,
+            follow_up: None,
             not_saved: None,
             chain_started_at: None,
             finalised_at: None,

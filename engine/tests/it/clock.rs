@@ -27,13 +27,13 @@ async fn a_clock_that_is_set_ends_nothing_early_and_changes_no_order() {
     drop(handle);
     let handle = place.restart().await;
     for (accepted, phase) in
-        [(first, Phase::Running), (second, Phase::Queued), (third, Phase::Queued)]
+        [(&first, Phase::Running), (&second, Phase::Queued), (&third, Phase::Queued)]
     {
         let record = handle.execution(&operator(), accepted.execution).await.unwrap();
         assert_eq!((record.phase, record.outcome), (phase, None));
     }
     place.world.release(first.execution);
-    for (accepted, code) in [(first, 0), (second, 0), (third, 3)] {
+    for (accepted, code) in [(&first, 0), (&second, 0), (&third, 3)] {
         let record = settled(&handle, accepted).await;
         assert_eq!(record.outcome, Some(Outcome::Exited { code }));
         let view = ExecutionView::new(&record, ExecutionContext::default());
@@ -44,11 +44,11 @@ async fn a_clock_that_is_set_ends_nothing_early_and_changes_no_order() {
     let page = handle.changes(&operator(), Default::default(), 1_000).await.unwrap();
     let numbers: Vec<_> = page.changes.iter().map(|change| change.number).collect();
     assert!(numbers.is_sorted(), "{numbers:?}");
-    let ended = |accepted: Accepted| {
+    let ended = |accepted: &Accepted| {
         page.changes.iter().position(|change| {
             change.key.id == accepted.execution.0 && change.state.as_deref() == Some("final")
         })
     };
-    assert!(ended(first).is_some() && ended(first) < ended(second), "{page:?}");
-    assert!(ended(second) < ended(third), "{page:?}");
+    assert!(ended(&first).is_some() && ended(&first) < ended(&second), "{page:?}");
+    assert!(ended(&second) < ended(&third), "{page:?}");
 }

@@ -73,7 +73,7 @@ async fn who_follows_sees_the_status_of_a_task_change_with_its_attempts() {
     // What was told at first is how it stands by then.
     assert_eq!(statuses(&seen), ["in_progress"]);
     place.world.release(accepted.execution);
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     while events.after() < last(&handle).await {
         seen.extend(events.next().await.unwrap().iter().cloned());
     }
@@ -115,7 +115,7 @@ async fn many_followers_see_the_same_wherever_they_begin_and_however_slow_they_a
     }
     for _ in 0..30 {
         let accepted = run(&handle, in_directory(&["exit", "0"])).await;
-        settled(&handle, accepted).await;
+        settled(&handle, &accepted).await;
     }
     let end = last(&handle).await;
     let all = after(&handle, &operator(), START).await;
@@ -145,13 +145,13 @@ async fn an_owner_is_told_of_its_own_alone() {
     let (a, b) = (owner("a"), owner("b"));
     let id = task(&place, &handle, &a).await;
     let accepted = handle.run_task(a.clone(), id, command(&["exit", "0"])).await.unwrap();
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     assert_eq!(after(&handle, &b, START).await, []);
     assert_eq!(after(&handle, &a, START).await, after(&handle, &operator(), START).await);
     let own = handle.run(b.clone(), in_directory(&["exit", "0"])).await.unwrap();
     let mut events = handle.events(&b, START);
     assert!(events.next().await.unwrap().iter().all(|change| change.owner.as_deref() == Some("b")));
-    settled(&handle, own).await;
+    settled(&handle, &own).await;
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn what_there_is_and_what_changes_after_it_leave_no_gap() {
     let handle = place.start().await;
     let id = task(&place, &handle, &operator()).await;
     let gone = run(&handle, in_directory(&["exit", "0"])).await;
-    settled(&handle, gone).await;
+    settled(&handle, &gone).await;
     handle.remove(operator(), gone.attempt, Default::default()).await.unwrap();
     let accepted = handle.run_task(operator(), id, command(&["wait", "0"])).await.unwrap();
     handle.started(&operator(), accepted.execution).await.unwrap();
@@ -177,7 +177,7 @@ async fn what_there_is_and_what_changes_after_it_leave_no_gap() {
     assert_eq!(statuses(&there), ["in_progress"]);
     assert_eq!(there[2].key.id, accepted.attempt.0);
     place.world.release(accepted.execution);
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     let rest = after(&handle, &operator(), number).await;
     assert_eq!(statuses(&rest), ["in_review"]);
     let end = rest.iter().rfind(|change| change.key.kind == Kind::Execution).unwrap();
@@ -191,7 +191,7 @@ async fn a_number_that_is_still_to_come_is_refused_rather_than_waited_for() {
     let place = Place::new();
     let handle = place.start().await;
     let accepted = run(&handle, in_directory(&["exit", "0"])).await;
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     let beyond = ChangeNumber(last(&handle).await.0 + 1);
     let mut events = handle.events(&operator(), beyond);
     assert!(matches!(events.next().await, Err(EngineError::Invalid { .. })));
@@ -218,7 +218,7 @@ async fn one_who_stops_waiting_keeps_nobody_else_waiting() {
     assert!(waits.await.unwrap_err().is_cancelled());
     let accepted = run(&handle, in_directory(&["exit", "0"])).await;
     assert!(other.await.unwrap() > 0);
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
 }
 
 #[tokio::test]

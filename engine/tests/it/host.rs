@@ -38,7 +38,7 @@ async fn a_command_runs_and_what_it_printed_is_there() {
     let place = Place::new();
     let handle = place.start().await;
     let accepted = run(&handle, in_directory(&["print", "hello", ""])).await;
-    let record = settled(&handle, accepted).await;
+    let record = settled(&handle, &accepted).await;
     assert_eq!((record.phase, record.outcome), (Phase::Final, WELL));
     assert_eq!(record.preview.as_deref(), Some("hello"));
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
@@ -57,7 +57,7 @@ async fn what_a_command_changed_is_committed_to_its_branch() {
     let worktree = attempt.workspace.worktree().unwrap();
     place.repositories.write(&worktree.path, "new", b"work");
     place.world.release(accepted.execution);
-    let record = settled(&handle, accepted).await;
+    let record = settled(&handle, &accepted).await;
     let tip = place.repositories.tip(&repo, &worktree.branch);
     assert_eq!(record.committed.as_ref(), Some(&tip));
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_commit_on_request_says_whether_there_was_anything() {
     let place = Place::new();
     let (repo, handle) = (place.repository(), place.start().await);
     let accepted = run(&handle, in_worktree(&repo, &["exit", "1"])).await;
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     let commit = async || handle.commit(operator(), accepted.attempt, None).await.unwrap();
     assert_eq!(commit().await, Commit::Clean);
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_stop_ends_what_runs_and_holds_the_attempt() {
     handle.started(&operator(), accepted.execution).await.unwrap();
     let target = StopTarget::Execution(accepted.execution);
     handle.stop(operator(), target, None).await.unwrap();
-    let record = settled(&handle, accepted).await;
+    let record = settled(&handle, &accepted).await;
     assert_eq!(record.outcome, Some(Outcome::Stopped { by: StoppedBy::User }));
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
     assert_eq!(attempt.reason, Some(Reason::Stopped));
@@ -104,7 +104,7 @@ async fn what_is_removed_in_a_directory_takes_no_more_work_and_holds_no_slot() {
     let place = Place::with_limits(1, 8);
     let (repo, handle) = (place.repository(), place.start().await);
     let accepted = run(&handle, in_worktree(&repo, &["exit", "0"])).await;
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
     let path = &attempt.workspace.worktree().unwrap().path;
     assert!(place.repositories.exists(path));
@@ -112,14 +112,14 @@ async fn what_is_removed_in_a_directory_takes_no_more_work_and_holds_no_slot() {
     assert!(!place.repositories.exists(path));
     handle.remove(operator(), accepted.attempt, RemoveOptions::default()).await.unwrap();
     let plain = run(&handle, in_directory(&["exit", "0"])).await;
-    settled(&handle, plain).await;
+    settled(&handle, &plain).await;
     handle.remove(operator(), plain.attempt, RemoveOptions::default()).await.unwrap();
     // The refused one had asked for a slot while all were taken; nobody holds it afterwards.
     let other = run(&handle, in_directory(&["wait", "0"])).await;
     let request = exec(plain.attempt, &["exit", "0"]);
     assert_eq!(refused(handle.exec(operator(), request).await), RefusalCode::WrongState);
     place.world.release(other.execution);
-    settled(&handle, other).await;
+    settled(&handle, &other).await;
     let status = handle.status().await.unwrap();
     assert_eq!((status.running, status.queued), (0, 0));
 }
@@ -147,7 +147,7 @@ async fn the_next_host_adopts_what_runs_and_starts_nothing_twice() {
     let handle = place.restart().await;
     assert_eq!(handle.status().await.unwrap().running, 1);
     place.world.release(accepted.execution);
-    let record = settled(&handle, accepted).await;
+    let record = settled(&handle, &accepted).await;
     assert_eq!(record.outcome, Some(Outcome::Exited { code: 3 }));
     assert_eq!(place.launches(), 1);
     assert_eq!(handle.status().await.unwrap().running, 0);
@@ -162,7 +162,7 @@ async fn a_repeated_key_gives_the_same_answer_and_another_request_is_refused() {
         futures::join!(handle.run(keyed("k"), request()), handle.run(keyed("k"), request()),);
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(first, second);
-    settled(&handle, first).await;
+    settled(&handle, &first).await;
     let handle = place.restart().await;
     assert_eq!(handle.run(keyed("k"), request()).await.unwrap(), first);
     let other = handle.run(keyed("k"), in_directory(&["exit", "1"])).await;
@@ -212,7 +212,7 @@ async fn who_finds_no_slot_waits_in_line_or_is_refused() {
     let record = handle.execution(&operator(), second.execution).await.unwrap();
     assert_eq!(record.phase, Phase::Queued);
     place.world.release(first.execution);
-    assert_eq!(settled(&handle, second).await.outcome, Some(Outcome::Exited { code: 2 }));
+    assert_eq!(settled(&handle, &second).await.outcome, Some(Outcome::Exited { code: 2 }));
     let status = handle.status().await.unwrap();
     assert_eq!((status.running, status.queued), (0, 0));
 }
@@ -226,10 +226,10 @@ async fn what_is_stopped_in_line_never_starts_and_leaves_no_slot() {
     let second = run(&handle, in_directory(&["exit", "0"])).await;
     let target = StopTarget::Attempt(second.attempt);
     handle.stop(operator(), target, None).await.unwrap();
-    let record = settled(&handle, second).await;
+    let record = settled(&handle, &second).await;
     assert_eq!(record.outcome, Some(Outcome::Stopped { by: StoppedBy::User }));
     place.world.release(first.execution);
-    settled(&handle, first).await;
+    settled(&handle, &first).await;
     assert_eq!(place.launches(), 1);
     let status = handle.status().await.unwrap();
     assert_eq!((status.running, status.queued), (0, 0));
@@ -245,14 +245,14 @@ async fn a_secret_that_went_with_its_host_is_waited_for_and_given_again() {
     let waiting = handle.run(keyed("k"), request()).await.unwrap();
     let handle = place.restart().await;
     place.world.release(first.execution);
-    let record = until(&handle, waiting, |record| record.missing_secret.is_some()).await;
+    let record = until(&handle, &waiting, |record| record.missing_secret.is_some()).await;
     assert_eq!(record.phase, Phase::Queued);
     assert_eq!(record.missing_secret.as_deref(), Some("TOKEN"));
     // It keeps nobody from running meanwhile.
     let other = run(&handle, in_directory(&["exit", "0"])).await;
-    assert_eq!(settled(&handle, other).await.outcome, WELL);
+    assert_eq!(settled(&handle, &other).await.outcome, WELL);
     assert_eq!(handle.run(keyed("k"), request()).await.unwrap(), waiting);
-    assert_eq!(settled(&handle, waiting).await.outcome, WELL);
+    assert_eq!(settled(&handle, &waiting).await.outcome, WELL);
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn a_program_that_is_missing_is_named() {
     let place = Place::new();
     let handle = place.start().await;
     let accepted = run(&handle, in_directory(&["nope"])).await;
-    let record = settled(&handle, accepted).await;
+    let record = settled(&handle, &accepted).await;
     let reason = NotStarted::ProgramNotFound;
     assert_eq!(record.outcome, Some(Outcome::NotStarted { reason }));
     assert_eq!(record.message.as_deref(), Some("there is no program nope"));
@@ -285,7 +285,7 @@ async fn input_reaches_what_was_adopted() {
     let handle = place.restart().await;
     handle.input(operator(), message(1, "one ", false)).await.unwrap();
     handle.input(operator(), message(2, "two", true)).await.unwrap();
-    let record = settled(&handle, accepted).await;
+    let record = settled(&handle, &accepted).await;
     assert_eq!(record.outcome, WELL);
     assert!(record.preview.unwrap().ends_with("one two"));
 }
@@ -306,7 +306,7 @@ async fn a_shutdown_drains_and_touches_nothing_that_runs() {
     assert!(matches!(late, Err(EngineError::Closing)), "{late:?}");
     let handle = place.start().await;
     place.world.release(accepted.execution);
-    assert_eq!(settled(&handle, accepted).await.outcome, WELL);
+    assert_eq!(settled(&handle, &accepted).await.outcome, WELL);
     drop((handle, waiter));
     place.all_tasks_end().await;
 }

@@ -28,7 +28,7 @@ async fn until(
 
 async fn finished(place: &Place, handle: &Handle) -> AttemptId {
     let accepted = run(handle, in_worktree(&place.repository(), &["exit", "0"])).await;
-    settled(handle, accepted).await;
+    settled(handle, &accepted).await;
     accepted.attempt
 }
 

@@ -6,6 +6,7 @@
     reason = "a test fails where something is not as it should be, in its helpers too"
 )]
 
+mod chains;
 mod clock;
 mod events;
 mod host;

@@ -1,12 +1,13 @@
 //! A machine in memory on which hosts come and go, with a store that can be made to fail.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use windlass::core::action::SecretSource;
 use windlass::core::admission::Limits;
@@ -23,13 +24,16 @@ use windlass::core::process_store::{
     ChangeNumber, ChangePage, CheckReport, Lease, Page, ProcessStore, ProcessStoreError, Query,
     RecordKey, Stored, Write,
 };
-use windlass::core::record::{CommitPolicy, ExecutionRecord};
+use windlass::core::record::ExecutionRecord;
 use windlass::core::time::Timestamp;
 use windlass::core::vcs_worktree::GitStep;
 use windlass::request::{Accepted, Caller, LaunchRequest, RunRequest, WorkspaceRequest};
 use windlass::runtime::{Clock, Entropy, Spawner};
 use windlass::{Backends, Builder, Config, Handle};
 use windlass_fakes::container_service::MemoryContainers;
+use windlass_fakes::faulty::{
+    Call, CallNumber, Conductor, Effect, Fault as Wrong, Faulty, Pending, Told,
+};
 use windlass_fakes::input::MemoryInput;
 use windlass_fakes::log_store::MemoryLogs;
 use windlass_fakes::process_store::MemoryStore;
@@ -199,6 +203,96 @@ impl ProcessStore for FaultyStore {
     }
 }
 
+/// The same store for one host after the other.
+#[derive(Debug)]
+struct Shared(Arc<FaultyStore>);
+
+#[async_trait]
+impl ProcessStore for Shared {
+    async fn acquire(&self, host: HostId, node: NodeId) -> Result<Lease, ProcessStoreError> {
+        self.0.acquire(host, node).await
+    }
+
+    async fn commit(
+        &self,
+        batch: Vec<Write>,
+        lease: Lease,
+    ) -> Result<ChangeNumber, ProcessStoreError> {
+        self.0.commit(batch, lease).await
+    }
+
+    async fn get(&self, key: RecordKey) -> Result<Option<Stored>, ProcessStoreError> {
+        self.0.get(key).await
+    }
+
+    async fn list(&self, query: Query) -> Result<Page, ProcessStoreError> {
+        self.0.list(query).await
+    }
+
+    async fn changes(
+        &self,
+        after: ChangeNumber,
+        limit: u32,
+    ) -> Result<ChangePage, ProcessStoreError> {
+        self.0.changes(after, limit).await
+    }
+
+    async fn check(&self) -> Result<CheckReport, ProcessStoreError> {
+        self.0.check().await
+    }
+}
+
+/// Lets a host die at one of its calls of a port, before or after the effect.
+#[derive(Debug)]
+pub(crate) struct Doom {
+    call: u64,
+    fault: Wrong,
+    calls: AtomicU64,
+    dead: AtomicBool,
+    died: Notify,
+}
+
+impl Doom {
+    pub(crate) fn new(call: u64, after: bool) -> Arc<Self> {
+        let fault = if after { Wrong::CrashAfter } else { Wrong::CrashBefore };
+        let (calls, dead, died) = (AtomicU64::new(0), AtomicBool::new(false), Notify::new());
+        Arc::new(Self { call, fault, calls, dead, died })
+    }
+
+    /// Resolves when the call has come.
+    pub(crate) async fn came(&self) {
+        self.died.notified().await;
+    }
+}
+
+impl Conductor for Doom {
+    fn begin(&self, _: Call, _: &[Write]) -> (CallNumber, Wrong) {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        (CallNumber(number), if number == self.call { self.fault } else { Wrong::None })
+    }
+
+    fn performed(&self, _: CallNumber, _: Call, _: Effect<'_>) {}
+
+    fn end(&self, _: CallNumber, _: Call, _: Told) {}
+
+    fn lives(&self) -> bool {
+        !self.dead.load(Ordering::Relaxed)
+    }
+
+    fn kill(&self, _: CallNumber, _: Call) {
+        self.dead.store(true, Ordering::Relaxed);
+        self.died.notify_one();
+    }
+
+    fn pause(&self, _: u64) -> Pending<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn healed(&self) -> Pending<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
 /// Containers that also know the program of the fakes' git steps.
 #[derive(Debug)]
 struct WithGit {
@@ -301,6 +395,8 @@ pub(crate) struct Place {
     /// Where logs are moved to.
     pub(crate) kept: Option<Arc<dyn LogStore>>,
     pub(crate) config: Config,
+    /// At which call the next host dies, if at one.
+    pub(crate) doom: Option<Arc<Doom>>,
     node: NodeId,
 }
 
@@ -317,6 +413,7 @@ impl Place {
             launches: Arc::new(AtomicU32::new(0)),
             kept: None,
             config,
+            doom: None,
             node: NodeId(uuid::Uuid::from_u128(7)),
         }
     }
@@ -326,6 +423,12 @@ impl Place {
         let mut place = Self::new();
         place.config.limits = Limits { per_owner: per_host, per_host, queue };
         place
+    }
+
+    /// Makes a machine whose commands write into the worktrees of its repositories.
+    pub(crate) fn with_files() -> Self {
+        let place = Self::new();
+        Self { repositories: MemoryRepositories::new(place.world.clone()), ..place }
     }
 
     /// Lets time pass.
@@ -339,15 +442,22 @@ impl Place {
         let repositories = self.repositories.clone();
         let worktrees = Arc::new(MemoryWorktrees::open(&self.repositories, "d"));
         let diff_watch = Arc::clone(&worktrees);
-        let backends = Backends {
-            containers: Arc::new(WithGit {
-                inner,
-                repositories,
-                launches: Arc::clone(&self.launches),
-            }),
-            store: Arc::clone(&self.store) as Arc<dyn ProcessStore>,
-            logs: Arc::new(MemoryLogs::new(self.world.clone())),
-            worktrees,
+        let launches = Arc::clone(&self.launches);
+        let containers = WithGit { inner, repositories, launches };
+        let store = Arc::clone(&self.store);
+        let logs = Arc::new(MemoryLogs::new(self.world.clone()));
+        let backends = match &self.doom {
+            None => Backends { containers: Arc::new(containers), store, logs, worktrees },
+            Some(doom) => {
+                let conductor = || Arc::clone(doom) as Arc<dyn Conductor>;
+                let worktrees = MemoryWorktrees::open(&self.repositories, "d");
+                Backends {
+                    containers: Arc::new(Faulty::new(containers, conductor())),
+                    store: Arc::new(Faulty::new(Shared(store), conductor())),
+                    logs,
+                    worktrees: Arc::new(Faulty::new(worktrees, conductor())),
+                }
+            }
         };
         let builder = Builder::new(backends, self.config.clone(), self.node);
         let builder = builder.diff_watch(diff_watch);
@@ -400,12 +510,8 @@ impl Place {
 
 /// Asks for a command in a directory of the user's.
 pub(crate) fn in_directory(argv: &[&str]) -> RunRequest {
-    RunRequest {
-        workspace: WorkspaceRequest::Directory { path: Locator::new("/d") },
-        title: None,
-        commit: CommitPolicy::Commit,
-        launch: LaunchRequest::command(argv.iter().copied()),
-    }
+    let workspace = WorkspaceRequest::Directory { path: Locator::new("/d") };
+    RunRequest::new(workspace, LaunchRequest::command(argv.iter().copied()))
 }
 
 /// Asks for a command in a new worktree.
@@ -443,14 +549,14 @@ pub(crate) async fn run(handle: &Handle, request: RunRequest) -> Accepted {
     handle.run(operator(), request).await.unwrap()
 }
 
-pub(crate) async fn settled(handle: &Handle, accepted: Accepted) -> ExecutionRecord {
+pub(crate) async fn settled(handle: &Handle, accepted: &Accepted) -> ExecutionRecord {
     handle.settled(&operator(), accepted.execution).await.unwrap()
 }
 
 /// Waits, by changes, until an execution is as wanted.
 pub(crate) async fn until(
     handle: &Handle,
-    accepted: Accepted,
+    accepted: &Accepted,
     wanted: impl Fn(&ExecutionRecord) -> bool,
 ) -> ExecutionRecord {
     let mut after = ChangeNumber(0);

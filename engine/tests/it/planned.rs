@@ -139,7 +139,7 @@ async fn an_attempt_of_a_task_is_as_its_project_says_unless_the_request_says_oth
     handle.set_project(operator(), app.record.id, None, change).await.unwrap();
     let id = task(&handle, &app).await;
     let accepted = handle.run_task(operator(), id, command(&["exit", "0"])).await.unwrap();
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
     assert_eq!((attempt.task, attempt.title.as_str()), (Some(id), "Do it"));
     assert_eq!(attempt.commit, CommitPolicy::Keep);
@@ -159,7 +159,7 @@ async fn an_attempt_of_a_task_is_as_its_project_says_unless_the_request_says_oth
     assert_eq!((attempt.title.as_str(), attempt.commit), ("Another way", CommitPolicy::Commit));
     let worktree = attempt.workspace.worktree().unwrap();
     assert_eq!((worktree.branch.as_str(), &worktree.copy), ("topic", &None));
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     let dir = TaskRun { dir: Some(Locator::new("/d")), ..command(&["exit", "0"]) };
     let accepted = handle.run_task(operator(), id, dir).await.unwrap();
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
@@ -183,7 +183,7 @@ async fn the_status_of_a_task_follows_its_attempts_and_its_users_word() {
     assert_eq!(look(&handle, id).await.status, TaskStatus::InProgress);
     place.pass(1);
     place.world.release(accepted.execution);
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     assert_eq!(look(&handle, id).await.status, TaskStatus::InReview);
     for (word, status) in [
         (Say::Done, TaskStatus::Done),
@@ -205,7 +205,7 @@ async fn the_status_of_a_task_follows_its_attempts_and_its_users_word() {
     assert_eq!(reopened.status, TaskStatus::InReview);
     place.pass(1);
     let accepted = handle.run_task(operator(), id, command(&["exit", "0"])).await.unwrap();
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     assert_eq!(look(&handle, id).await.status, TaskStatus::InReview);
 }
 
@@ -229,7 +229,7 @@ async fn a_repeated_request_with_its_key_changes_nothing_and_another_one_is_refu
         assert_eq!((set.status, set.version), (TaskStatus::Done, Revision(2)));
     }
     let accepted = handle.run_task(keyed("d"), id, command(&["exit", "0"])).await.unwrap();
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     handle.set_task(operator(), id, None, say(Say::Cancelled)).await.unwrap();
     let again = handle.run_task(keyed("d"), id, command(&["exit", "0"])).await.unwrap();
     assert_eq!(again, accepted, "it was taken before the task was cancelled");
@@ -271,7 +271,7 @@ async fn a_change_in_doubt_is_told_and_repeating_it_with_its_key_makes_it_once()
         all.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         assert_eq!(all, [made, behind], "{fault:?}");
         place.world.release(waiting.execution);
-        settled(&handle, waiting).await;
+        settled(&handle, &waiting).await;
         assert_eq!(place.launches(), 1);
     }
 }
@@ -326,7 +326,7 @@ async fn a_task_goes_when_nothing_of_it_runs_and_its_attempts_stay() {
     let busy = handle.remove_project(operator(), app.record.id, true).await;
     assert_eq!(refused(busy), RefusalCode::Busy);
     place.world.release(accepted.execution);
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     // What runs beside the chain counts as well.
     let launch = LaunchRequest::command(["forever"]);
     let run_reason = windlass::core::action::RunReason::DevServer;
@@ -335,7 +335,7 @@ async fn a_task_goes_when_nothing_of_it_runs_and_its_attempts_stay() {
     handle.started(&operator(), server.execution).await.unwrap();
     assert_eq!(refused(handle.remove_task(operator(), id, false).await), RefusalCode::Busy);
     handle.stop(operator(), StopTarget::Execution(server.execution), None).await.unwrap();
-    settled(&handle, server).await;
+    settled(&handle, &server).await;
 
     handle.remove_task(operator(), id, false).await.unwrap();
     missing(handle.task(&operator(), id).await);
@@ -343,7 +343,7 @@ async fn a_task_goes_when_nothing_of_it_runs_and_its_attempts_stay() {
     assert_eq!(attempt.status, AttemptStatus::Finished);
     let id = task(&handle, &app).await;
     let accepted = handle.run_task(operator(), id, command(&["exit", "0"])).await.unwrap();
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     handle.remove_task(operator(), id, true).await.unwrap();
     let attempt = handle.attempt(&operator(), accepted.attempt).await.unwrap();
     assert_eq!(attempt.status, AttemptStatus::Removed);

@@ -270,7 +270,7 @@ async fn a_host_moves_what_its_executions_write_and_what_others_left() {
     place.kept = Some(Arc::clone(&kept) as Arc<dyn LogStore>);
     let handle = place.start().await;
     let accepted = run(&handle, in_directory(&["print", "something\n", ""])).await;
-    let record = settled(&handle, accepted).await;
+    let record = settled(&handle, &accepted).await;
     let log = LogKey { execution: record.id, place: record.place.clone().unwrap() };
     let expected = handle.log_page(&operator(), record.id, whole()).await.unwrap();
     assert!(!expected.items.is_empty());
@@ -295,7 +295,7 @@ async fn a_log_whose_end_was_in_doubt_is_moved_all_the_same() {
         let handle = place.start().await;
         place.store.fail("final", fault);
         let accepted = run(&handle, in_directory(&["print", "something\n", ""])).await;
-        let record = settled(&handle, accepted).await;
+        let record = settled(&handle, &accepted).await;
         let log = LogKey { execution: record.id, place: record.place.clone().unwrap() };
         // The same host moves it; nothing was restarted.
         kept.until(|(_, sealed)| *sealed > 0).await;

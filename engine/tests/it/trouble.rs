@@ -22,7 +22,7 @@ async fn a_run_whose_batch_is_in_doubt_can_be_repeated_with_its_key() {
         let unsure = handle.run(keyed("k"), request()).await;
         assert!(matches!(unsure, Err(EngineError::Backend(_))), "{unsure:?}");
         let accepted = handle.run(keyed("k"), request()).await.unwrap();
-        assert_eq!(settled(&handle, accepted).await.outcome, WELL, "{fault:?}");
+        assert_eq!(settled(&handle, &accepted).await.outcome, WELL, "{fault:?}");
         assert_eq!(place.launches(), 1, "{fault:?}");
     }
 }
@@ -40,7 +40,7 @@ async fn those_who_waited_with_the_same_key_are_answered_too() {
     if let Ok(second) = second {
         assert_eq!(second, accepted, "it came when the loop had started over");
     }
-    assert_eq!(settled(&handle, accepted).await.outcome, WELL);
+    assert_eq!(settled(&handle, &accepted).await.outcome, WELL);
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn whatever_batch_fails_an_execution_starts_once_and_who_waits_is_told() {
                 handle.status().await.unwrap();
                 place.world.release(accepted.execution);
             };
-            let (record, ()) = futures::join!(settled(&handle, accepted), releases);
+            let (record, ()) = futures::join!(settled(&handle, &accepted), releases);
             assert_eq!(record.outcome, WELL, "{state} {fault:?}");
             assert_eq!(place.launches(), 1, "{state} {fault:?}");
             let status = handle.status().await.unwrap();
@@ -71,7 +71,7 @@ async fn who_follows_changes_hears_of_a_batch_that_was_in_doubt() {
     let place = Place::new();
     let handle = place.start().await;
     let accepted = run(&handle, in_directory(&["exit", "0"])).await;
-    settled(&handle, accepted).await;
+    settled(&handle, &accepted).await;
     let last = handle.changes(&operator(), ChangeNumber(0), 1).await.unwrap().last;
     // Nothing is written after it.
     place.store.fail("removed", Fault::After);
@@ -95,7 +95,7 @@ async fn a_stop_that_was_in_doubt_is_carried_out_if_it_is_stored() {
     let target = StopTarget::Execution(accepted.execution);
     let unsure = handle.stop(operator(), target, None).await;
     assert!(matches!(unsure, Err(EngineError::Backend(_))), "{unsure:?}");
-    let record = settled(&handle, accepted).await;
+    let record = settled(&handle, &accepted).await;
     assert!(matches!(record.outcome, Some(Outcome::Stopped { .. })), "{record:?}");
 }
 

@@ -31,7 +31,7 @@ async fn attempt(handle: &Handle, id: AttemptId) -> AttemptRecord {
 /// Makes a worktree that ended well and holds uncommitted work.
 async fn dirty(place: &Place, handle: &Handle) -> (AttemptId, Worktree) {
     let accepted = run(handle, in_worktree(&place.repository(), &["exit", "0"])).await;
-    settled(handle, accepted).await;
+    settled(handle, &accepted).await;
     let record = attempt(handle, accepted.attempt).await;
     let worktree = record.workspace.worktree().unwrap().clone();
     place.repositories.write(&worktree.path, "new", b"work");
@@ -88,7 +88,7 @@ async fn what_is_dirty_is_saved_removed_and_comes_back_for_whoever_needs_it() {
     // An execution, over the next host.
     let handle = place.restart().await;
     let accepted = handle.exec(operator(), background(id, &["exit", "0"])).await.unwrap();
-    let execution = settled(&handle, accepted).await;
+    let execution = settled(&handle, &accepted).await;
     assert_eq!(execution.outcome, Some(Outcome::Exited { code: 0 }));
     assert_eq!(place.repositories.read(&worktree.path, "new").as_deref(), Some(&b"work"[..]));
     assert_eq!(attempt(&handle, id).await.status, AttemptStatus::Finished);
@@ -167,7 +167,7 @@ async fn a_damaged_snapshot_restores_nothing_and_stays_removed() {
     assert_eq!(refused(damaged), RefusalCode::DamagedSnapshot);
     assert_eq!(attempt(&handle, id).await.status, AttemptStatus::Removed);
     let accepted = handle.exec(operator(), background(id, &["exit", "0"])).await.unwrap();
-    let execution = settled(&handle, accepted).await;
+    let execution = settled(&handle, &accepted).await;
     assert!(matches!(execution.outcome, Some(Outcome::NotStarted { .. })), "{execution:?}");
     assert!(!place.repositories.exists(&worktree.path));
     assert_eq!(handle.status().await.unwrap().running, 0);
@@ -266,7 +266,7 @@ async fn what_is_kept_or_in_use_is_never_idle() {
         }
     }
     place.world.release(running.execution);
-    settled(&handle, running).await;
+    settled(&handle, &running).await;
     handle.keep(operator(), kept, false).await.unwrap();
     for _ in 0..2 {
         handle.gc(REAL).await.unwrap();

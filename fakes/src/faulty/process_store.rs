@@ -23,6 +23,7 @@ fn about(key: RecordKey) -> About {
         Kind::Execution => About::Execution(ExecutionId(key.id)),
         Kind::Project
         | Kind::Task
+        | Kind::FollowUp
         | Kind::Request
         | Kind::Input
         | Kind::Snapshot
@@ -35,7 +36,7 @@ fn about_batch(batch: &[Write]) -> About {
     let attempt = batch.iter().find_map(|write| match write {
         Write::Put { record, .. } => match record.key.kind {
             Kind::Attempt => Some(record.key.id),
-            Kind::Execution | Kind::Snapshot | Kind::Request => record.parent,
+            Kind::Execution | Kind::FollowUp | Kind::Snapshot | Kind::Request => record.parent,
             Kind::Project | Kind::Task | Kind::Input | Kind::Observation => None,
         },
         Write::Delete { .. } => None,

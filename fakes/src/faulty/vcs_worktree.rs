@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{
-    CommitPlan, CreateMode, Creation, Diff, DiffDetail, Found, Identity, Origin, Planned, Removal,
-    SaveRequest, Saved, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
+    CreateMode, Creation, Diff, DiffDetail, Found, GitWork, Origin, Planned, Removal, SaveRequest,
+    Saved, StepPlan, VcsWorktree, VcsWorktreeError, Verified, WorktreeRequest, WorktreeStatus,
 };
 use windlass_core::workspace::Worktree;
 
@@ -74,19 +74,15 @@ impl<T: VcsWorktree> VcsWorktree for Faulty<T> {
             .await
     }
 
-    async fn plan_commit(
+    async fn plan_step(
         &self,
         attempt: AttemptId,
         worktree: &Worktree,
-        message: &str,
-        fallback: &Identity,
-    ) -> Result<CommitPlan, VcsWorktreeError> {
-        let perform = || self.inner.plan_commit(attempt, worktree, message, fallback);
-        self.call(
-            about(Site::PlanCommit, attempt),
-            Method { batch: &[], perform, wrong, tell: done },
-        )
-        .await
+        work: &GitWork,
+    ) -> Result<StepPlan, VcsWorktreeError> {
+        let perform = || self.inner.plan_step(attempt, worktree, work);
+        self.call(about(Site::PlanStep, attempt), Method { batch: &[], perform, wrong, tell: done })
+            .await
     }
 
     async fn save(

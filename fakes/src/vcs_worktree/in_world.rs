@@ -8,6 +8,7 @@ use windlass_core::locator::{Locator, OsBytes};
 use windlass_core::time::Timestamp;
 use windlass_core::vcs_worktree::{GitStep, Identity};
 
+use super::git_steps::RESET_STEP;
 use super::making::CHECKOUT_STEP;
 use super::{Disk, STEP};
 use crate::world::{Happened, ProcessName, Shared, State, Unsynced, World};
@@ -55,7 +56,7 @@ impl Drop for DiskGuard<'_> {
 
 /// Says whether a program is that of a git step.
 pub(crate) fn is_step(program: &[u8]) -> bool {
-    [STEP, CHECKOUT_STEP].iter().any(|step| program == step.as_bytes())
+    [STEP, RESET_STEP, CHECKOUT_STEP].iter().any(|step| program == step.as_bytes())
 }
 
 impl State {
@@ -125,6 +126,9 @@ impl Disk {
         if program.0 == CHECKOUT_STEP.as_bytes() {
             return self.check_out(step, &message);
         }
+        if program.0 == RESET_STEP.as_bytes() {
+            return self.put_back_to(&step.cwd, &message);
+        }
         assert_eq!(program.0, STEP.as_bytes(), "{step:?} is not ours");
         let variable = |name: &str| {
             let found = step.env.iter().find(|(other, _)| other == name);
@@ -138,19 +142,23 @@ impl Disk {
         let Some(author) = given.or_else(|| self.repository(&step.cwd).identity.clone()) else {
             return false;
         };
-        match self.git_locks.get(&step.cwd) {
-            Some(true) => return false,
-            // Nobody has it open: it was watched for long enough, and goes.
-            Some(false) => {
-                self.git_locks.remove(&step.cwd);
-            }
-            None => {}
+        if self.is_git_locked(&step.cwd) {
+            return false;
         }
         let dirty = self.head_files(&step.cwd) != self.all_files(&step.cwd);
         if dirty {
             self.commit(&step.cwd, &message, &author);
         }
         true
+    }
+
+    /// Says whether somebody holds a lock of git's. One that nobody has open was watched for long enough, and goes.
+    pub(super) fn is_git_locked(&mut self, dir: &Locator) -> bool {
+        let held = self.git_locks.get(dir) == Some(&true);
+        if !held {
+            self.git_locks.remove(dir);
+        }
+        held
     }
 
     /// Loses power: what the creation of a worktree wrote may not be on the disk.

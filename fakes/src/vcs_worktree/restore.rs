@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{Removed, VcsWorktreeError};
-use windlass_core::workspace::Worktree;
+use windlass_core::workspace::{CopyIn, Worktree};
 
 use super::history::{Files, Head, Repository};
 use super::{Checkout, Disk, Marker, Registration, compare};
@@ -99,6 +99,16 @@ impl Disk {
                 checkout.copied.insert(path, file);
             }
         }
+    }
+
+    /// The globs of what is to be copied that no file matches.
+    pub(super) fn unmatched(&self, copy: &CopyIn) -> Vec<String> {
+        let files = self.untracked(&copy.from);
+        let misses = |glob: &&String| {
+            let glob = std::slice::from_ref(*glob);
+            !files.keys().any(|path| compare::globbed(glob, path))
+        };
+        copy.globs.iter().filter(misses).cloned().collect()
     }
 
     /// The files of a checkout that are not tracked, ignored ones included.

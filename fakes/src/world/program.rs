@@ -123,6 +123,13 @@ impl Program {
                 ops.push(Op::Exit(0));
                 ops
             }
+            // A text for a shell is the same words, with spaces between them.
+            (b"/bin/sh", [b"-c", text]) => {
+                let words: Vec<_> = text.split(u8::is_ascii_whitespace).collect();
+                let mut ops = script(&mut words.iter());
+                ops.push(Op::Exit(0));
+                ops
+            }
             (name, [_]) if crate::vcs_worktree::is_step(name) => vec![Op::GitStep],
             (b"not-executable", _) => return Self::NotExecutable,
             _ if Self::has_no_fork(argv) => return Self::NoFork,

@@ -42,6 +42,7 @@ impl Names {
                 }
                 Kind::Project
                 | Kind::Task
+                | Kind::FollowUp
                 | Kind::Request
                 | Kind::Input
                 | Kind::Snapshot

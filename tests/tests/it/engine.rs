@@ -11,7 +11,7 @@ use windlass::core::input::Input;
 use windlass::core::locator::Locator;
 use windlass::core::log_store::{From, LogItem, ReadOptions, Seq};
 use windlass::core::outcome::{CompletedBy, Outcome, StoppedBy};
-use windlass::core::record::{CommitPolicy, ExecutionRecord};
+use windlass::core::record::ExecutionRecord;
 use windlass::core::vcs_worktree::DiffDetail;
 use windlass::error::RefusalCode;
 use windlass::request::{
@@ -87,13 +87,13 @@ fn locator(path: &Path) -> Locator {
 
 fn in_directory(path: &Path, launch: LaunchRequest) -> RunRequest {
     let workspace = WorkspaceRequest::Directory { path: locator(path) };
-    RunRequest { workspace, title: None, commit: CommitPolicy::Commit, launch }
+    RunRequest::new(workspace, launch)
 }
 
 fn in_worktree(repo: &TempRepo, launch: LaunchRequest) -> RunRequest {
     let repo = locator(repo.path());
     let workspace = WorkspaceRequest::Worktree { repo, base: None, branch: None, copy: Vec::new() };
-    RunRequest { workspace, title: None, commit: CommitPolicy::Commit, launch }
+    RunRequest::new(workspace, launch)
 }
 
 async fn run(engine: &Handle, request: RunRequest) -> ExecutionRecord {

@@ -17,7 +17,7 @@ use windlass_core::id::AttemptId;
 use windlass_core::locator::Locator;
 use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
-    CommitPlan, Identity, Origin, Removal, Removed, SaveRequest, VcsWorktree, VcsWorktreeError,
+    Identity, Origin, Removal, Removed, SaveRequest, StepPlan, VcsWorktree, VcsWorktreeError,
     VcsWorktreeExt as _, WorktreeRequest,
 };
 use windlass_core::workspace::Worktree;
@@ -323,7 +323,7 @@ isolated! {
             let vcs = lab.vcs();
             let identity = Identity { name: "Ada".to_owned(), email: "ada@example.org".to_owned() };
             let plan = vcs.plan_commit(attempt(), &worktree, "work", &identity);
-            let CommitPlan::Run(step) = lab.runtime.block_on(plan).unwrap() else { panic!("clean") };
+            let StepPlan::Run(step) = lab.runtime.block_on(plan).unwrap() else { panic!("clean") };
             drop(vcs);
             let arguments: Vec<OsString> = step
                 .argv

@@ -19,7 +19,7 @@ use windlass::core::outcome::Outcome;
 use windlass::core::process_store::{ChangeNumber, ProcessStore, ProcessStoreError};
 use windlass::core::record::{CommitPolicy, ExecutionRecord, Phase};
 use windlass::core::vcs_worktree::VcsWorktreeError;
-use windlass::request::{Caller, LaunchRequest, RunRequest, WorkspaceRequest};
+use windlass::request::{Caller, LaunchRequest, RunRequest, Scripts, WorkspaceRequest};
 use windlass::{Backends, Builder, Config, EngineError, Handle};
 use windlass_local::{
     FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles, Provenance,
@@ -121,6 +121,7 @@ impl Host {
             workspace: WorkspaceRequest::Directory { path: self.cwd.clone() },
             title: None,
             commit: CommitPolicy::Keep,
+            scripts: Scripts::default(),
             launch: LaunchRequest::command(argv.iter().map(|&argument| OsBytes::from(argument))),
         };
         let accepted = self.handle.run(Caller::default(), request).await.doing("run a command")?;

@@ -13,6 +13,7 @@ use super::{Making, remove_note, step};
 use crate::group::Cancel;
 use crate::repository_lock;
 use crate::vcs_worktree::marker::{Intent, Marker, Read};
+use crate::vcs_worktree::moved::ends_alike;
 use crate::vcs_worktree::refs::HEADS;
 use crate::vcs_worktree::underway::note_of;
 use crate::vcs_worktree::verify::{read_link, registrations};
@@ -111,7 +112,11 @@ impl Inner {
             Ok(Read::Unclear(_)) | Err(_) => false,
         };
         let named = match read_link(&admin.join("gitdir"), "", admin) {
-            Ok(Some(link)) => link == path.join(".git"),
+            Ok(Some(link)) => {
+                // Where its data directory was moved meanwhile, it names the old place.
+                let left = link.parent().filter(|place| self.is_left(place));
+                link == path.join(".git") || left.is_some_and(|place| ends_alike(place, path))
+            }
             // Git had not come to write it; only our unique name is in the folder's.
             Ok(None) => is_named_for(admin, path),
             Err(_) => false,

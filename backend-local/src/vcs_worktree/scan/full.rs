@@ -19,7 +19,7 @@ use super::staged::{HeadItem, Objects};
 use super::walk::{Directory, Item, Kind, Next, Unread, Visit};
 use super::{Differing, Standing, content, nested};
 use crate::vcs_worktree::copied::Copied;
-use crate::vcs_worktree::tree::{Entry, Listing, Stamp};
+use crate::vcs_worktree::tree::{Entry, Fixed, Listing, Stamp};
 
 const GIT: &[u8] = b".git";
 pub(super) const GITLINK: u32 = 0o160_000;
@@ -56,6 +56,8 @@ pub(super) struct Seen {
     pub(super) differing: Vec<Differing>,
     pub(super) deleted: Vec<PathBuf>,
     pub(super) doubts: Vec<Doubt>,
+    /// What nobody could delete.
+    pub(super) fixed: Vec<(PathBuf, Fixed)>,
 }
 
 /// A file whose bytes may be what conversions make of HEAD's.
@@ -128,12 +130,14 @@ impl Visit for Full<'_> {
             };
             found.differing.push(differing(&directory.path, standing));
         }
+        found.fixed.extend(directory.fixed.map(|fixed| (path_buf(&directory.path), fixed)));
         let listing = Listing { stamp: directory.stamp, entries };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.directories.push((directory.path, listing));
         seen.differing.append(&mut found.differing);
         seen.deleted.append(&mut found.deleted);
         seen.doubts.append(&mut found.doubts);
+        seen.fixed.append(&mut found.fixed);
         Ok(ControlFlow::Continue(next))
     }
 
@@ -322,9 +326,12 @@ impl Of<'_, '_> {
         let mut stamp = None;
         if kind != Kind::Dir {
             // Gone again: as if it had never been there.
-            let Some(looked) = self.directory.look(item.name)? else { return Ok(None) };
+            let Some((looked, fixed)) = self.directory.look_closely(item.name)? else {
+                return Ok(None);
+            };
             kind = super::walk::kind_of_mode(looked.mode);
             stamp = Some(looked);
+            found.fixed.extend(fixed.map(|fixed| (path_buf(&self.directory.path_of(name)), fixed)));
         }
         if let Some(group) = group {
             self.seen[group] = true;

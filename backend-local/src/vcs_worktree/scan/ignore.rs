@@ -75,6 +75,19 @@ impl Rules {
     }
 }
 
+/// Says whether any of these files, or a directory on the way to it, is meant by a pattern as in `.gitignore`.
+pub(in crate::vcs_worktree) fn is_any_meant<'a>(
+    pattern: &str,
+    mut files: impl Iterator<Item = &'a [u8]>,
+) -> bool {
+    let mut rules = Rules { case: Case::Sensitive, innermost: None };
+    rules.add(pattern.as_bytes(), 0);
+    files.any(|file| {
+        let mut ends = file.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        ends.any(|(end, _)| rules.ignore(&file[..end], true)) || rules.ignore(file, false)
+    })
+}
+
 /// Reads the patterns of a directory, not through a link; `None` if it has none that git would read.
 pub(super) fn of(dir: impl AsFd) -> io::Result<Option<Vec<u8>>> {
     read(dir, Path::new(".gitignore"), OFlags::NOFOLLOW)
@@ -92,4 +105,26 @@ fn read(at: impl AsFd, path: &Path, flags: OFlags) -> io::Result<Option<Vec<u8>>
     let mut content = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut content)?;
     Ok(Some(content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_means_files_and_what_is_below_directories() {
+        let files = [b".env.local".as_slice(), b"keys/deep/one", b"a/b.txt"];
+        for (pattern, expected) in [
+            (".env*", true),
+            ("keys/", true),
+            ("one", true),
+            ("deep/", true),
+            ("a/*.txt", true),
+            ("/b.txt", false),
+            ("one/", false),
+            (".npmrc", false),
+        ] {
+            assert_eq!(is_any_meant(pattern, files.into_iter()), expected, "{pattern}");
+        }
+    }
 }

@@ -70,6 +70,11 @@ impl Objects {
         Ok(buffer)
     }
 
+    /// The same for another thread.
+    pub(super) fn again(&self) -> Self {
+        Self { odb: self.odb.clone(), hash: self.hash }
+    }
+
     /// Says whether an object is there.
     pub(super) fn has(&self, oid: &oid) -> bool {
         self.odb.exists(oid)

@@ -13,14 +13,12 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{
-    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, accessat, fstat, openat, statat,
-};
+use rustix::fs::{Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, accessat, openat, statat};
 use rustix::io::Errno;
 
 use super::memory::Remembered;
 use crate::group::Cancel;
-use crate::vcs_worktree::tree::{MountId, Stamp, mount_at, mount_of, stamp};
+use crate::vcs_worktree::tree::{Fixed, MountId, Stamp, look, mount_of, stamp};
 
 /// Most threads. Looking is bound by the kernel's locks soon after.
 const THREADS: usize = 4;
@@ -52,6 +50,7 @@ pub(super) struct Directory {
     /// Relative to the top, without a slash at its end.
     pub(super) path: Vec<u8>,
     pub(super) stamp: Stamp,
+    pub(super) fixed: Option<Fixed>,
     /// The names one after the other, each with a zero byte.
     names: Arc<[u8]>,
     /// Where each name ends, its zero byte included.
@@ -80,6 +79,15 @@ impl Directory {
     pub(super) fn look(&self, name: &CStr) -> io::Result<Option<Stamp>> {
         match statat(self.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stamp(&stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same, and says why nobody could delete it, if that is so.
+    pub(super) fn look_closely(&self, name: &CStr) -> io::Result<Option<(Stamp, Option<Fixed>)>> {
+        match look(self.fd()?, name) {
+            Ok(looked) => Ok(Some((looked.stamp, looked.fixed))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -265,15 +273,15 @@ impl<V: Visit> Walk<'_, V> {
     /// `None` if it is a mount.
     fn read(&self, path: &[u8]) -> io::Result<Option<Directory>> {
         let fd = open_below(&self.top, path)?;
-        let stat = fstat(&fd)?;
-        if !path.is_empty() && mount_at(&fd, &stat) != self.mount {
+        let looked = look(&fd, c"")?;
+        if !path.is_empty() && looked.mount() != self.mount {
             return Ok(None);
         }
-        let stamp = stamp(&stat);
+        let (stamp, fixed) = (looked.stamp, looked.fixed);
         let mut open = Dir::new(fd)?;
         if let Some(held) = self.memory.and_then(|memory| memory.recall(path, &stamp)) {
             let (names, items) = (held.names, held.items);
-            return Ok(Some(Directory { open, path: path.to_vec(), stamp, names, items }));
+            return Ok(Some(Directory { open, path: path.to_vec(), stamp, fixed, names, items }));
         }
         let (mut names, mut items) = (Vec::new(), Vec::new());
         while let Some(entry) = open.read() {
@@ -303,7 +311,7 @@ impl<V: Visit> Walk<'_, V> {
         if let Some(memory) = self.memory {
             memory.keep(path, &stamp, &names, &items);
         }
-        Ok(Some(Directory { open, path: path.to_vec(), stamp, names, items }))
+        Ok(Some(Directory { open, path: path.to_vec(), stamp, fixed, names, items }))
     }
 
     fn why_unread(&self, path: &[u8], error: io::Error) -> io::Result<Unread> {

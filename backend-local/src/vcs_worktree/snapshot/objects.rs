@@ -12,6 +12,7 @@ use windlass_core::vcs_worktree::{BranchFate, VcsWorktreeError};
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::super::git::{GitCommand, without_newline};
+use super::super::own_branch::OwnBranch;
 use super::super::refs::{self, HEADS};
 use super::super::scratch::ScratchDir;
 use super::super::verify::Found;
@@ -57,6 +58,7 @@ impl Packed {
 
 impl Inner {
     /// Finds what only this worktree reaches. `staged` says that its index is not what a checkout of HEAD gives.
+    #[expect(clippy::too_many_arguments, reason = "it is told what was found out one by one")]
     pub(super) fn unreached_objects(
         &self,
         cancel: &Cancel,
@@ -65,12 +67,12 @@ impl Inner {
         state: &GitState,
         staged: bool,
         fate: BranchFate,
+        own: Option<&OwnBranch>,
     ) -> Result<Unreached, VcsWorktreeError> {
         let head = &found.verified.head.0;
         let mut words = state.words.clone();
         words.insert(head.clone());
-        let own = self.own_branch(cancel, found, worktree)?;
-        let named = own.as_ref().map_or(worktree.branch.as_str(), |own| &own.name);
+        let named = own.map_or(worktree.branch.as_str(), |own| &own.name);
         let log = found.common.join("logs").join(HEADS).join(named);
         match File::open(&log) {
             Ok(file) => {
@@ -109,7 +111,7 @@ impl Inner {
         let named = current.unwrap_or(named);
         let listed = self.commits(cancel, named, found, &scratch, &commits, &mut unreached)?;
         if unreached.commits > 0 {
-            let own = own.as_ref().map(|own| (&own.oid, own.name.as_str()));
+            let own = own.map(|own| (&own.oid, own.name.as_str()));
             unreached.name(&listed, found, own);
             unreached.holds_work =
                 fate == BranchFate::Goes || self.only_here(cancel, found, &scratch, &commits)?;

@@ -42,7 +42,11 @@ impl Inner {
     }
 
     /// Where a snapshot is.
-    pub(super) fn archive_of(&self, attempt: AttemptId, number: SnapshotNumber) -> PathBuf {
+    pub(in crate::vcs_worktree) fn archive_of(
+        &self,
+        attempt: AttemptId,
+        number: SnapshotNumber,
+    ) -> PathBuf {
         self.folder_of(attempt).join(format!("{number}{SUFFIX}"))
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::below::{Below, shown};
 use super::super::failed;
-use super::super::tree::{Stamp, stamp};
+use super::super::tree::{Stamp, look, stamp};
 use super::archive::{Attributes, CHUNK, Writer};
 use super::index_file::State;
 use super::listing::{Bytes, Item, Side, What, member};
@@ -250,8 +250,10 @@ impl Source<'_> {
         if before.mode & 0o170_000 != 0o100_000 {
             return Ok(None);
         }
-        if self.refuse_immutable && immutable(&file) {
-            return Err(Stop::Unsavable(self.side, one.path.clone(), "it is immutable"));
+        if self.refuse_immutable
+            && let Some(fixed) = look(&file, c"").ok().and_then(|looked| looked.fixed)
+        {
+            return Err(Stop::Unsavable(self.side, one.path.clone(), fixed.why()));
         }
         let unchanged = || {
             rustix::fs::fstat(&file)
@@ -296,20 +298,6 @@ impl Source<'_> {
 
 fn attributes(stamp: &Stamp) -> Attributes {
     Attributes { mode: stamp.mode & 0o7777, mtime: stamp.mtime.0 }
-}
-
-/// Says whether the kernel lets nobody change or delete the file.
-#[cfg(target_os = "linux")]
-fn immutable(file: &std::fs::File) -> bool {
-    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
-    let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
-    statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
-        .is_ok_and(|answer| answer.stx_attributes.intersects(fixed))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn immutable(_file: &std::fs::File) -> bool {
-    false
 }
 
 fn now() -> (i64, i128) {

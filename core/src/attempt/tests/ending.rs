@@ -118,7 +118,7 @@ fn a_forced_removal_waits_for_the_save_and_saves_once_more_from_aside() {
 fn a_chain_that_started_is_finalised_at_a_time_and_a_commit_alone_is_no_chain() {
     let (state, effects) = feed(ready(), running());
     assert_eq!(written_attempt(&effects).chain_started_at, Some(Timestamp(5)));
-    let clean = || fact(Fact::CommitPlanned { clean: Some(oid("0")), step: None });
+    let clean = || fact(Fact::StepPlanned { nothing: Some(oid("0")), step: None });
     let ended = [exited(X, WELL), finished(X, WELL, "0"), clean()];
     let (state, effects) = feed(state, ended);
     let attempt = written_attempt(&effects);
@@ -146,4 +146,16 @@ fn a_removal_that_is_refused_says_what_still_goes_on() {
     let mut failed = committing();
     failed.extend([prepared(GIT, 2), launched(GIT), exited(GIT, BADLY), finished(GIT, BADLY, "0")]);
     assert!(said(failed).contains("is being saved"));
+}
+
+#[test]
+fn what_ran_while_no_host_was_there_is_saved_and_finalised_like_any_other() {
+    let (state, _) = feed(ready(), [run(), prepared(X, 1)]);
+    let (state, _) = recover(&state);
+    let ended = Adoption::Ended(final_report(BADLY));
+    let inputs = [fact(Fact::Adopted { execution: X, adoption: ended }), finished(X, BADLY, "0")];
+    let (state, effects) = feed(state, inputs);
+    assert_eq!(words(&effects), ["+", "Save"]);
+    let (_, effects) = feed(state, [saved(Some(1))]);
+    assert!(finalised(&effects, &FAILED).finalised_at.is_some());
 }

@@ -188,14 +188,93 @@ fn what_is_neither_removed_nor_put_back_counts_as_removed_and_can_be_made_again(
     assert_eq!(words(&effects), ["+", "Refused"]);
     let attempt = written_attempt(&effects);
     assert_eq!(attempt.status, AttemptStatus::Removed);
-    let message = "busy; nor could it be put back: no space; all of it is saved: restore it, and \
-                   remove it again";
-    assert_eq!(attempt.reason, Some(Reason::RemoveFailed { message: message.to_owned() }));
+    let Some(Reason::RemoveFailed { message }) = &attempt.reason else { panic!("{attempt:?}") };
+    assert!(message.starts_with("busy; nor could it be put back: no space; all of it is saved"));
     let (state, effects) = feed(state, [restore(None, false)]);
     assert_eq!(origin(&effects), Origin::Removed(removed_as(Some(1))));
     let (_, effects) = feed(state, [there()]);
     let attempt = written_attempt(&effects);
     assert_eq!((attempt.status, attempt.reason), (AttemptStatus::Finished, None));
+    assert_eq!((attempt.half_removed, attempt.removed), (None, None));
+}
+
+/// A worktree whose removal failed after it was saved, and could not be put back.
+fn half_removed() -> State {
+    let refused = fact(Fact::RemoveRefused { refusal: failed("busy") });
+    feed(at_rest(AttemptStatus::Finished), [remove(false), saved(Some(1)), refused, not_there()]).0
+}
+
+#[test]
+fn a_removal_that_failed_is_gone_on_with_when_it_is_asked_for_again() {
+    let state = half_removed();
+    assert_eq!(words(&recover(&state).1), Vec::<String>::new(), "what failed stays failed");
+    let (state, effects) = feed(state, [remove(false)]);
+    assert_eq!(words(&effects), ["+", "RemoveWorktree"], "it is saved already");
+    let claimed = written_attempt(&effects);
+    assert_eq!((claimed.status, claimed.claim), (AttemptStatus::Removing, Some(Claim::Remove)));
+    assert_eq!(claimed.removal.unwrap().saved, Some(removed_as(Some(1))));
+    assert_eq!(words(&recover(&state).1), ["RemoveWorktree"], "the next host goes on with it");
+    let (ended, effects) = feed(state.clone(), [gone()]);
+    assert_eq!(words(&effects), ["+", "Removed"]);
+    let removed = written_attempt(&effects);
+    assert_eq!((removed.status, &removed.reason), (AttemptStatus::Removed, &None));
+    assert_eq!((removed.half_removed, removed.removed), (None, Some(removed_as(Some(1)))));
+    let (back, _) = feed(ended, [restore(None, false), there()]);
+    assert_eq!(back.attempt().status, AttemptStatus::Finished);
+    // It fails once more in the same way: the reason is said once.
+    let refused = || fact(Fact::RemoveRefused { refusal: failed("no space") });
+    let (state, effects) = feed(state, [refused(), not_there()]);
+    assert_eq!(words(&effects), ["+", "Refused"]);
+    let Some(Reason::RemoveFailed { message }) = &state.attempt().reason else { panic!() };
+    assert_eq!(message.matches("no space").count(), 1, "{message}");
+    assert_eq!(words(&feed(state, [remove(false)]).1), ["+", "RemoveWorktree"]);
+}
+
+#[test]
+fn what_is_whole_again_when_its_removal_goes_on_is_saved_anew() {
+    let refused = fact(Fact::RemoveRefused { refusal: failed("it was not saved") });
+    let (state, effects) = feed(half_removed(), [remove(false), refused.clone(), there()]);
+    assert_eq!(words(&effects), ["+", "Save"]);
+    assert_eq!(request(&effects).number, SnapshotNumber(2));
+    let (state, effects) = feed(state, [saved(Some(2)), gone()]);
+    assert_eq!(words(&effects), ["+", "Removed"]);
+    assert_eq!(state.attempt().removed, Some(removed_as(Some(2))));
+    // Once is enough: what cannot be removed then stays where it is.
+    let inputs = [remove(false), refused.clone(), there(), saved(Some(2)), refused, there()];
+    let (state, effects) = feed(half_removed(), inputs);
+    assert_eq!(words(&effects), ["+", "Refused"]);
+    let attempt = state.attempt();
+    assert_eq!((attempt.status, attempt.claim), (AttemptStatus::Finished, None));
+    assert_eq!((&attempt.removed, &attempt.half_removed), (&None, &None));
+}
+
+#[test]
+fn a_half_removed_worktree_keeps_its_snapshot_and_its_branch() {
+    assert_eq!(words(&feed(half_removed(), [drop_snapshot(1, true)]).1), ["Refused"]);
+    let with_branch = ask(Request::Remove {
+        force: true,
+        discard_unsaved: false,
+        delete_branch: true,
+        cause: SnapshotCause::Removal,
+    });
+    assert_eq!(
+        words(&feed(half_removed(), [with_branch]).1),
+        ["Refused"],
+        "it is not saved for that"
+    );
+    // Work that comes makes it again.
+    let (state, effects) = feed(half_removed(), [start(true)]);
+    assert_eq!(words(&effects), ["+", "CreateWorktree", "Accepted"]);
+    assert_eq!(feed(state, [there()]).0.attempt().half_removed, None);
+    // A restoration that fails changes nothing about it; one that is overtaken by a removal ends with that.
+    let (state, _) = feed(half_removed(), [restore(None, false), not_there()]);
+    assert_eq!(words(&feed(state, [remove(false)]).1), ["+", "RemoveWorktree"]);
+    let (state, effects) = feed(half_removed(), [restore(None, false), remove(true), not_there()]);
+    assert_eq!(words(&effects), ["+", "Refused", "RemoveWorktree"]);
+    let (state, _) = feed(state, [gone()]);
+    assert_eq!(state.attempt().removed, Some(removed_as(Some(1))));
+    let (state, _) = feed(state, [restore(None, false), there()]);
+    assert_eq!(state.attempt().status, AttemptStatus::Finished);
 }
 
 #[test]
@@ -456,7 +535,7 @@ fn a_snapshot_in_use_is_not_removed() {
 
 #[test]
 fn a_commit_that_was_asked_for_keeps_the_reason_if_there_was_nothing_to_commit() {
-    let clean = || fact(Fact::CommitPlanned { clean: Some(oid("0")), step: None });
+    let clean = || fact(Fact::StepPlanned { nothing: Some(oid("0")), step: None });
     let commit = || ask(Request::Commit { message: "m".into() });
     let reason = Some(Reason::EndedBadly { execution: X });
     let mut state = at_rest(AttemptStatus::Held);
@@ -578,13 +657,14 @@ impl SmallWorld {
             }
             Operation::TakeSlot { .. }
             | Operation::ReleaseSlot(_)
+            | Operation::Feed { .. }
             | Operation::CreateWorktree { .. }
             | Operation::AwaitExit { .. }
             | Operation::Finish { .. }
             | Operation::Adopt { .. }
             | Operation::Stop { .. }
             | Operation::Discard { .. }
-            | Operation::PlanCommit { .. }
+            | Operation::PlanStep { .. }
             | Operation::RemoveSnapshot { .. } => {}
         }
         self.under_way.push(operation);
@@ -648,10 +728,9 @@ impl SmallWorld {
             Operation::Adopt { execution, .. } => {
                 Fact::Adopted { execution, adoption: Adoption::NeverRan }
             }
-            Operation::PlanCommit { .. } => {
-                Fact::CommitPlanned { clean: Some(oid("5")), step: None }
-            }
+            Operation::PlanStep { .. } => Fact::StepPlanned { nothing: Some(oid("5")), step: None },
             Operation::ReleaseSlot(_)
+            | Operation::Feed { .. }
             | Operation::AwaitExit { .. }
             | Operation::Finish { .. }
             | Operation::Stop { .. }
@@ -754,7 +833,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     /// Whatever is asked, fails and is killed in whatever order: no batch conflicts, nothing starts in a claimed workspace,
-    /// nothing is removed before its save is recorded, the work is never lost, and in a healed world all comes to rest.
+    /// nothing is removed before its save is recorded, the work is never lost, and in a healed world all comes to rest, and
+    /// a removal that failed is ended when it is asked for again.
     #[test]
     fn work_outlives_every_removal_restoration_and_restart(
         steps in proptest::collection::vec((0..4_u8, any::<u8>(), any::<bool>()), 1..60)
@@ -780,6 +860,16 @@ proptest! {
                 prop_assert_eq!(stored.claim, None);
             }
             other => prop_assert!(false, "it rests as {:?}", other),
+        }
+        if stored.half_removed.is_some() {
+            prop_assert_eq!(stored.status, AttemptStatus::Removed);
+            world.feed(remove(false));
+            for _ in 0..100 {
+                world.go_on(0, true);
+            }
+            let stored = world.stored();
+            prop_assert_eq!((stored.status, &stored.half_removed), (AttemptStatus::Removed, &None));
+            prop_assert_eq!(world.spot, Spot::Nowhere);
         }
     }
 }

@@ -59,7 +59,7 @@ impl Chunk {
             match change.key.kind {
                 // Of use to the host alone.
                 Kind::Request | Kind::Input | Kind::Observation => {}
-                Kind::Project | Kind::Execution | Kind::Snapshot => {
+                Kind::Project | Kind::Execution | Kind::FollowUp | Kind::Snapshot => {
                     entries.push(Entry { change, follows: false });
                 }
                 Kind::Task => {

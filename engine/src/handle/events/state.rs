@@ -1,7 +1,7 @@
 //! Everything that there is as of a number: what to show before one follows what changes.
 
 use windlass_core::process_store::{Change, ChangeNumber, Cursor, Kind, Query};
-use windlass_core::record::{AttemptStatus, Phase, Recorded as _, TaskRecord};
+use windlass_core::record::{AttemptStatus, FollowUpState, Phase, Recorded as _, TaskRecord};
 
 use crate::error::EngineError;
 use crate::handle::Handle;
@@ -12,10 +12,10 @@ use crate::request::Caller;
 const RECORDS: u32 = 256;
 
 /// The kinds that it is made of.
-const KINDS: [Kind; 5] =
-    [Kind::Project, Kind::Task, Kind::Attempt, Kind::Snapshot, Kind::Execution];
+const KINDS: [Kind; 6] =
+    [Kind::Project, Kind::Task, Kind::Attempt, Kind::FollowUp, Kind::Snapshot, Kind::Execution];
 
-/// Everything that there is, page by page: projects, tasks, attempts that are not removed, snapshots, executions that are
+/// Everything that there is, page by page: projects, tasks, attempts that are not removed, messages that wait, snapshots, executions that are
 /// not final.
 ///
 /// # Contract
@@ -111,6 +111,10 @@ fn states(kind: Kind) -> Vec<&'static str> {
         Kind::Execution => {
             let going_on = Phase::ALL.into_iter().filter(|phase| *phase != Phase::Final);
             going_on.map(Phase::as_str).collect()
+        }
+        Kind::FollowUp => {
+            let waiting = FollowUpState::ALL.into_iter().filter(|state| state.waits());
+            waiting.map(FollowUpState::as_str).collect()
         }
         Kind::Project
         | Kind::Task

@@ -9,15 +9,13 @@ use windlass_core::workspace::Worktree;
 
 use super::{Editing, Prepared, check_version, put_changed};
 use crate::error::{EngineError, RefusalCode};
+use crate::handle::SCRIPT_BYTES;
 use crate::host::prelude::worktree_error;
 use crate::host::records::{decode_error, read_project, store_error};
 use crate::request::{ProjectChange, ProjectRequest};
 
 /// The most characters of a name.
 const NAME_CHARS: usize = 100;
-
-/// The most bytes of a script.
-const SCRIPT_BYTES: usize = 64 << 10;
 
 impl Editing<'_> {
     pub(super) async fn add_project(

@@ -4,24 +4,26 @@ use windlass_core::driver::Ports;
 use windlass_core::id::TaskId;
 use windlass_core::record::{CommitPolicy, ProjectRecord, TaskRecord};
 
-use crate::error::{EngineError, RefusalCode};
+use crate::error::EngineError;
 use crate::host::prelude::{self, Found, PlannedRun, Start};
 use crate::host::records::{read_project, read_task};
-use crate::request::{Caller, RunRequest, TaskRun, WorkspaceRequest};
+use crate::request::{Caller, RunRequest, Scripts, TaskRun, WorkspaceRequest};
 
 /// What a new attempt of a task is to be.
 pub(crate) struct Resolved {
     workspace: WorkspaceRequest,
     title: String,
     commit: CommitPolicy,
+    scripts: Scripts,
     planned: PlannedRun,
 }
 
 impl Resolved {
     /// Makes the request of a run that comes to the same.
     pub(crate) fn into_run(self, request: TaskRun) -> (RunRequest, PlannedRun) {
-        let Self { workspace, title, commit, planned } = self;
-        let request = RunRequest { workspace, title: Some(title), commit, launch: request.launch };
+        let Self { workspace, title, commit, scripts, planned } = self;
+        let TaskRun { launch, .. } = request;
+        let request = RunRequest { workspace, title: Some(title), commit, scripts, launch };
         (request, planned)
     }
 }
@@ -41,10 +43,7 @@ pub(super) async fn resolve(
         return Ok(Start::Repeated(accepted));
     }
     let (record, _) = read_task(ports, owner, task).await?;
-    if let Some(said) = record.said.filter(|said| said.status.is_closed()) {
-        let reason = format!("{} is {}: nothing starts for it", task.short(), said.status.as_str());
-        return Err(EngineError::refused(RefusalCode::TaskClosed, reason));
-    }
+    prelude::refuse_closed(&record)?;
     // A task is seen by whoever sees its project.
     let (project, _) = read_project(ports, None, record.project).await?;
     let run = as_run(request, &record, &project);
@@ -55,6 +54,7 @@ pub(super) async fn resolve(
             workspace: run.workspace,
             title,
             commit: run.commit,
+            scripts: run.scripts,
             planned: PlannedRun { task: Some(task), ..planned },
         }),
     })
@@ -62,8 +62,15 @@ pub(super) async fn resolve(
 
 /// Fills in what the request leaves to the task and its project.
 fn as_run(request: &TaskRun, task: &TaskRecord, project: &ProjectRecord) -> RunRequest {
-    let TaskRun { dir, base, branch, copy, title, commit, launch } = request;
+    let TaskRun { dir, base, branch, copy, title, commit, scripts, launch } = request;
     let defaults = &project.defaults;
+    let or = |own: &Option<String>, default: &Option<String>| {
+        own.clone().or_else(|| default.clone().filter(|_| dir.is_none()))
+    };
+    let scripts = Scripts {
+        setup: or(&scripts.setup, &defaults.setup),
+        cleanup: or(&scripts.cleanup, &defaults.cleanup),
+    };
     let workspace = match dir {
         Some(path) => WorkspaceRequest::Directory { path: path.clone() },
         None => WorkspaceRequest::Worktree {
@@ -78,6 +85,7 @@ fn as_run(request: &TaskRun, task: &TaskRecord, project: &ProjectRecord) -> RunR
         workspace,
         title: Some(title.unwrap_or(&task.title).to_owned()),
         commit: commit.unwrap_or(defaults.commit),
+        scripts,
         launch: launch.clone(),
     }
 }

@@ -252,7 +252,8 @@ fn asked(name: &str, verb: Verb) -> What {
 
 fn accepted(execution: ExecutionId) -> What {
     let verb = Verb::Run { worktree: true, commit: true, launch: Launch::default() };
-    let accepted = Accepted { attempt: A, execution, source_is_dirty: false };
+    let (source_is_dirty, unmatched) = (false, Vec::new());
+    let accepted = Accepted { attempt: A, execution, source_is_dirty, unmatched };
     answered("r1", verb, Answer::Accepted(accepted))
 }
 

@@ -9,7 +9,7 @@ use windlass::error::EngineError;
 use windlass::handle::{Commit, Handle};
 use windlass::request::{
     Caller, ExecRequest, GcOptions, InputRequest, LaunchRequest, RemoveOptions, RunRequest,
-    StopTarget, WhenFull, WorkspaceRequest,
+    Scripts, StopTarget, WhenFull, WorkspaceRequest,
 };
 use windlass_core::action::{Leftovers, RunReason, Stdin};
 use windlass_core::id::{AttemptId, ExecutionId};
@@ -237,6 +237,7 @@ impl Asked {
             workspace,
             title: Some(self.request.name.clone()),
             commit: if commit { CommitPolicy::Commit } else { CommitPolicy::Keep },
+            scripts: Scripts::default(),
             launch: self.launch(launch),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use windlass::EngineError;
 use windlass::request::{
-    Accepted, Caller, ExecRequest, InputRequest, LaunchRequest, RemoveOptions, RunRequest,
+    Accepted, Caller, ExecRequest, InputRequest, LaunchRequest, RemoveOptions, RunRequest, Scripts,
     WhenFull, WorkspaceRequest,
 };
 use windlass::steps::{self, Begun};
@@ -197,7 +197,8 @@ impl Steps {
                 };
                 let commit = if *commit { CommitPolicy::Commit } else { CommitPolicy::Keep };
                 let title = Some(request.name.clone());
-                let run = RunRequest { workspace, title, commit, launch: launch(how) };
+                let (scripts, launch) = (Scripts::default(), launch(how));
+                let run = RunRequest { workspace, title, commit, scripts, launch };
                 let attempt = AttemptId::new(self.now, new.ten());
                 Prelude::Run { request: Box::new(run), attempt, execution: fresh(&new) }
             }
@@ -371,7 +372,7 @@ impl Steps {
     pub(super) fn hear(&mut self, _life: Life, done: &Done) {
         let (client, answer) = match done {
             Done::Begun { asker, result: Ok(Begun::Repeated(accepted)), .. } => {
-                (*asker, Answer::Accepted(*accepted))
+                (*asker, Answer::Accepted(accepted.clone()))
             }
             Done::Begun { asker, result: Err(error), .. }
             | Done::Loaded { asker, result: Err(error), .. }
@@ -433,6 +434,9 @@ fn code(code: RefusalCode) -> windlass::error::RefusalCode {
         RefusalCode::SnapshotQuota => To::SnapshotQuota,
         RefusalCode::NoSnapshot => To::NoSnapshot,
         RefusalCode::DamagedSnapshot => To::DamagedSnapshot,
+        RefusalCode::NoFollowUp => To::NoFollowUp,
+        RefusalCode::Conflict => To::Conflict,
+        RefusalCode::QueueFull => To::QueueFull,
         RefusalCode::Full => To::Full,
         RefusalCode::Failed => To::Git,
     }

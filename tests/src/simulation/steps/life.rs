@@ -22,7 +22,7 @@ use super::job::{Done, Job};
 pub(super) const CLEANUP: usize = usize::MAX;
 
 /// Who waits for the reply of a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     /// A client, by its place in the list of requests.
     Client(usize),
@@ -286,7 +286,7 @@ impl HostLife {
 
     fn reply(&mut self, request: RequestId, reply: Reply, out: &mut Vec<Next>) {
         let Some(asker) = self.pending.remove(&request) else { return };
-        out.push(Next::Reply { asker, reply });
+        out.push(Next::Reply { asker: asker.clone(), reply });
         match asker {
             Asker::Starter(client, _) => self.key_is_done(client, out),
             Asker::Cleanup => self.next_act(out),

@@ -56,7 +56,9 @@ fn decode(record: &windlass_core::process_store::Record) -> Value {
             .map_or(Value::Other, |record| Value::Request(Arc::new(record))),
         Kind::Snapshot => SnapshotRecord::decode(record)
             .map_or(Value::Other, |record| Value::Snapshot(Arc::new(record))),
-        Kind::Project | Kind::Task | Kind::Input | Kind::Observation => Value::Other,
+        Kind::Project | Kind::Task | Kind::FollowUp | Kind::Input | Kind::Observation => {
+            Value::Other
+        }
     }
 }
 

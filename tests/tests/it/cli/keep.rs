@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use windlass_tests::isolated;
 use windlass_tests::repo::{TempRepo, git_in};
 use windlass_tests::sandbox::Sandbox;
@@ -24,6 +25,26 @@ fn dirty(sandbox: &Sandbox, repo: &TempRepo) -> (String, PathBuf) {
     let id =
         sandbox.run(["ls", "--json"]).expect(0).json_lines()[0]["id"].as_str().unwrap().to_owned();
     (id, worktree)
+}
+
+/// A directory in which nothing can be made, renamed or removed, until it is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    /// `None` where that cannot be done.
+    fn new(path: &Path) -> Option<Self> {
+        chattr("+i", path).then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        assert!(chattr("-i", &self.0) || std::thread::panicking());
+    }
+}
+
+fn chattr(flag: &str, path: &Path) -> bool {
+    Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
 }
 
 isolated! {
@@ -190,6 +211,103 @@ isolated! {
         sandbox.run(["rm", "topic"]).expect(0);
     }
 
+    fn a_removal_that_failed_late_is_told_and_ends_when_it_is_asked_for_again() {
+        // What its repository knows of it cannot go, or its directory cannot.
+        for (stuck, again) in [(".git/worktrees", "rm"), (".trash", "rm"), (".trash", "gc"), (".trash", "restore")] {
+            let (sandbox, repo) = with_repo();
+            let ran = run_script(&sandbox, &repo, &["--no-commit", "--branch", "topic"], "pwd; echo x > made").expect(0);
+            let worktree = PathBuf::from(ran.text().trim());
+            let stuck = match stuck {
+                ".trash" => sandbox.data_dir().join("worktrees/.trash"),
+                below => repo.path().join(below),
+            };
+            let Some(fixed) = Immutable::new(&stuck) else {
+                eprintln!("not run: files cannot be made immutable here");
+                return;
+            };
+            for _ in 0..2 {
+                let refused = sandbox.run(["rm", "topic"]).expect(4);
+                assert!(refused.stderr.contains("all of it is saved"), "{}", refused.stderr);
+                let shown = show(&sandbox, "topic");
+                assert_eq!((&shown["status"], &shown["reason"]["kind"]), (&"removed".into(), &"remove_failed".into()));
+            }
+            let items = sandbox.run(["gc", "--dry-run", "--json"]).expect(0).json_lines();
+            let named = |item: &&Value| item["action"] == "end_removal" && item["reason"].as_str().unwrap().contains("failed");
+            assert_eq!(items.iter().filter(named).count(), 1, "{items:?}");
+            // All that there is of it may be in its snapshot.
+            sandbox.run(["snapshots", "topic", "--rm", "1", "--force"]).expect(4);
+            sandbox.run(["gc"]).expect(1);
+            drop(fixed);
+            let arguments = if again == "gc" { vec![again] } else { vec![again, "topic"] };
+            sandbox.run(arguments).expect(0);
+            let shown = show(&sandbox, "topic");
+            assert_eq!(shown["reason"], Value::Null);
+            if again != "restore" {
+                assert_eq!(shown["status"], "removed");
+                assert_eq!(repo.git(["worktree", "list", "--porcelain"]).matches("worktree ").count(), 1);
+                assert_eq!(fs::read_dir(worktree.parent().unwrap()).map_or(0, Iterator::count), 0);
+                sandbox.run(["restore", "topic"]).expect(0);
+            }
+            assert_eq!(fs::read_to_string(worktree.join("made")).unwrap(), "x\n");
+            sandbox.run(["rm", "topic"]).expect(0);
+        }
+    }
+
+    fn what_cannot_be_deleted_is_told_before_anything_is_touched() {
+        let (sandbox, repo) = with_repo();
+        let ran = run_script(&sandbox, &repo, &["--branch", "topic"], "pwd; mkdir logs; echo x > logs/made").expect(0);
+        let worktree = PathBuf::from(ran.text().trim());
+        for (flag, back, path, said) in [
+            ("+i", "-i", "README.md", "README.md (it is immutable"),
+            ("+a", "-a", "logs/made", "logs/made (it is append-only"),
+            ("+i", "-i", "logs", "logs (it is immutable"),
+        ] {
+            if !chattr(flag, &worktree.join(path)) {
+                eprintln!("not run: files cannot be made immutable here");
+                return;
+            }
+            let refused = sandbox.run(["rm", "topic"]);
+            assert!(chattr(back, &worktree.join(path)), "{refused:?}");
+            assert!(refused.expect(4).stderr.contains(said));
+        }
+        sandbox.run(["exec", "topic", "--", "cat", "logs/made"]).expect(0);
+        sandbox.run(["rm", "topic"]).expect(0);
+        assert!(!worktree.exists());
+        assert_eq!(sandbox.run(["gc", "--dry-run"]).expect(0).text(), "", "nothing is left");
+    }
+
+    fn each_way_out_is_said_and_works() {
+        let (sandbox, repo) = with_repo();
+        let ran = run_script(&sandbox, &repo, &["--branch", "topic"], "pwd; echo x > made; git checkout -q --detach").expect(0);
+        let worktree = PathBuf::from(ran.text().trim());
+        // Without its marker nothing is done with it but what its user asks for by name.
+        let admin = repo.path().join(".git/worktrees").join(worktree.file_name().unwrap());
+        fs::remove_file(admin.join("windlass-worktree")).unwrap();
+        for verb in ["diff", "rm"] {
+            let refused = sandbox.run([verb, "topic"]).expect(4);
+            assert!(refused.stderr.contains("restoring it marks it again"), "{}", refused.stderr);
+        }
+        sandbox.run(["restore", "topic"]).expect(0);
+        // It was on no branch, and is on none again.
+        sandbox.run(["rm", "topic"]).expect(0);
+        assert_eq!(show(&sandbox, "@last")["branch"], Value::Null);
+        fs::create_dir_all(&worktree).unwrap();
+        fs::write(worktree.join("theirs"), "x").unwrap();
+        let refused = sandbox.run(["restore", "@last"]).expect(4);
+        assert!(refused.stderr.contains("something that is not ours stands there"), "{}", refused.stderr);
+        fs::remove_dir_all(&worktree).unwrap();
+        let restored = sandbox.run(["restore", "@last"]).expect(0);
+        assert!(!restored.stderr.contains("branch"), "{}", restored.stderr);
+        assert!(worktree.join("made").exists());
+        sandbox.run(["rm", "@last"]).expect(0);
+        // Nobody's worktree is taken for ours, whatever is asked for.
+        repo.git(["worktree", "add", "-q", "--detach", worktree.to_str().unwrap()]);
+        let refused = sandbox.run(["restore", "@last"]).expect(4);
+        assert!(refused.stderr.contains("no marker of ours"), "{}", refused.stderr);
+        repo.git(["worktree", "remove", worktree.to_str().unwrap()]);
+        sandbox.run(["restore", "@last"]).expect(0);
+    }
+
     fn ignored_files_are_copied_in_by_globs_and_nothing_else_is() {
         let (sandbox, repo) = with_repo();
         repo.write(".gitignore", ".env*\nkeys/\n");
@@ -203,6 +321,10 @@ isolated! {
         // They are where they came from: there is nothing to save.
         sandbox.run(["rm", "@last"]).expect(0);
         assert_eq!(sandbox.run(["snapshots", "@last", "--json"]).expect(0).text(), "");
+        assert!(!copied.stderr.contains("--copy"), "{}", copied.stderr);
+        let none = run_script(&sandbox, &repo, &["--copy", ".npmrc", "--copy", ".env"], "cat .env").expect(0);
+        assert!(none.stderr.contains("no file matches --copy .npmrc"), "{}", none.stderr);
+        assert!(!none.stderr.contains("--copy .env"), "{}", none.stderr);
         let refused = run_script(&sandbox, &repo, &["--copy", "../*"], "true").expect(122);
         assert!(refused.stderr.contains("../*"), "{}", refused.stderr);
         let refused = run_script(&sandbox, &repo, &["--copy", "["], "true").expect(122);

@@ -1,0 +1,195 @@
+//! Follow-ups: what must be found out before a message is queued, and how it reaches its command.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+use windlass_core::action::RunReason;
+use windlass_core::attempt::{Fact, Input, Request, State, digest};
+use windlass_core::driver::Ports;
+use windlass_core::id::{AttemptId, ExecutionId, FollowUpId};
+use windlass_core::locator::OsBytes;
+use windlass_core::process_store::{Kind, Query};
+use windlass_core::record::{
+    ExecutionRecord, FollowUpRecord, FollowUpState, Recorded as _, request_id,
+};
+use windlass_core::time::Timestamp;
+
+use super::Host;
+use super::command::{Answer, Pending};
+use super::prelude::{Loaded, Prelude, on_attempt, refuse_closed_task_of};
+use super::records::{read, store_error};
+use crate::error::{EngineError, RefusalCode};
+use crate::request::{Caller, InputRequest};
+use crate::runtime::Runtime;
+
+/// How many executions are read at once to find the last agent.
+const PAGE: u32 = 32;
+
+/// A message that may be queued, or that was.
+pub(super) enum Sent {
+    /// It was queued before.
+    Repeated(FollowUpId),
+    /// It is new.
+    New { loaded: Box<Loaded>, message: Box<FollowUpRecord> },
+}
+
+/// What is asked for: a text for an attempt, as a message of this id at this time.
+pub(super) struct Message {
+    pub(super) caller: Caller,
+    pub(super) attempt: AttemptId,
+    pub(super) text: String,
+    pub(super) id: FollowUpId,
+    pub(super) at: Timestamp,
+}
+
+/// Prepares a message: whether it was sent before, its attempt, and what it will start.
+async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
+    let Message { caller, attempt, text, id, at } = message;
+    let digest = digest(&[attempt.0.as_bytes(), text.as_bytes()].concat());
+    if caller.key.is_some()
+        && let Some((before, _)) = read::<FollowUpRecord>(ports, id.0).await?
+    {
+        if before.digest == digest {
+            return Ok(Sent::Repeated(id));
+        }
+        let key = caller.key.unwrap_or_default();
+        let reason = format!("the key {key:?} was used for another request");
+        return Err(EngineError::refused(RefusalCode::KeyReused, reason));
+    }
+    let loaded = on_attempt(ports, &caller, attempt).await?;
+    refuse_closed_task_of(ports, &loaded).await?;
+    let Some(agent) = last_agent(ports, attempt, |_| true).await? else {
+        let reason = format!("nothing of {} has run that could be gone on with", attempt.short());
+        return Err(EngineError::refused(RefusalCode::WrongState, reason));
+    };
+    let owner = loaded.state.as_ref().and_then(|state| state.attempt().owner.clone());
+    let message = Box::new(FollowUpRecord {
+        id,
+        attempt,
+        owner,
+        client_key: caller.key,
+        digest,
+        text,
+        position: 0,
+        state: FollowUpState::Queued,
+        action: agent.action,
+        options: agent.options,
+        cwd: agent.cwd,
+        execution: None,
+        created_at: at,
+    });
+    Ok(Sent::New { loaded: Box::new(loaded), message })
+}
+
+/// Finds what an attempt ran last as its agent.
+pub(super) async fn last_agent(
+    ports: &Ports,
+    attempt: AttemptId,
+    wanted: impl Fn(&ExecutionRecord) -> bool,
+) -> Result<Option<ExecutionRecord>, EngineError> {
+    let mut query = Query::newest(Kind::Execution, PAGE);
+    query.parent = Some(attempt.0);
+    loop {
+        let page = ports.store.list(query.clone()).await.map_err(store_error)?;
+        for stored in page.records {
+            if let Ok(record) = ExecutionRecord::decode(&stored.record)
+                && record.action.run_reason == RunReason::Agent
+                && record.superseded_by.is_none()
+                && wanted(&record)
+            {
+                return Ok(Some(record));
+            }
+        }
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(None),
+        }
+    }
+}
+
+impl<R: Runtime> Host<R> {
+    pub(super) fn prelude_of_send(
+        &mut self,
+        caller: Caller,
+        attempt: AttemptId,
+        text: String,
+        answer: Answer<FollowUpId>,
+    ) {
+        if self.parts.input.is_none() {
+            let reason = "this engine's backend writes to no standard input";
+            let _gone = answer.send(Err(EngineError::refused(RefusalCode::NoInput, reason)));
+            return;
+        }
+        let at = self.parts.runtime.now();
+        let id = match &caller.key {
+            // The same key gives the same message.
+            Some(key) => {
+                let request = request_id(caller.owner.as_deref(), key);
+                FollowUpId(Uuid::new_v5(&request, b"follow-up"))
+            }
+            None => FollowUpId::new(at, self.ids.ten()),
+        };
+        self.hold(attempt);
+        let ports = self.parts.ports.clone();
+        let message = Message { caller, attempt, text, id, at };
+        self.preludes.push(Box::pin(async move {
+            let result = prepare(&ports, message).await;
+            Prelude::Send { answer, attempt, result }
+        }));
+    }
+
+    pub(super) fn on_send(
+        &mut self,
+        attempt: AttemptId,
+        answer: Answer<FollowUpId>,
+        result: Result<Sent, EngineError>,
+    ) {
+        match result {
+            Ok(Sent::Repeated(id)) => drop(answer.send(Ok(id))),
+            Ok(Sent::New { loaded, message }) => {
+                let id = message.id;
+                self.insert(*loaded);
+                self.ask(attempt, Request::Send { message }, Pending::Sent(answer, id));
+            }
+            Err(error) => drop(answer.send(Err(error))),
+        }
+        self.release_hold(attempt);
+    }
+
+    /// Writes the message of an execution to its standard input, and closes that. Its key makes repeating it harmless.
+    pub(super) fn feed_input(&mut self, attempt: AttemptId, execution: ExecutionId) {
+        let of = |state: &State| {
+            state.executions().find(|it| it.id == execution).and_then(|it| it.text.clone())
+        };
+        let Some(mut text) = self.machines.get(&attempt).and_then(of) else { return };
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let (ports, input) = (self.parts.ports.clone(), self.parts.input.clone());
+        let epoch = Arc::clone(&self.parts.epoch);
+        let key = Uuid::new_v5(&execution.0, b"follow-up");
+        let bytes = OsBytes(text.into_bytes());
+        let request = InputRequest { execution, key, bytes, secret: false, close: true };
+        self.preludes.push(Box::pin(async move {
+            let operator = Caller::default();
+            let sent = crate::input::send(&ports, input.as_deref(), &epoch, &operator, request);
+            Prelude::Fed { attempt, execution, result: sent.await }
+        }));
+    }
+
+    pub(super) fn on_fed(
+        &mut self,
+        attempt: AttemptId,
+        execution: ExecutionId,
+        result: Result<(), EngineError>,
+    ) {
+        match result {
+            // Whoever has closed it, or ended, wants no more.
+            Ok(()) | Err(EngineError::Refused { .. } | EngineError::Superseded) => {}
+            Err(error) => {
+                let fact = Fact::InDoubt { execution, message: error.to_string() };
+                self.feed(attempt, Input::Fact(fact));
+            }
+        }
+    }
+}
