@@ -473,7 +473,8 @@ pub(crate) async fn recorded(node: &Arc<Node>, start: &Start) -> io::Result<Opti
 fn never_locked(node: &Node, start: &Start) -> io::Result<bool> {
     let Some(recorded) = PlaceIdentity::decode(&start.place.identity) else { return Ok(false) };
     let Some(place) = node.runs.place(start.execution, start.place.nonce)? else {
-        return Ok(false);
+        // What became of it is not for a launch to find out: that ends processes.
+        return Err(io::Error::new(io::ErrorKind::NotFound, "its place is gone"));
     };
     let machine = recorded.machine(&node.here);
     let directory = recorded.directory(&node.here, &node.runs, Some(&place));

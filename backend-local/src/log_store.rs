@@ -101,11 +101,15 @@ impl Files {
         op: &'static str,
         work: impl FnOnce() -> io::Result<R> + Send + 'static,
     ) -> Result<R, LogStoreError> {
-        let turn = Arc::clone(&self.reads).acquire_owned().await;
-        let turn = turn.map_err(|error| failed(op, io::Error::other(error)))?;
-        let done = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
+        let reads = Arc::clone(&self.reads);
+        // In a task of its own: who is not polled for a while would keep a turn that is his from everybody else.
+        let done = tokio::spawn(async move {
+            let turn = reads.acquire_owned().await.map_err(io::Error::other)?;
+            let done = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                work()
+            });
+            done.await.map_err(io::Error::other)?
         });
         match done.await {
             Ok(Ok(result)) => Ok(result),

@@ -62,21 +62,25 @@ impl Door {
     ///
     /// # Cancel safety
     ///
-    /// Once begun, `work` goes on to its end, whether or not somebody waits.
+    /// `work` is done in its turn, whether or not somebody waits.
     pub(crate) async fn run<R: Send + 'static>(
         self: &Arc<Self>,
         op: &'static str,
         work: impl FnOnce(&Database) -> Result<R, redb::Error> + Send + 'static,
     ) -> Result<R, BackendError> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
-        let turn = turn.map_err(|error| BackendError::permanent(BACKEND, op, error))?;
         let door = Arc::clone(self);
-        let working = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            caught(|| door.with(work))
+        // In a task of its own: who is not polled for a while would keep a turn that is his from everybody else.
+        let working = tokio::spawn(async move {
+            let turn = Arc::clone(&door.turns).acquire_owned().await;
+            let turn = turn.map_err(|error| BackendError::permanent(BACKEND, op, error))?;
+            let working = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                caught(|| door.with(work))
+            });
+            working.await.map_err(|error| BackendError::permanent(BACKEND, op, error))
         });
         let worked = working.await.map_err(|error| BackendError::permanent(BACKEND, op, error))?;
-        worked.map_err(|error| failed(op, error))
+        worked?.map_err(|error| failed(op, error))
     }
 
     /// Runs `work` here. Blocking.

@@ -255,10 +255,10 @@ impl ContainerService for MemoryContainers {
             if state.watchers.get(&key).is_some_and(Watcher::is_useful) {
                 return Ok(());
             }
-            let is_fresh = state.site(key.1).is_some_and(|site| {
-                site.place == *place && site.lock.is_none() && site.is_untouched(key.1)
-            });
-            if is_fresh {
+            let Some(site) = state.site(key.1) else {
+                return Err(BackendError::transient(BACKEND, "launch", "its place is gone").into());
+            };
+            if site.place == *place && site.lock.is_none() && site.is_untouched(key.1) {
                 return self.start(state, place, &spec, epoch);
             }
             state.watch_place(key, place, epoch, self.orphan_grace_ms);

@@ -19,6 +19,8 @@ const NO_LOG_FLUSH: u32 = 2;
 /// `EXT4_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)`.
 const SHUTDOWN: ioctl::Opcode = ioctl::opcode::read::<u32>(b'X', 125);
 
+/// Where loop devices are asked for; who holds its lock is the only one of us who does.
+const LOOPS: &str = "/dev/loop-control";
 /// Where the kernel names the boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -50,7 +52,9 @@ impl Disk {
         // Tables are written at once, not later behind our back.
         format.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]);
         run(format.arg(&image))?;
+        let alone = devices().map_err(|error| format!("{LOOPS}: {error}"))?;
         let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&image))?;
+        drop(alone);
         let disk = Self { dir, device: PathBuf::from(device) };
         disk.mount()?;
         Ok(disk)
@@ -62,10 +66,13 @@ impl Disk {
     ///
     /// When it cannot be unmounted, or cannot be mounted again: then it is beyond repair by its journal.
     pub fn restart(&self) {
+        // Between its end and its start its device is nobody's.
+        let alone = devices().expect("the lock of the loop devices");
         run(Command::new("umount").arg(self.path())).expect("nobody uses the disk");
         let mut attach = Command::new("losetup");
         attach.arg(&self.device).arg(self.dir.path().join("image"));
         run(&mut attach).expect("its loop device is still free");
+        drop(alone);
         self.mount().expect("a file system that its journal repairs");
         // What tells boots apart; the mount is this namespace's alone.
         let boot = self.dir.path().join("boot");
@@ -124,6 +131,13 @@ impl Drop for Disk {
         let at = self.dir.path().join("mount");
         let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
     }
+}
+
+/// Keeps other disks from taking a loop device until it is dropped.
+fn devices() -> io::Result<File> {
+    let loops = File::open(LOOPS)?;
+    loops.lock()?;
+    Ok(loops)
 }
 
 /// Reads what no other boot is called.

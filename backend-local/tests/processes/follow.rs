@@ -247,6 +247,18 @@ async fn watches_last_as_long_as_their_followers() {
 }
 
 #[tokio::test]
+async fn who_follows_and_is_not_looked_after_holds_nobody_up() {
+    let place = Segments::default();
+    let log = three_segments(&place).await;
+    let logs = place.logs();
+    let mut waits: Vec<_> = (0..10).map(|_| Box::pin(logs.grown(&log, Seq(30)))).collect();
+    for wait in &mut waits {
+        assert!(futures::poll!(wait.as_mut()).is_pending());
+    }
+    assert_eq!(logs.page_after(&log, Seq(0)).await.unwrap().next, Seq(30));
+}
+
+#[tokio::test]
 async fn a_read_that_was_begun_before_hides_nothing_and_holds_nobody_up() {
     let place = Segments::default();
     let log = three_segments(&place).await;

@@ -206,6 +206,12 @@ impl Turn<'_> {
         }
     }
 
+    /// Says whether somebody is told that something holds.
+    fn promises(&self) -> bool {
+        let promise = |effect: &Effect| matches!(effect, Effect::Reply { reply, .. } if !matches!(reply, Reply::Refused(_)));
+        self.after.iter().any(promise)
+    }
+
     /// Notes that a message has changed.
     fn tell(&mut self, message: FollowUpId) {
         if !self.told.contains(&message) {
@@ -394,6 +400,9 @@ impl State {
     /// Turns what was collected into effects: what need not wait, one batch, what waits for it.
     fn finish(mut self, mut turn: Turn<'_>) -> Step {
         let mut writes = Vec::new();
+        // What is promised is written under the lease, also where it holds already: a host that was superseded and has not
+        // noticed knows neither what holds nor what there is.
+        turn.attempt_changed |= turn.promises() && turn.changed.is_empty();
         if turn.attempt_changed {
             self.attempt.host = turn.config.host;
             self.attempt.epoch = turn.config.epoch;

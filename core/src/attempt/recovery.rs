@@ -40,6 +40,9 @@ impl State {
                 Phase::Final => {}
             }
         }
+        // Written before anything is touched: whose records are another host's by now hears so.
+        turn.attempt_changed |=
+            matches!(self.attempt.status, AttemptStatus::Creating | AttemptStatus::Removing);
         match self.attempt.status {
             AttemptStatus::Creating => self.go_on_creating(turn),
             // While no host was there, somebody may have worked in it: it is saved once more before anything is undone.
@@ -188,7 +191,11 @@ impl State {
                 tracked.step = ExecutionStep::Waiting;
                 self.begin_prepare(turn, id);
             }
-            ExecutionStep::Launching => self.begin_adopt(turn, id),
+            ExecutionStep::Launching => {
+                // Of a place that is gone nothing tells an older host from the one that has the records: the store does.
+                turn.touch(id);
+                self.begin_adopt(turn, id);
+            }
             ExecutionStep::Watching | ExecutionStep::Finishing => {
                 tracked.doubted = true;
                 self.begin_adopt(turn, id);

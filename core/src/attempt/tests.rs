@@ -400,7 +400,7 @@ fn a_second_stop_is_passed_on_only_with_a_shorter_grace() {
     });
     assert!(begun, "{effects:?}");
     let (_, effects) = feed(state, [stop(Some(X), Some(500))]);
-    assert_eq!(words(&effects), ["Accepted"]);
+    assert_eq!(words(&effects), ["+", "Accepted"]);
 }
 
 #[test]
@@ -446,7 +446,7 @@ fn a_launch_that_did_not_start_ends_with_its_reason() {
 #[test]
 fn a_launch_in_doubt_is_looked_at() {
     let doubt = fact(Fact::InDoubt { execution: X, message: "gone".into() });
-    check([run(), prepared(X, 1), doubt], &["Adopt"]);
+    check([run(), prepared(X, 1), doubt], &["+", "Adopt"]);
 }
 
 /// Loads what `state` has stored and tells it that a host has taken over.
@@ -486,7 +486,7 @@ fn what_never_ran_is_launched_again_in_a_new_place_but_not_for_ever() {
         assert_eq!(words(&effects), ["+", "Prepare"]);
         let doubt = fact(Fact::InDoubt { execution: X, message: "?".into() });
         let (next, effects) = feed(next, [prepared(X, n), doubt]);
-        assert_eq!(words(&effects), ["Adopt"]);
+        assert_eq!(words(&effects), ["+", "Adopt"]);
         state = next;
     }
     let (_, effects) = feed(state, [never()]);
@@ -759,7 +759,7 @@ fn a_stop_while_the_worktree_is_made_holds_the_attempt_and_finishes_the_worktree
     let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Creating));
     let (state, effects) = feed(state, [run(), stop(None, None)]);
     assert_eq!(written_attempt(&effects).status, AttemptStatus::Creating);
-    assert_eq!(words(&recover(&state).1), ["CreateWorktree"], "the next host sees to it");
+    assert_eq!(words(&recover(&state).1), ["+", "CreateWorktree"], "the next host sees to it");
     let (state, effects) = feed(state, [fact(Fact::WorktreeCreated { head: oid("0") })]);
     let attempt = written_attempt(&effects);
     assert_eq!((attempt.status, attempt.reason), (AttemptStatus::Held, Some(Reason::Stopped)));

@@ -213,7 +213,7 @@ impl Play {
         of: &str,
         act: impl FnOnce(&windlass_fakes::MemoryRepositories, &Worktree),
     ) {
-        let Some(id) = self.stage.names(|names| names.attempts_named(of).next()) else { return };
+        let Some(id) = self.stage.attempt_named(of) else { return };
         let worktree = self.stage.look(|view| {
             let attempt = view.store.attempt(id)?;
             let at_rest = attempt.status != AttemptStatus::Creating;

@@ -357,6 +357,13 @@ impl Stage {
         look(&self.lock().names)
     }
 
+    /// Finds the attempt of this name that is recorded. There may be others by it that were asked for in vain.
+    #[must_use]
+    pub fn attempt_named(&self, name: &str) -> Option<windlass_core::id::AttemptId> {
+        let inner = self.lock();
+        inner.names.attempts_named(name).find(|id| inner.store.attempt(*id).is_some())
+    }
+
     /// Makes random bits for a host, which depend on nothing but the seed, the host and how often it asked.
     pub fn random(&self, life: Life) -> [u8; 16] {
         let mut inner = self.lock();

@@ -175,7 +175,7 @@ fn a_second_step_that_is_lost_too_fails_the_attempt() {
 fn the_next_host_adopts_the_step_and_creates_nothing_meanwhile() {
     let (state, _) = making();
     let (state, effects) = recovered(&state);
-    assert_eq!(words(&effects), ["TakeSlot", "Adopt"]);
+    assert_eq!(words(&effects), ["+", "TakeSlot", "Adopt"]);
     let adopted = fact(Fact::Adopted {
         execution: GIT,
         adoption: Adoption::Running { running: None, exited: None },
@@ -202,7 +202,7 @@ fn a_step_that_is_recorded_and_not_started_is_started_by_the_next() {
     let state = State::new(attempt(Workspace::Worktree(worktree()), AttemptStatus::Creating));
     let (state, _) = feed(state, [run(), needs(GIT)]);
     let (_, effects) = recovered(&state);
-    assert_eq!(words(&effects), ["TakeSlot", "Prepare"]);
+    assert_eq!(words(&effects), ["+", "TakeSlot", "Prepare"]);
 }
 
 #[test]

@@ -281,15 +281,15 @@ fn a_half_removed_worktree_keeps_its_snapshot_and_its_branch() {
 fn the_next_host_goes_on_with_a_removal_wherever_it_was() {
     let claimed = feed(at_rest(AttemptStatus::Held), [remove(false)]).0;
     let (again, effects) = recover(&claimed);
-    assert_eq!(words(&effects), ["Save"]);
+    assert_eq!(words(&effects), ["+", "Save"]);
     assert_eq!(request(&effects).number, ONE);
     let saved_once = feed(again, [saved(Some(1))]).0;
     let (again, effects) = recover(&saved_once);
-    assert_eq!(words(&effects), ["RemoveWorktree"], "it is saved once");
+    assert_eq!(words(&effects), ["+", "RemoveWorktree"], "it is saved once");
     // Put back, and nobody noted it: the backend says that it is not saved.
     let refused = fact(Fact::RemoveRefused { refusal: failed("unsaved") });
     let putting_back = feed(again.clone(), [refused.clone()]).0;
-    assert_eq!(words(&recover(&putting_back).1), ["RemoveWorktree"]);
+    assert_eq!(words(&recover(&putting_back).1), ["+", "RemoveWorktree"]);
     let (state, effects) = feed(recover(&putting_back).0, [refused, there()]);
     assert_eq!(words(&effects), ["+"], "nobody waits any more");
     assert_eq!(state.attempt().status, AttemptStatus::Held);
@@ -303,7 +303,7 @@ fn a_forced_removal_is_gone_on_with_when_what_ran_is_known_dead() {
     let (state, _) = feed(ready(), running());
     let (state, _) = feed(state, [remove(true)]);
     let (state, effects) = recover(&state);
-    assert_eq!(words(&effects), ["TakeSlot", "Adopt"]);
+    assert_eq!(words(&effects), ["+", "TakeSlot", "Adopt"]);
     let running = Some(Running { pid: 42, since: Timestamp(5) });
     let adoption = Adoption::Running { running, exited: None };
     let (state, effects) = feed(state, [fact(Fact::Adopted { execution: X, adoption })]);
@@ -402,7 +402,7 @@ fn an_execution_on_a_removed_worktree_waits_for_it_to_be_made_again() {
     let (state, effects) = feed(removed_state(), [start(true)]);
     assert_eq!(words(&effects), ["+", "CreateWorktree", "Accepted"]);
     assert_eq!(written(&effects, Y).phase, Phase::Queued);
-    assert_eq!(words(&recover(&state).1), ["TakeSlot", "CreateWorktree"]);
+    assert_eq!(words(&recover(&state).1), ["+", "TakeSlot", "CreateWorktree"]);
     let (back, effects) = feed(state.clone(), [there()]);
     assert_eq!(words(&effects), ["+", "Prepare"]);
     assert_eq!(back.attempt().status, AttemptStatus::Finished);
@@ -427,15 +427,18 @@ fn what_is_there_is_looked_at_and_completed_and_takes_no_snapshot() {
     let (looked_at, effects) = feed(state.clone(), [restore(None, false)]);
     assert_eq!((words(&effects), origin(&effects)), (vec!["CreateWorktree".into()], Origin::Base));
     let (whole, effects) = feed(looked_at.clone(), [there()]);
-    assert_eq!((words(&effects), whole.is_idle()), (vec!["Restored".to_owned()], true));
+    assert_eq!(
+        (words(&effects), whole.is_idle()),
+        (vec!["+".to_owned(), "Restored".to_owned()], true)
+    );
     let (other, effects) = feed(looked_at.clone(), [not_there()]);
     assert_eq!(words(&effects), ["Refused"]);
     assert_eq!(other.attempt(), state.attempt(), "it is as it was");
     let (claimed, effects) = feed(looked_at, [remove(false)]);
     assert_eq!(words(&effects), ["+"], "one after the other");
-    assert_eq!(words(&feed(claimed, [there()]).1), ["Restored", "Save"]);
+    assert_eq!(words(&feed(claimed, [there()]).1), ["+", "Restored", "Save"]);
     let (busy, _) = feed(ready(), running());
-    assert_eq!(words(&feed(busy, [restore(None, false)]).1), ["Restored"]);
+    assert_eq!(words(&feed(busy, [restore(None, false)]).1), ["+", "Restored"]);
     assert_eq!(words(&feed(state, [restore(Some(1), false)]).1), ["Refused"]);
     let directory = Workspace::Directory { path: Locator::new("/d") };
     let state = State::load(attempt(directory, AttemptStatus::Removed), Revision(1), Vec::new());
@@ -451,7 +454,7 @@ fn what_somebody_deleted_is_saved_as_far_as_it_is_known_and_made_again() {
     state.attempt.missing = true;
     let (state, effects) = feed(state, [restore(None, true)]);
     assert_eq!(words(&effects), ["+", "Save"]);
-    assert_eq!(words(&recover(&state).1), ["Save"]);
+    assert_eq!(words(&recover(&state).1), ["+", "Save"]);
     let (state, effects) = feed(state, [saved(Some(1)), gone()]);
     assert_eq!(words(&effects), ["+", "CreateWorktree"]);
     let (state, effects) = feed(state, [there()]);
@@ -468,7 +471,7 @@ fn a_removal_overtakes_a_restoration() {
     assert_eq!(words(&effects), ["Refused"], "it is being made");
     let (state, effects) = feed(state, [remove(true)]);
     assert_eq!(words(&effects), ["+"]);
-    assert_eq!(words(&recover(&state).1), ["CreateWorktree"], "nobody knows how far it came");
+    assert_eq!(words(&recover(&state).1), ["+", "CreateWorktree"], "nobody knows how far it came");
     let (made, effects) = feed(state.clone(), [there()]);
     assert_eq!(words(&effects), ["+", "Refused", "Save"]);
     assert_eq!(request(&effects).number, SnapshotNumber(2));
@@ -493,7 +496,7 @@ fn a_branch_goes_with_its_worktree_or_not_at_all() {
         cause: SnapshotCause::Removal,
     });
     assert_eq!(words(&feed(removed_state(), [with_branch]).1), ["Refused"]);
-    assert_eq!(words(&feed(removed_state(), [remove(false)]).1), ["Removed"]);
+    assert_eq!(words(&feed(removed_state(), [remove(false)]).1), ["+", "Removed"]);
 }
 
 #[test]
@@ -550,16 +553,19 @@ fn a_commit_that_was_asked_for_keeps_the_reason_if_there_was_nothing_to_commit()
 }
 
 #[test]
-fn marks_are_recorded_once() {
+fn marks_are_recorded() {
     for input in
         [|| ask(Request::SetMissing { missing: true }), || ask(Request::SetKeep { keep: true })]
     {
         let (state, effects) = feed(at_rest(AttemptStatus::Held), [input()]);
         assert_eq!(words(&effects), ["+", "Accepted"]);
-        assert_eq!(words(&feed(state, [input()]).1), ["Accepted"]);
+        let again = words(&feed(state, [input()]).1);
+        assert_eq!(again, ["+", "Accepted"], "who has lost the records promises nothing");
     }
     let late = ask(Request::SetMissing { missing: true });
-    assert_eq!(words(&feed(removed_state(), [late]).1), ["Accepted"], "it is gone anyway");
+    let (state, effects) = feed(removed_state(), [late]);
+    assert_eq!(words(&effects), ["+", "Accepted"]);
+    assert!(!state.attempt().missing, "it is gone anyway");
 }
 
 /// Where the worktree is in the small world.

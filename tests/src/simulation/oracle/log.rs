@@ -11,6 +11,7 @@ use windlass_core::log_store::{
 use windlass_core::outcome::Outcome;
 use windlass_core::process_store::{Kind, Write};
 use windlass_core::record::{ExecutionRecord, Phase};
+use windlass_core::shim::journal::Record;
 use windlass_fakes::world::{Happened, StartId};
 
 use super::super::event::{Ask, Event, What};
@@ -219,43 +220,63 @@ impl Oracle for Stays {
 #[derive(Debug, Default)]
 pub(super) struct NotAhead;
 
+/// Says how many bytes of those that were written before the end are in the log, and how many they are, if some are missing
+/// and no gap stands for them.
+fn missing(record: &ExecutionRecord, start: &Start, view: &View<'_>) -> Option<(u64, u64)> {
+    if is_lost(record) || start.exit.is_none() || start.lost_power || start.shim_killed {
+        return None;
+    }
+    let items = log(record, view)?;
+    let held: u64 = items
+        .iter()
+        .map(|item| match item {
+            LogItem::Entry { stream: Stream::Stdin, .. } => 0,
+            LogItem::Entry { bytes, .. } => bytes.len() as u64,
+            LogItem::Gap { bytes, .. } => *bytes,
+        })
+        .sum();
+    let written = start.output[..start.before_exit].iter().map(|(_, b)| b.len() as u64);
+    let written: u64 = written.sum();
+    // What a power cut took is a gap of which nobody knows how much it was, or the whole log.
+    let gap = items.iter().any(|item| matches!(item, LogItem::Gap { .. }));
+    let cut = view.kernel.power_losses() > 0 && (gap || items.is_empty());
+    // What a full disk did not take becomes a gap when the log is sealed, which is looked at then.
+    let full =
+        view.plan.interventions.iter().any(|one| matches!(one.what, Blow::Room { free_bytes: 0 }));
+    (held < written && !cut && !full).then_some((held, written))
+}
+
 impl Oracle for NotAhead {
     fn name(&self) -> &'static str {
         "S16 outcome after output"
     }
 
     fn check(&mut self, event: &Event, view: &View<'_>) -> Result<(), Violation> {
+        let name = |record: &ExecutionRecord| {
+            record.client_key.clone().unwrap_or_else(|| "a git step".to_owned())
+        };
         ended(event, view, Phase::Ended, |record| {
             let Some(start) = start_of(record, view) else { return Ok(()) };
-            if is_lost(record) || start.exit.is_none() || start.lost_power || start.shim_killed {
+            // The log is on the disk with the last record. Where power came first the end says that some may be missing.
+            let synced = start.journal.iter().any(|record| matches!(record, Record::Final(_)));
+            if view.kernel.power_losses() > 0 && !synced {
                 return Ok(());
             }
-            let Some(items) = log(record, view) else { return Ok(()) };
-            let held: u64 = items
-                .iter()
-                .map(|item| match item {
-                    LogItem::Entry { stream: Stream::Stdin, .. } => 0,
-                    LogItem::Entry { bytes, .. } => bytes.len() as u64,
-                    LogItem::Gap { bytes, .. } => *bytes,
-                })
-                .sum();
-            let written = start.output[..start.before_exit].iter().map(|(_, b)| b.len() as u64);
-            let written: u64 = written.sum();
-            // What a power cut took is a gap of which nobody knows how much it was, or the whole log.
-            let gap = items.iter().any(|item| matches!(item, LogItem::Gap { .. }));
-            let cut = view.kernel.power_losses() > 0 && (gap || items.is_empty());
-            // What a full disk did not take becomes a gap when the log is sealed, which is looked at then.
-            let full = view
-                .plan
-                .interventions
-                .iter()
-                .any(|one| matches!(one.what, Blow::Room { free_bytes: 0 }));
-            if held < written && !cut && !full {
-                let name = record.client_key.as_deref().unwrap_or("a git step");
-                let what = format!("{name} has ended, and {held} of {written} bytes are logged");
-                return Err(Violation::new("S16 outcome after output", what));
+            let Some((held, written)) = missing(record, start, view) else { return Ok(()) };
+            let name = name(record);
+            let what = format!("{name} has ended, and {held} of {written} bytes are logged");
+            Err(Violation::new("S16 outcome after output", what))
+        })?;
+        ended(event, view, Phase::Final, |record| {
+            let Some(start) = start_of(record, view) else { return Ok(()) };
+            if record.output_incomplete {
+                return Ok(());
             }
-            Ok(())
+            let Some((held, written)) = missing(record, start, view) else { return Ok(()) };
+            let name = name(record);
+            let what =
+                format!("{held} of {written} bytes of {name} are logged, and nobody says so");
+            Err(Violation::new("S16 outcome after output", what))
         })
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use windlass_core::id::Epoch;
 use windlass_core::record::Phase;
+use windlass_fakes::faulty::Site;
 
 use super::super::event::{Event, Life, What};
 use super::super::view::View;
@@ -13,6 +14,8 @@ use super::{Oracle, Violation};
 #[derive(Debug, Default)]
 pub(super) struct AsRecorded {
     epochs: BTreeMap<Life, Epoch>,
+    /// How many batches of a host are on their way: it has not heard what became of them.
+    under_way: BTreeMap<Life, u32>,
 }
 
 impl Oracle for AsRecorded {
@@ -21,12 +24,25 @@ impl Oracle for AsRecorded {
     }
 
     fn check(&mut self, event: &Event, view: &View<'_>) -> Result<(), Violation> {
-        if let What::Acquired { life, lease } = event.what {
-            self.epochs.insert(life, lease.epoch);
+        match event.what {
+            What::Acquired { life, lease } => {
+                self.epochs.insert(life, lease.epoch);
+            }
+            What::Called { life, call, .. } if call.site == Site::Commit => {
+                *self.under_way.entry(life).or_insert(0) += 1;
+            }
+            What::Returned { life, call, .. } if call.site == Site::Commit => {
+                let under_way = self.under_way.entry(life).or_insert(0);
+                *under_way = under_way.saturating_sub(1);
+            }
+            _ => {}
         }
         let What::HostSays { life, running, queued } = event.what else { return Ok(()) };
         // What a superseded host has in mind is nobody's any more.
         if self.epochs.get(&life).is_some_and(|epoch| *epoch < view.store.epoch()) {
+            return Ok(());
+        }
+        if self.under_way.get(&life).is_some_and(|count| *count > 0) {
             return Ok(());
         }
         let held = view.store.attempts().filter(|attempt| attempt.slot).count();

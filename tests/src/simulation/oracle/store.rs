@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use windlass_core::id::{Epoch, ExecutionId};
 use windlass_core::process_store::{ChangeNumber, Expect, Write};
+use windlass_core::shim::journal::Record;
 use windlass_core::time::Timestamp;
 use windlass_fakes::faulty::{About, Site};
 use windlass_fakes::world::Happened;
@@ -42,6 +43,13 @@ impl Oracle for Fenced {
                 let Some((epoch, _)) = self.epochs.get(life).copied().filter(|_| fenced) else {
                     return Ok(());
                 };
+                // Where the last word is written nobody is left who could be told anything.
+                let is_over = |records: &[Record]| {
+                    records.iter().any(|record| matches!(record, Record::Final(_)))
+                };
+                if view.kernel.starts_of(id).any(|(_, start)| is_over(&start.journal)) {
+                    return Ok(());
+                }
                 let touched = self.touched.entry(id).or_insert((epoch, event.number));
                 if epoch < touched.0 {
                     let what = format!(

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_core::action::RunReason;
-use windlass_core::id::AttemptId;
+use windlass_core::id::{AttemptId, Epoch};
 use windlass_core::locator::Locator;
 use windlass_core::process_store::{Kind, Write};
 use windlass_core::record::{AttemptRecord, AttemptStatus, Phase};
+use windlass_fakes::faulty::{About, Site};
 use windlass_fakes::world::Happened;
 
-use super::super::event::{Answer, Event, What};
+use super::super::event::{Answer, Event, Life, What};
 use super::super::plan::{Blow, Verb};
 use super::super::view::{Value, View};
 use super::{Oracle, Violation};
@@ -22,6 +23,10 @@ pub(super) struct NothingLost {
     written: BTreeMap<Locator, BTreeSet<String>>,
     /// Attempts of which somebody gave up a snapshot, whatever it held.
     given_up: BTreeSet<AttemptId>,
+    /// The epochs that hosts acquired last.
+    epochs: BTreeMap<Life, Epoch>,
+    /// Calls that save or remove and were begun under a claim.
+    under_way: BTreeSet<(Life, AttemptId)>,
 }
 
 /// Says whether the plan lets a user delete the directory of an attempt.
@@ -46,6 +51,9 @@ impl NothingLost {
             // What was begun of a creation is undone.
             return Ok(());
         }
+        if self.is_late(attempt.id, view) {
+            return Ok(());
+        }
         if attempt.status != AttemptStatus::Removing || attempt.claim.is_none() {
             return wrong("no claim is durable");
         }
@@ -60,6 +68,13 @@ impl NothingLost {
             return wrong("an execution in it has not ended");
         }
         Ok(())
+    }
+
+    /// Says whether a call is under way that was right when it began, by a host that was superseded since. What is on
+    /// its way already cannot be held back; what it takes away is aside, and whoever removes next finds it there.
+    fn is_late(&self, attempt: AttemptId, view: &View<'_>) -> bool {
+        let is_old = |life| self.epochs.get(life).is_some_and(|held| *held < view.store.epoch());
+        self.under_way.iter().any(|(life, about)| *about == attempt && is_old(life))
     }
 
     /// Looks at a worktree that was made again.
@@ -137,6 +152,24 @@ impl Oracle for NothingLost {
                 None => Ok(()),
                 Some(what) => Err(Violation::new(self.name(), what)),
             },
+            What::Acquired { life, lease } => {
+                self.epochs.insert(*life, lease.epoch);
+                Ok(())
+            }
+            What::Called { life, call, .. } if matches!(call.site, Site::Save | Site::Remove) => {
+                if let About::Attempt(id) = call.about
+                    && view.store.attempt(id).is_some_and(|attempt| attempt.claim.is_some())
+                {
+                    self.under_way.insert((*life, id));
+                }
+                Ok(())
+            }
+            What::Returned { life, call, .. } if matches!(call.site, Site::Save | Site::Remove) => {
+                if let About::Attempt(id) = call.about {
+                    self.under_way.remove(&(*life, id));
+                }
+                Ok(())
+            }
             What::Happened(Happened::FileWritten { directory, path, .. }) => {
                 self.written.entry(directory.clone()).or_default().insert(path.clone());
                 Ok(())

@@ -88,12 +88,11 @@ impl Play {
 /// Finds what a request is about: what the client was told, and in the end what is there.
 fn target(stage: &Stage, request: &Request) -> Option<Target> {
     let Some(of) = request.verb.of() else { return Some(Target::Nothing) };
-    let (accepted, refused, first) = stage
-        .names(|names| (names.accepted(of), names.is_refused(of), names.attempts_named(of).next()));
+    let (accepted, refused) = stage.names(|names| (names.accepted(of), names.is_refused(of)));
     if let Some((attempt, execution)) = accepted {
         return Some(Target::Known(attempt, execution));
     }
-    if let (true, Some(attempt)) = (stage.is_ending(), first) {
+    if let (true, Some(attempt)) = (stage.is_ending(), stage.attempt_named(of)) {
         return Some(Target::Known(attempt, ExecutionId(uuid::Uuid::nil())));
     }
     (refused || stage.is_ending()).then_some(Target::Never)

@@ -137,7 +137,9 @@ impl Inner {
         };
         let nth = self.decisions.count(site.as_str(), about);
         let mut struck = Fault::None;
-        for blow in self.faults.at(self.calls, site, about, nth) {
+        let named = self.faults.at(self.calls, site, about, nth);
+        // Whoever asks while everything is asked to end is answered, and asks once.
+        for blow in named.into_iter().filter(|_| !self.healed) {
             match blow {
                 Blow::Fault(fault) => struck = fault,
                 Blow::KillHost => struck = Fault::CrashBefore,
@@ -178,7 +180,8 @@ impl Inner {
     /// Says whether a host dies after a poll of its loop.
     pub(super) fn dies_after_poll(&mut self, life: Life, nth: u32) -> bool {
         let mut dies = false;
-        for blow in self.faults.polls.remove(&(life.0, nth)).unwrap_or_default() {
+        let named = self.faults.polls.remove(&(life.0, nth)).unwrap_or_default();
+        for blow in named.into_iter().filter(|_| !self.healed) {
             match blow {
                 Blow::KillHost => dies = true,
                 blow => self.blows.push_back(blow),

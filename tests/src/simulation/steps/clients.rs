@@ -162,10 +162,9 @@ impl Steps {
 
     /// Finds what a request is about: what the client was told, and in the end what is there.
     fn target(&self, of: &str) -> Target {
-        let (accepted, refused, first) = self.stage.names(|names| {
-            (names.accepted(of), names.is_refused(of), names.attempts_named(of).next())
-        });
-        match (accepted, first) {
+        let (accepted, refused) =
+            self.stage.names(|names| (names.accepted(of), names.is_refused(of)));
+        match (accepted, self.stage.attempt_named(of)) {
             (Some((attempt, execution)), _) => Target::Known(attempt, execution),
             (None, Some(attempt)) if self.stage.is_ending() => {
                 Target::Known(attempt, ExecutionId(Uuid::nil()))
