@@ -208,7 +208,10 @@ impl Turn<'_> {
 
     /// Says whether somebody is told that something holds.
     fn promises(&self) -> bool {
-        let promise = |effect: &Effect| matches!(effect, Effect::Reply { reply, .. } if !matches!(reply, Reply::Refused(_)));
+        let promise = |effect: &Effect| {
+            let Effect::Reply { reply, .. } = effect else { return false };
+            !matches!(reply, Reply::Refused(_))
+        };
         self.after.iter().any(promise)
     }
 
@@ -402,7 +405,9 @@ impl State {
         let mut writes = Vec::new();
         // What is promised is written under the lease, also where it holds already: a host that was superseded and has not
         // noticed knows neither what holds nor what there is.
-        turn.attempt_changed |= turn.promises() && turn.changed.is_empty();
+        let writes_something = turn.key.is_some()
+            || !(turn.changed.is_empty() && turn.told.is_empty() && turn.writes.is_empty());
+        turn.attempt_changed |= turn.promises() && !writes_something;
         if turn.attempt_changed {
             self.attempt.host = turn.config.host;
             self.attempt.epoch = turn.config.epoch;

@@ -232,7 +232,10 @@ fn a_queue_that_somebody_holds_stays_held_and_a_repeated_message_is_one() {
     play.feed(send(ONE, "one"));
     assert_eq!(told(&play.effects, ONE).state, FollowUpState::Held);
     play.feed(send(ONE, "one"));
-    assert_eq!((play.words(), play.state.attempt.queue), (vec!["Accepted".to_owned()], 1));
+    assert_eq!(
+        (play.words(), play.state.attempt.queue),
+        (vec!["+".to_owned(), "Accepted".to_owned()], 1)
+    );
     play.feed(change(ONE, None, FollowUpChange::Cancel));
     play.feed(send(TWO, "two"));
     assert_eq!(play.state.attempt.queue_held, Some(Hold::Asked));

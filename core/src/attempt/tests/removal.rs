@@ -213,7 +213,7 @@ fn a_removal_that_failed_is_gone_on_with_when_it_is_asked_for_again() {
     let claimed = written_attempt(&effects);
     assert_eq!((claimed.status, claimed.claim), (AttemptStatus::Removing, Some(Claim::Remove)));
     assert_eq!(claimed.removal.unwrap().saved, Some(removed_as(Some(1))));
-    assert_eq!(words(&recover(&state).1), ["RemoveWorktree"], "the next host goes on with it");
+    assert_eq!(words(&recover(&state).1), ["+", "RemoveWorktree"], "the next host goes on with it");
     let (ended, effects) = feed(state.clone(), [gone()]);
     assert_eq!(words(&effects), ["+", "Removed"]);
     let removed = written_attempt(&effects);
