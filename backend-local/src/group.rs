@@ -117,6 +117,16 @@ impl Cancel {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
     }
 
+    /// Gives the lock back, whoever has a copy of its descriptor: a process that is being made has one for a moment. Every
+    /// helper must have ended.
+    pub(crate) fn unlock(&self) {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lock) = lock {
+            // What cannot be given back explicitly goes with the last copy.
+            let _unlocked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::Unlock);
+        }
+    }
+
     /// Another descriptor of the lock, if there is one to spare.
     fn lock(&self) -> io::Result<Option<OwnedFd>> {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

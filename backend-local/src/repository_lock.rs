@@ -84,6 +84,14 @@ pub(crate) fn try_take(common: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// Says whether nobody has the lock of the repository with this common git directory.
+pub(crate) fn is_free(common: &Path) -> io::Result<bool> {
+    let Some(file) = try_take(common)? else { return Ok(false) };
+    // Given back explicitly: a process that is being made has a copy of the descriptor for a moment.
+    rustix::fs::flock(&file, FlockOperation::Unlock)?;
+    Ok(true)
+}
+
 /// Opens the lock file, and makes it if it is not there.
 fn open(common: &Path) -> io::Result<OwnedFd> {
     let path = common.join(LOCK_FILE);

@@ -205,7 +205,10 @@ impl Inner {
                 drop(self.settler.settle(&admin, &path));
                 self.verify(cancel, attempt, worktree).map(Made::Whole)
             }
-            Ok(Files::Step(step)) => Ok(Made::Step(step)),
+            Ok(Files::Step(step)) => {
+                cancel.unlock();
+                Ok(Made::Step(step))
+            }
             Err(error) => {
                 self.take_back(cancel, &making, Lock::Maybe);
                 Err(error)

@@ -61,7 +61,11 @@ pub(super) fn begin(note: &Path, intent: &Intent) -> io::Result<OwnedFd> {
 pub(super) fn is_free(note: &Path) -> io::Result<bool> {
     let Some(file) = open(note)? else { return Ok(true) };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            // Given back explicitly: a process that is being made has a copy of the descriptor for a moment.
+            flock(&file, FlockOperation::Unlock)?;
+            Ok(true)
+        }
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
     }

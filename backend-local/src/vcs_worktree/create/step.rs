@@ -255,7 +255,7 @@ pub(super) fn forget(admin: &Path) {
 /// Says whether nothing of a step works in a half-made worktree.
 pub(super) fn is_free(path: &Path, worktree: &Worktree) -> io::Result<bool> {
     match lock_of(path, worktree)? {
-        Some(admin) => Ok(repository_lock::try_take(&admin)?.is_some()),
+        Some(admin) => repository_lock::is_free(&admin),
         None => Ok(true),
     }
 }
