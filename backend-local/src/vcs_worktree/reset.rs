@@ -14,14 +14,15 @@ use crate::group::Cancel;
 
 /// What the step runs. Its arguments are git, the commit and the common git directory. A second run finds nothing to do.
 ///
-/// What a commit would have taken goes with `git clean`, which leaves ignored files, and repositories within.
+/// What a commit would have taken goes with `git clean`, which leaves ignored files, and repositories within. It goes first:
+/// what is ignored now, and was not by the commit, is in no snapshot if it is large.
 const SCRIPT: &str = r#"git=$1 to=$2 common=$3
 unset $("$git" rev-parse --local-env-vars)
 run() {
     "$git" -c core.fsync=all -c core.fsyncMethod=fsync -c gc.auto=0 -c maintenance.auto=false "$@"
 }
-run reset --quiet --hard "$to" || exit
 run clean --quiet -d --force || exit
+run reset --quiet --hard "$to" || exit
 sync -f "$common/objects" "$common" . 2>/dev/null || sync
 "#;
 

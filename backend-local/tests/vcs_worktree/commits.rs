@@ -1,7 +1,6 @@
 //! Committing what is dirty: the step that is described, performed as a user would see it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
 
 use crate::changes::{fallback, make_a_mess, seed};
-use crate::place::{GitPlace, attempt, path};
+use crate::place::{GitPlace, attempt, path, write_program};
 
 pub(crate) async fn step(vcs: &dyn VcsWorktree, worktree: &Worktree, message: &str) -> GitStep {
     match vcs.plan_commit(attempt(1), worktree, message, &fallback()).await.unwrap() {
@@ -46,8 +45,7 @@ async fn hooks_run_and_a_failing_one_fails_the_step() {
     let (vcs, worktree) = dirty(&place).await;
     let hook = path(&worktree.repo).join("hooks/pre-commit");
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    fs::write(&hook, "#!/bin/sh\necho forbidden >&2\nexit 1\n").unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&hook, "#!/bin/sh\necho forbidden >&2\nexit 1\n");
     let step = step(&*vcs, &worktree, "work").await;
     let (code, stderr) = place.run_step(&step);
     assert_eq!(code, Some(1));
@@ -122,8 +120,7 @@ async fn hooks_of_every_kind_are_left_to_git() {
     let elsewhere = place.home().join("hooks elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     let hook = elsewhere.join("commit-msg");
-    fs::write(&hook, "#!/bin/sh\necho changed by a hook > \"$1\"\n").unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&hook, "#!/bin/sh\necho changed by a hook > \"$1\"\n");
     place.ok(&at, &["config", "core.hooksPath", elsewhere.to_str().unwrap()]);
     let step = step(&*vcs, &worktree, "work").await;
     assert_eq!(place.run_step(&step), (Some(0), String::new()));

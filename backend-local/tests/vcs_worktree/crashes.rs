@@ -1,7 +1,6 @@
 //! Creation under `kill -9` at each step, in several processes at once, and after a power cut.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +15,7 @@ use windlass_core::vcs_worktree::{
 use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
 
-use crate::place::{GitPlace, attempt, path, step_command};
+use crate::place::{GitPlace, attempt, path, step_command, write_program};
 
 /// Tells a test that it is the process that creates, and where its orders are.
 pub(crate) const ORDERS: &str = "WORKTREE_TEST_ORDERS";
@@ -94,8 +93,7 @@ pub(crate) fn killing_git(place: &GitPlace, at: u32, after: bool) -> PathBuf {
         "#!/bin/sh\nn=$(($(cat {count:?} 2>/dev/null || echo 0) + 1))\necho $n > {count:?}\n\
          if [ $n = {at} ]; then {run}; kill -9 $PPID; exit 1; fi\nexec git \"$@\"\n"
     );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, script);
     program
 }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use windlass_core::vcs_worktree::{
 };
 use windlass_local::{GitOptions, GitWorktrees};
 
-use crate::place::{GitPlace, REMOVAL, attempt, locator, path};
+use crate::place::{GitPlace, REMOVAL, attempt, locator, path, write_program};
 
 #[track_caller]
 fn assert_mismatch<T: std::fmt::Debug>(result: &Result<T, VcsWorktreeError>, said: &str) {
@@ -308,8 +307,7 @@ async fn without_a_git_every_use_is_an_error_until_there_is_one() {
     let place = GitPlace::default();
     let repo = place.repository();
     let old = place.home().join("old");
-    fs::write(&old, "#!/bin/sh\necho git version 2.35.9\n").unwrap();
-    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&old, "#!/bin/sh\necho git version 2.35.9\n");
     for (program, said) in [
         (PathBuf::from("no-such-git"), "not found"),
         (place.home().join("missing"), "does not run"),

@@ -1,7 +1,6 @@
 //! Creations that came to no end: what they left is told, undone or completed, and nothing of others with it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
 
 use crate::creation::outline;
-use crate::place::{GitPlace, attempt, path};
+use crate::place::{GitPlace, attempt, path, write_program};
 
 /// Makes branch, registration and files as a creation does, but for what says whose they are.
 fn add(place: &GitPlace, worktree: &Worktree) {
@@ -234,8 +233,7 @@ async fn a_dropped_creation_can_be_done_again() {
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in *--no-checkout*) [ -p {begun:?} ] && {{ git \"$@\"; echo > {begun:?}; exec sleep 600; }};; esac\nexec git \"$@\"\n"
     );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, script);
     let options = GitOptions { program, ..place.options("data") };
     let vcs: Arc<dyn VcsWorktree> = GitWorktrees::open(options).await.unwrap();
     let worktree = vcs.plan(place.request(&repo, 1)).await.unwrap().worktree;

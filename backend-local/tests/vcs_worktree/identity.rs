@@ -1,7 +1,6 @@
 //! What is not the recorded worktree is said, with what mends it; and hooks that a creation runs.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _};
@@ -10,7 +9,7 @@ use windlass_core::vcs_worktree::{
 };
 use windlass_core::workspace::Worktree;
 
-use crate::place::{GitPlace, attempt, path};
+use crate::place::{GitPlace, attempt, path, write_program};
 
 /// What verifying says that is wrong.
 async fn wrong(vcs: &dyn VcsWorktree, worktree: &Worktree) -> String {
@@ -171,8 +170,7 @@ fn hook(place: &GitPlace, dir: &Path, script: &str) {
     let folder = place.home().join("hooks");
     fs::create_dir_all(&folder).unwrap();
     let hook = folder.join("post-checkout");
-    fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&hook, format!("#!/bin/sh\n{script}\n"));
     place.ok(dir, &["config", "core.hooksPath", folder.to_str().unwrap()]);
 }
 

@@ -11,7 +11,7 @@ use windlass_conformance::vcs_worktree::{MakeAtOnce as _, VcsWorktreePlace as _}
 use windlass_core::vcs_worktree::{Origin, VcsWorktreeError, WorktreeRequest};
 use windlass_local::{GitOptions, GitWorktrees};
 
-use crate::place::{GitPlace, attempt, locator, path};
+use crate::place::{GitPlace, attempt, locator, path, write_program};
 use crate::sources::content;
 
 /// Who is to write the files.
@@ -35,8 +35,7 @@ impl Recorded {
         let script = format!(
             "#!/bin/sh\nprintf '%s ' \"$@\" >> {log:?}\necho >> {log:?}\nexec git \"$@\"\n"
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, script);
         Self { program, log }
     }
 

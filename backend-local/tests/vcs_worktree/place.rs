@@ -22,6 +22,14 @@ use windlass_core::vcs_worktree::{
 use windlass_core::workspace::{Oid, Worktree};
 use windlass_local::{GitOptions, GitWorktrees};
 
+/// Makes a program. Another process writes it: while this one has a file open for writing, processes that other tests make
+/// have a copy of the descriptor for a moment, and what is open for writing cannot be executed.
+pub(crate) fn write_program(at: &Path, text: impl AsRef<str>) {
+    let mut writer = Command::new("/bin/sh");
+    writer.args(["-c", "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\""]).arg(at).arg(text.as_ref());
+    assert!(writer.status().unwrap().success());
+}
+
 /// What comes before a removal by the safe rules.
 pub(crate) const REMOVAL: SaveRequest = SaveRequest::before_removal(SnapshotNumber::FIRST);
 
@@ -157,8 +165,7 @@ impl GitPlace {
     pub(crate) fn post_checkout(&self, dir: &Locator, script: &str) {
         let hook = path(dir).join(".git/hooks/post-checkout");
         fs::create_dir_all(hook.parent().unwrap()).unwrap();
-        fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&hook, format!("#!/bin/sh\n{script}\n"));
     }
 
     /// Makes a worktree to its end, and runs the step that it asks for, if it does.

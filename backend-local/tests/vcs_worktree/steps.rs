@@ -18,7 +18,7 @@ use windlass_core::workspace::Worktree;
 use windlass_local::{GitOptions, GitWorktrees};
 
 use crate::crashes::creating;
-use crate::place::{GitPlace, attempt, path, step_command};
+use crate::place::{GitPlace, attempt, path, step_command, write_program};
 
 /// Begins a worktree that needs a step.
 async fn begin(place: &GitPlace, repo: &Locator, number: u32) -> (Worktree, GitStep) {
@@ -175,8 +175,7 @@ done
 
 fn script(place: &GitPlace, name: &str, text: &str) -> PathBuf {
     let program = place.home().join(name);
-    fs::write(&program, text).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, text);
     program
 }
 

@@ -6,7 +6,9 @@ use crate::container_service::{Launched, Place, StopCause, StopRequest};
 use crate::execution::{ExitReport, FinalReport};
 use crate::id::ExecutionId;
 use crate::outcome::{NotStarted, Outcome, StoppedBy};
-use crate::record::{AttemptStatus, ExecutionRecord, LogSummary, Phase, RequestRecord, StopIntent};
+use crate::record::{
+    AttemptStatus, ExecutionRecord, Hold, LogSummary, Phase, RequestRecord, StopIntent,
+};
 use crate::workspace::{Oid, Workspace};
 
 use super::Tracked;
@@ -413,6 +415,10 @@ impl State {
         if binds && chain && self.chain_is_active() && !self.attempt.chain_stopped {
             self.attempt.chain_stopped = true;
             turn.attempt_changed = true;
+        }
+        // What waits for the worktree alone is not begun either.
+        if binds && whole && !self.chain_is_active() && self.attempt.queue > 0 && !self.holds() {
+            self.hold_queue(turn, Hold::Stopped);
         }
         let targets: Vec<_> = match execution {
             Some(id) if binds && passed => self.attempt.chain.into_iter().chain([id]).collect(),

@@ -41,7 +41,7 @@ impl State {
     }
 
     /// Says whether nothing of the queue starts.
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         self.attempt.queue_held.is_some()
     }
 
@@ -141,7 +141,7 @@ impl State {
         turn.reply(request, Reply::Accepted);
     }
 
-    fn hold_queue(&mut self, turn: &mut Turn<'_>, hold: Hold) {
+    pub(super) fn hold_queue(&mut self, turn: &mut Turn<'_>, hold: Hold) {
         self.attempt.queue_held = Some(hold);
         turn.attempt_changed = true;
         self.mark(turn, FollowUpState::Queued, FollowUpState::Held);

@@ -63,6 +63,8 @@ async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
         return Err(EngineError::refused(RefusalCode::WrongState, reason));
     };
     let owner = loaded.state.as_ref().and_then(|state| state.attempt().owner.clone());
+    // Where it is now: the data directory may have been moved since.
+    let workspace = loaded.state.as_ref().map(|state| state.attempt().workspace.path().clone());
     let message = Box::new(FollowUpRecord {
         id,
         attempt,
@@ -74,7 +76,7 @@ async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
         state: FollowUpState::Queued,
         action: agent.action,
         options: agent.options,
-        cwd: agent.cwd,
+        cwd: workspace.unwrap_or(agent.cwd),
         execution: None,
         created_at: at,
     });

@@ -144,8 +144,10 @@ impl<R: Runtime> Host<R> {
         let Again { loaded, chosen, superseded } = again;
         self.insert(loaded);
         let at = self.parts.runtime.now();
-        let owner = self.machines.get(&found.attempt).map(State::attempt);
-        let owner = owner.and_then(|attempt| attempt.owner.clone());
+        let attempt = self.machines.get(&found.attempt).map(State::attempt);
+        let owner = attempt.and_then(|attempt| attempt.owner.clone());
+        // Where it is now: the data directory may have been moved since.
+        let cwd = attempt.map_or(chosen.cwd, |attempt| attempt.workspace.path().clone());
         let id = ExecutionId::new(at, self.ids.ten());
         let mut execution = ExecutionRecord::queued(NewExecution {
             id,
@@ -155,7 +157,7 @@ impl<R: Runtime> Host<R> {
             action: chosen.action,
             options: chosen.options,
             repository_lock: None,
-            cwd: chosen.cwd,
+            cwd,
             at,
         });
         execution.before_head = chosen.before_head;

@@ -332,3 +332,15 @@ proptest! {
         prop_assert_eq!(play.state.queue.len(), attempt.queue as usize);
     }
 }
+
+#[test]
+fn a_stop_while_the_worktree_comes_back_for_a_message_holds_it() {
+    let (state, _) = feed(removal::removed_state(), [send(ONE, "more")]);
+    assert_eq!(state.attempt().status, AttemptStatus::Creating);
+    let (state, effects) = feed(state, [stop(None, None)]);
+    assert_eq!(told(&effects, ONE).state, FollowUpState::Held);
+    assert_eq!(state.attempt().queue_held, Some(Hold::Stopped));
+    let (_, effects) = feed(state, [removal::there()]);
+    assert!(!words(&effects).contains(&"Prepare".to_owned()), "{effects:?}");
+    assert!(!words(&effects).contains(&"TakeSlot".to_owned()), "{effects:?}");
+}

@@ -26,7 +26,7 @@ fn gone() -> Input {
     fact(Fact::WorktreeRemoved)
 }
 
-fn there() -> Input {
+pub(super) fn there() -> Input {
     fact(Fact::WorktreeCreated { head: oid("5") })
 }
 
@@ -49,7 +49,7 @@ fn drop_snapshot(number: u32, force: bool) -> Input {
 }
 
 /// A worktree that was removed with a snapshot.
-fn removed_state() -> State {
+pub(super) fn removed_state() -> State {
     feed(at_rest(AttemptStatus::Finished), [remove(false), saved(Some(1)), gone()]).0
 }
 
