@@ -39,6 +39,8 @@ mod place;
 mod portrait;
 #[path = "vcs_worktree/removal.rs"]
 mod removal;
+#[path = "vcs_worktree/resets.rs"]
+mod resets;
 #[path = "vcs_worktree/snapshots.rs"]
 mod snapshots;
 #[path = "vcs_worktree/sources.rs"]

@@ -247,7 +247,7 @@ pub(super) fn unattended() -> Vec<(String, OsBytes)> {
 }
 
 /// Names the first few.
-fn named(names: &[String]) -> String {
+pub(super) fn named(names: &[String]) -> String {
     const NAMED: usize = 8;
     let first: Vec<_> =
         names.iter().take(NAMED).map(|name| name.escape_debug().to_string()).collect();

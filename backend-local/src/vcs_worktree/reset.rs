@@ -1,6 +1,9 @@
 //! Describes the git step that puts a worktree back to a commit. Filters are the user's code, so it runs as an execution.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use windlass_core::id::AttemptId;
 use windlass_core::locator::OsBytes;
@@ -8,23 +11,33 @@ use windlass_core::vcs_worktree::{GitStep, StepPlan, VcsWorktreeError};
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::aside::exists;
-use super::commit::unattended;
+use super::commit::{named, unattended};
+use super::verify::Found;
 use super::{Inner, mismatch};
 use crate::group::Cancel;
 
-/// What the step runs. Its arguments are git, the commit and the common git directory. A second run finds nothing to do.
+/// What the step runs. Its arguments are git, the commit, the one that HEAD named when it was planned, and the common git
+/// directory. A second run finds nothing to do; a commit that came in between is not undone.
 ///
 /// What a commit would have taken goes with `git clean`, which leaves ignored files, and repositories within. It goes first:
 /// what is ignored now, and was not by the commit, is in no snapshot if it is large.
-const SCRIPT: &str = r#"git=$1 to=$2 common=$3
+const SCRIPT: &str = r#"git=$1 to=$2 head=$3 common=$4
 unset $("$git" rev-parse --local-env-vars)
 run() {
     "$git" -c core.fsync=all -c core.fsyncMethod=fsync -c gc.auto=0 -c maintenance.auto=false "$@"
 }
+now=$(run rev-parse --verify HEAD) || exit
+if [ "$now" != "$head" ] && [ "$now" != "$to" ]; then
+    echo "HEAD is at $now by now, which is not saved: nothing was undone" >&2
+    exit 1
+fi
 run clean --quiet -d --force || exit
 run reset --quiet --hard "$to" || exit
 sync -f "$common/objects" "$common" . 2>/dev/null || sync
 "#;
+
+/// How many paths git is asked about at once.
+const PATHS: usize = 500;
 
 /// Files of the private git directory that say that something is in progress which a reset does not end.
 const OUTLASTING: [(&str, &str); 4] = [
@@ -65,10 +78,18 @@ impl Inner {
             }
             Some(_) | None => {}
         }
+        let in_the_way = self.in_the_way(cancel, &found, to)?;
+        if !in_the_way.is_empty() {
+            let detail = format!(
+                "{to} has files where ignored ones are now, which a snapshot may have left out: {}; move them away first",
+                named(&in_the_way)
+            );
+            return Err(mismatch(&found.path, detail));
+        }
         let mut argv: Vec<OsBytes> =
             vec!["/bin/sh".into(), "-c".into(), SCRIPT.into(), "windlass-reset".into()];
         argv.push(OsBytes(self.git.program().as_os_str().as_bytes().to_vec()));
-        argv.push(to.0.as_str().into());
+        argv.extend([to.0.as_str().into(), found.verified.head.0.as_str().into()]);
         argv.push(OsBytes(found.common.as_os_str().as_bytes().to_vec()));
         Ok(StepPlan::Run(GitStep {
             argv,
@@ -78,4 +99,49 @@ impl Inner {
             repository_lock: worktree.repo.clone(),
         }))
     }
+
+    /// Names ignored entries that stand where a commit has files, which HEAD has not: git would replace them.
+    fn in_the_way(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+        to: &Oid,
+    ) -> Result<Vec<String>, VcsWorktreeError> {
+        let added = self.git.on_worktree(&found.admin, &found.path, "diff-tree");
+        let added = added.args(["-r", "-z", "--no-renames", "--diff-filter=A", "--name-only"]);
+        let added = added.arg(&found.verified.head.0).arg(&to.0).output(cancel)?;
+        let added = added.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        let there: BTreeSet<&Path> = added
+            .filter_map(|path| standing(&found.path, Path::new(OsStr::from_bytes(path))))
+            .collect();
+        let mut ignored = Vec::new();
+        for some in there.into_iter().collect::<Vec<_>>().chunks(PATHS) {
+            let listed = self.git.on_worktree(&found.admin, &found.path, "ls-files");
+            let mut listed = listed
+                .args(["-z", "--others", "--ignored", "--exclude-standard", "--directory"])
+                .arg("--");
+            for path in some {
+                let mut pattern = OsString::from(":(top,literal)");
+                pattern.push(path);
+                listed = listed.arg(pattern);
+            }
+            let listed = listed.output(cancel)?;
+            let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+            ignored.extend(paths.map(|path| String::from_utf8_lossy(path).into_owned()));
+        }
+        Ok(ignored)
+    }
+}
+
+/// Returns what stands where a file would be: something at its path, or what is no directory above it.
+fn standing<'a>(root: &Path, path: &'a Path) -> Option<&'a Path> {
+    let mut above: Vec<&Path> = path.ancestors().filter(|it| !it.as_os_str().is_empty()).collect();
+    above.reverse();
+    for at in above {
+        let meta = root.join(at).symlink_metadata().ok()?;
+        if at == path || !meta.is_dir() {
+            return Some(at);
+        }
+    }
+    None
 }

@@ -1,5 +1,6 @@
 //! `retry`: what was done since an execution is saved and undone, and that is run again.
 
+use windlass::api::client::ClientError;
 use windlass::request::RetryRequest;
 
 use super::run::{Following, announce, go_on};
@@ -29,8 +30,15 @@ pub(super) async fn retry(context: &Context, args: RetryArgs) -> Result<u8, CliE
             return Err(CliError::new(Class::Usage, "usage", message, hint));
         }
     };
-    stop_attempt(context, &client, attempt).await?;
-    let accepted = client.retry(RetryRequest { attempt, from }).await?;
+    let request = RetryRequest { attempt, from };
+    let accepted = match client.retry(request).await {
+        // Only what is wanted and possible stops what runs; a repetition finds the try that it led to.
+        Err(ClientError::Api { view, .. }) if view.kind == "busy" => {
+            stop_attempt(context, &client, attempt).await?;
+            client.retry(request).await?
+        }
+        answer => answer?,
+    };
     announce(context, &client, &accepted, args.detach).await?;
     let (detach, on_interrupt) = (args.detach, args.on_interrupt);
     go_on(context, client, accepted.execution, Following { detach, stdin: false, on_interrupt })

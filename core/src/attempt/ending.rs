@@ -7,6 +7,7 @@ use crate::process_store::Revision;
 use crate::record::{AttemptStatus, Reason};
 use crate::snapshot::{Snapshot, SnapshotCause, SnapshotNumber, SnapshotRecord};
 use crate::vcs_worktree::{BranchFate, SaveFrom, SaveRequest, Unfinished, Unsavable};
+use crate::workspace::Oid;
 
 impl State {
     /// Ends a chain that did not end well. Under a claim nothing is saved: a removal does that itself.
@@ -47,12 +48,7 @@ impl State {
         let number = SnapshotNumber(self.attempt.last_snapshot).next();
         let (unsavable, branch) = match &self.attempt.resetting {
             // What cannot be saved is not undone. Commits beyond the one that it is put back to are on no branch afterwards.
-            Some(resetting)
-                if self.attempt.retry.is_some()
-                    || self.attempt.head.as_ref() != Some(&resetting.to) =>
-            {
-                (Unsavable::Refuse, BranchFate::Goes)
-            }
+            Some(_) if self.leaves_commits() => (Unsavable::Refuse, BranchFate::Goes),
             Some(_) => (Unsavable::Refuse, BranchFate::Stays),
             // Nothing is taken away afterwards, so whatever can be saved is.
             None => (Unsavable::Discard, BranchFate::Stays),
@@ -65,6 +61,33 @@ impl State {
             ..SaveRequest::before_removal(number)
         };
         turn.begin(Operation::Save { worktree: Box::new(worktree), request });
+    }
+
+    /// Says whether there may be commits that a reset takes off their branch.
+    fn leaves_commits(&self) -> bool {
+        self.attempt.resetting.as_ref().is_some_and(|resetting| {
+            self.attempt.retry.is_some() || self.attempt.head.as_ref() != Some(&resetting.to)
+        })
+    }
+
+    /// Goes on after what is to be undone is saved as far as it is known, at this commit.
+    pub(super) fn ending_is_saved(&mut self, turn: &mut Turn<'_>, head: Oid) {
+        let known = self.leaves_commits();
+        if self.attempt.resetting.is_some() {
+            self.attempt.head = Some(head);
+        }
+        if !known && self.leaves_commits() && self.attempt.claim.is_none() {
+            // Somebody has committed meanwhile: those commits are saved, too, before they are undone.
+            turn.attempt_changed = true;
+            self.go_on_ending(turn);
+        } else {
+            self.ending_is_over(turn, None);
+        }
+    }
+
+    /// Says whether what was to be undone stays: it was for a try that somebody has stopped.
+    pub(super) fn stays_as_it_is(&self) -> bool {
+        self.attempt.retry.is_some() && self.attempt.chain_stopped
     }
 
     /// Saves what is there now, also if it was saved before to be undone and nobody knows how far that came.
@@ -80,9 +103,10 @@ impl State {
     /// Finalises the chain after what it left is saved, or could not be.
     pub(super) fn ending_is_over(&mut self, turn: &mut Turn<'_>, refusal: Option<Refusal>) {
         self.workspace_step = WorkspaceStep::Idle;
+        let stays = self.stays_as_it_is();
         match (&mut self.attempt.resetting, &refusal) {
             // A removal saves and takes away all of it.
-            (Some(resetting), None) if self.attempt.claim.is_none() => {
+            (Some(resetting), None) if self.attempt.claim.is_none() && !stays => {
                 resetting.saved = true;
                 self.begin_reset(turn);
                 return;

@@ -54,9 +54,9 @@ impl State {
             turn.refuse(request, code, message);
             return;
         }
-        if self.attempt.retry.is_some() {
+        if self.attempt.resetting.is_some() {
             turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
-            let message = "its worktree is being put back for another try";
+            let message = "its worktree is being put back to a commit";
             turn.refuse(request, RefusalCode::Busy, message);
             return;
         }

@@ -136,6 +136,8 @@ impl State {
             if self.attempt.queue > 0 {
                 self.restore_for_queue(turn);
             }
+        }
+        if !held {
             self.take_follow_up(turn);
         }
         turn.reply(request, Reply::Accepted);

@@ -7,7 +7,7 @@ use crate::action::{
     Action, ActionKind, Leftovers, OutputMode, RunOptions, RunReason, Stdin, TimeLimits,
 };
 use crate::id::ExecutionId;
-use crate::outcome::Outcome;
+use crate::outcome::{NotStarted, Outcome};
 use crate::process_store::Revision;
 use crate::record::{AttemptStatus, ExecutionRecord, NewExecution, Reason};
 use crate::vcs_worktree::{GitStep, GitWork};
@@ -100,8 +100,9 @@ impl State {
             return;
         }
         self.workspace_step = WorkspaceStep::Idle;
-        // What a stop came too late for is undone all the same; a commit is bound by it.
-        let bound = !self.resets() && self.attempt.chain_stopped && !planted!(CommittedAfterStop);
+        // What a cleanup left half done is undone all the same; a commit and another try are bound by a stop.
+        let commits = !self.resets() && !planted!(CommittedAfterStop);
+        let bound = self.attempt.chain_stopped && commits || self.stays_as_it_is();
         match step {
             Some(_) if bound || self.attempt.claim.is_some() => {
                 let message = "it was stopped before anything was committed".to_owned();
@@ -170,6 +171,9 @@ impl State {
         let moved = head.is_some() && head != record.before_head;
         let lost =
             matches!(outcome, Some(Outcome::Lost { .. })) && self.attempt.commit_tries < STEP_TRIES;
+        // Its host went before it began: what it would undo may be more by now.
+        let unstarted = Outcome::NotStarted { reason: NotStarted::Stopped };
+        let put_off = outcome == Some(unstarted) && !self.attempt.chain_stopped;
         match outcome {
             Some(outcome) if outcome.ended_well() && self.resets() => self.reset_is_over(turn),
             Some(outcome) if outcome.ended_well() => {
@@ -181,7 +185,7 @@ impl State {
                 }
             }
             // Nobody knows how far it came: look, and try once more.
-            Some(_) if lost && self.resets() && self.attempt.claim.is_none() => {
+            Some(_) if (lost || put_off) && self.resets() && self.attempt.claim.is_none() => {
                 self.save_again(turn);
             }
             Some(_) if lost && !self.resets() && !self.attempt.chain_stopped => {

@@ -15,9 +15,10 @@ impl State {
             // What follows in a chain runs in the slot that this holds.
             let continues =
                 Some(id) == chain && self.attempt.slot && !self.attempt.chain_before.is_empty();
-            let retries = self.is_retry(id);
+            let (retries, undoes) = (self.is_retry(id), self.resets());
             let Some(tracked) = self.executions.get_mut(&id) else { continue };
             match tracked.record.phase {
+                Phase::Queued if commits && undoes => self.put_off(turn, id),
                 Phase::Queued if commits || makes || continues => {
                     tracked.admitted = true;
                     self.begin_prepare(turn, id);
@@ -79,6 +80,13 @@ impl State {
         }
     }
 
+    /// Ends a step that undoes and has not begun: while no host was there, somebody may have worked in what was saved for it.
+    fn put_off(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
+        let outcome = Outcome::NotStarted { reason: NotStarted::Stopped };
+        let message = "its host went before it began: what is there is saved once more first";
+        self.end_unstarted(turn, id, outcome, Some(message.to_owned()));
+    }
+
     pub(super) fn begin_adopt(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
         let Some(tracked) = self.executions.get_mut(&id) else { return };
         let Some(place) = tracked.record.place.clone() else { return };
@@ -138,6 +146,7 @@ impl State {
     fn never_ran(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
         let claimed = self.attempt.claim.is_some();
         let bound = self.attempt.chain_stopped && self.attempt.chain == Some(id);
+        let undoes = self.attempt.chain == Some(id) && self.resets();
         let workspace = Box::new(self.runs_in(id));
         let Some(tracked) = self.executions.get_mut(&id) else { return };
         let has_run = tracked.record.phase > Phase::Starting || tracked.record.started_at.is_some();
@@ -160,6 +169,8 @@ impl State {
         } else if claimed || bound {
             let outcome = Outcome::NotStarted { reason: NotStarted::Stopped };
             self.end_unstarted(turn, id, outcome, None);
+        } else if undoes {
+            self.put_off(turn, id);
         } else if tracked.record.void_places > turn.config.max_void_places {
             let tries = tracked.record.void_places;
             let outcome = Outcome::NotStarted { reason: NotStarted::SpawnFailed };

@@ -146,7 +146,7 @@ impl State {
             self.note_snapshot(turn, snapshot, ending.unwrap_or(removal));
         }
         if ending.is_some() {
-            self.ending_is_over(turn, None);
+            self.ending_is_saved(turn, head);
             return;
         }
         self.attempt.head = Some(head.clone());
@@ -310,6 +310,7 @@ impl State {
         turn.attempt_changed = true;
         self.answer_waiting(turn, &Reply::Refused(refusal.clone()));
         self.answer_wanting(turn, &Reply::Refused(refusal));
+        self.take_follow_up(turn);
     }
 }
 

@@ -135,8 +135,12 @@ fn remove(force: bool) -> Input {
 
 /// The fact that a worktree was saved, with a snapshot of this number if there is one.
 fn saved(number: Option<u32>) -> Input {
-    let snapshot = number.map(|number| snapshot(number, "5"));
-    let saved = Saved { head: oid("5"), branch: Some("b".into()), snapshot };
+    saved_at(number, "5")
+}
+
+fn saved_at(number: Option<u32>, head: &str) -> Input {
+    let snapshot = number.map(|number| snapshot(number, head));
+    let saved = Saved { head: oid(head), branch: Some("b".into()), snapshot };
     fact(Fact::Saved(Box::new(saved)))
 }
 

@@ -108,6 +108,7 @@ impl State {
             self.workspace_step = WorkspaceStep::Idle;
             self.answer_wanting(turn, &Reply::Refused(refusal));
             self.go_on_removing(turn);
+            self.take_follow_up(turn);
             return;
         }
         if !self.workspace_step.creates()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use uuid::Uuid;
-use windlass_core::action::RunReason;
+use windlass_core::action::{RunReason, SecretSource};
 use windlass_core::attempt::{Fact, Input, Request, State, digest};
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId, FollowUpId};
@@ -62,6 +62,7 @@ async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
         let reason = format!("nothing of {} has run that could be gone on with", attempt.short());
         return Err(EngineError::refused(RefusalCode::WrongState, reason));
     };
+    refuse_bare_secrets(&agent)?;
     let owner = loaded.state.as_ref().and_then(|state| state.attempt().owner.clone());
     // Where it is now: the data directory may have been moved since.
     let workspace = loaded.state.as_ref().map(|state| state.attempt().workspace.path().clone());
@@ -81,6 +82,18 @@ async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
         created_at: at,
     });
     Ok(Sent::New { loaded: Box::new(loaded), message })
+}
+
+/// Refuses to run something again that needs a secret whose value was given for one run, and which nobody could give again.
+pub(super) fn refuse_bare_secrets(record: &ExecutionRecord) -> Result<(), EngineError> {
+    let bare = |(_, source): &(&String, &SecretSource)| **source == SecretSource::Memory;
+    let Some((name, _)) = record.options.secrets.iter().find(bare) else { return Ok(()) };
+    let reason = format!(
+        "{} needs the secret {name}, whose value was given for that run alone and is kept nowhere: start another run, with a \
+         source for it (--secret {name}=env:…, file:… or cmd:…) if it is to be gone on with",
+        record.id.short()
+    );
+    Err(EngineError::refused(RefusalCode::WrongState, reason))
 }
 
 /// Finds what an attempt ran last as its agent.

@@ -1,6 +1,6 @@
 //! Another try: what must be found out before the worktree is put back and an execution is run again.
 
-use windlass_core::action::RunReason;
+use windlass_core::action::{RunReason, Stdin};
 use windlass_core::attempt::{Request, State};
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId};
@@ -9,7 +9,7 @@ use windlass_core::record::{ExecutionRecord, NewExecution, Phase, Recorded as _}
 
 use super::Host;
 use super::command::{Answer, Command, Pending};
-use super::follow_ups::last_agent;
+use super::follow_ups::{last_agent, refuse_bare_secrets};
 use super::new_records::NewRecord;
 use super::prelude::{
     Found, Loaded, Prelude, Start, on_attempt, refuse_closed_task_of, repeated, room,
@@ -43,6 +43,11 @@ async fn prepare(
     let loaded = on_attempt(ports, caller, attempt).await?;
     refuse_closed_task_of(ports, &loaded).await?;
     let wrong = |reason: String| EngineError::refused(RefusalCode::WrongState, reason);
+    let workspace = loaded.state.as_ref().map(|state| &state.attempt().workspace);
+    if workspace.is_some_and(|workspace| workspace.worktree().is_none()) {
+        let reason = "the attempt runs in a directory of yours, which is never put back";
+        return Err(EngineError::refused(RefusalCode::NotAWorktree, reason));
+    }
     let chosen = match from {
         Some(id) => read_execution(ports, owner, id).await?,
         None => {
@@ -71,6 +76,7 @@ async fn prepare(
             "{id} never began, so that nothing can be put back to before it"
         )));
     }
+    refuse_bare_secrets(&chosen)?;
     let superseded = since(ports, attempt, &chosen).await?;
     Ok(Start::New(Box::new(Again { loaded, chosen, superseded })))
 }
@@ -149,13 +155,18 @@ impl<R: Runtime> Host<R> {
         // Where it is now: the data directory may have been moved since.
         let cwd = attempt.map_or(chosen.cwd, |attempt| attempt.workspace.path().clone());
         let id = ExecutionId::new(at, self.ids.ten());
+        let mut options = chosen.options;
+        if chosen.text.is_none() && options.stdin == Stdin::Messages {
+            // What was typed then is not typed again, and nobody would end it.
+            options.stdin = Stdin::Null;
+        }
         let mut execution = ExecutionRecord::queued(NewExecution {
             id,
             attempt: found.attempt,
             owner,
             client_key: Some(found.client_key.clone()),
             action: chosen.action,
-            options: chosen.options,
+            options,
             repository_lock: None,
             cwd,
             at,

@@ -99,7 +99,7 @@ impl Play {
         self.ends(outcome, to);
     }
 
-    fn planned(&mut self) {
+    pub(super) fn planned(&mut self) {
         let id = ExecutionId(Uuid::from_u128(self.fresh()));
         let step = GitStep {
             argv: vec!["git".into()],
@@ -121,8 +121,10 @@ impl Play {
         self.goes(outcome, from, to);
     }
 
+    /// What is there is saved; HEAD is where it was.
     pub(super) fn saved(&mut self, number: Option<u32>) {
-        self.feed(saved(number));
+        let head = self.state.attempt.head.clone().unwrap_or_else(|| oid("5"));
+        self.feed(saved_at(number, &head.0));
     }
 
     pub(super) fn recovered(&self) -> Self {
@@ -609,4 +611,53 @@ proptest! {
         prop_assert!(finalised <= 1);
         prop_assert_eq!(play.state.attempt().chain, None);
     }
+}
+
+#[test]
+fn commits_that_came_meanwhile_are_saved_before_they_are_undone() {
+    let mut play = Play::cleaning();
+    play.goes(BADLY, "1", "1");
+    assert_eq!(play.save().branch, BranchFate::Stays);
+    play.feed(saved_at(None, "7"));
+    assert_eq!(
+        (play.words(), play.save().branch),
+        (vec!["+".into(), "Save".into()], BranchFate::Goes)
+    );
+    play.feed(saved_at(Some(1), "7"));
+    assert_eq!(play.reset_to(), oid("1"));
+}
+
+#[test]
+fn a_reset_that_has_not_begun_is_begun_by_no_other_host() {
+    let mut play = Play::cleaning();
+    let failed = Reason::CleanupFailed { execution: play.current() };
+    play.goes(BADLY, "1", "1");
+    play.saved(Some(1));
+    play.planned();
+    let git = play.current();
+    // Recorded only, and recorded with a place in which nothing ever ran.
+    let mut placed = play.clone();
+    placed.prepared("1");
+    let mut placed = placed.recovered();
+    placed.feed(fact(Fact::Adopted { execution: git, adoption: Adoption::NeverRan }));
+    for mut again in [play.recovered(), placed] {
+        assert_eq!(written(&again.effects, git).phase, Phase::Final);
+        assert_eq!(again.save().unsavable, Unsavable::Refuse, "{:?}", again.words());
+        again.saved(Some(2));
+        assert_eq!(again.reset_to(), oid("1"));
+        again.git(WELL, "1", "1");
+        again.over(AttemptStatus::Finished, Some(&failed));
+    }
+    // A stop ends it, and what is there stays.
+    play.feed(stop(None, None));
+    assert_eq!(written_attempt(&play.effects).status, AttemptStatus::Held);
+}
+
+#[test]
+fn nothing_starts_in_a_worktree_that_is_being_put_back() {
+    let mut play = Play::cleaning();
+    play.goes(BADLY, "1", "1");
+    let execution = Box::new(execution(Y, RunReason::Background));
+    play.feed(ask(Request::Start { execution, key: key(Y), admitted: true }));
+    assert_eq!(play.words(), ["ReleaseSlot", "Refused"]);
 }

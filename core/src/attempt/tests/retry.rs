@@ -112,10 +112,17 @@ fn a_stop_and_a_forced_removal_end_it() {
         let record = written(&play.effects, NEW);
         assert_eq!(record.outcome, Some(Outcome::Stopped { by: StoppedBy::User }));
         play.saved(None);
-        play.nothing("0");
         let attempt = written_attempt(&play.effects);
         assert_eq!((attempt.status, attempt.reason), (AttemptStatus::Held, Some(Reason::Stopped)));
-        assert!(play.state.is_idle());
+        assert!(play.state.is_idle(), "nothing is undone");
+        // It comes while the way back is being looked for.
+        let mut play = begun();
+        play.saved(None);
+        play.feed(stop(execution, None));
+        play.planned();
+        let attempt = written_attempt(&play.effects);
+        assert_eq!((attempt.status, attempt.reason), (AttemptStatus::Held, Some(Reason::Stopped)));
+        assert!(play.state.is_idle(), "nothing is undone");
     }
     let mut play = begun();
     play.feed(remove(true));

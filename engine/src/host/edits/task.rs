@@ -2,7 +2,7 @@
 
 use windlass_core::id::TaskId;
 use windlass_core::process_store::{Expect, Kind, ProcessStoreExt as _, Query, Revision, Write};
-use windlass_core::record::{AttemptStatus, Phase, Recorded, TaskRecord};
+use windlass_core::record::{AttemptRecord, AttemptStatus, Phase, Recorded, TaskRecord};
 use windlass_core::task::{Said, TaskStatus};
 
 use super::{Editing, Prepared, check_version, put_changed};
@@ -54,6 +54,9 @@ impl Editing<'_> {
             after.description = checked_description(description)?;
         }
         if let Some(say) = status {
+            if matches!(say, Say::Cancelled | Say::Archived) {
+                self.check_nothing_waits(id).await?;
+            }
             let said = |status| Some(Said { status, at: self.at });
             after.said = match say {
                 Say::Todo => said(TaskStatus::Todo),
@@ -64,6 +67,20 @@ impl Editing<'_> {
             };
         }
         Ok(Prepared { made: after.key(), writes: put_changed(&before, &after, &stored) })
+    }
+
+    /// Refuses to close a task while messages would still start something in it.
+    async fn check_nothing_waits(&self, id: TaskId) -> Result<(), EngineError> {
+        let attempts = attempts_of_task(self.ports, id).await?;
+        let flows = |it: &&AttemptRecord| it.queue > 0 && it.queue_held.is_none();
+        let Some(attempt) = attempts.iter().find(flows) else { return Ok(()) };
+        let (short, count) = (attempt.id.short(), attempt.queue);
+        let reason = format!(
+            "messages wait for {short} of {} ({count}) and would be started: hold them first (windlass send {short} --hold), \
+             or stop {short}",
+            id.short()
+        );
+        Err(EngineError::refused(RefusalCode::Busy, reason))
     }
 
     pub(super) async fn remove_task(&self, id: TaskId) -> Result<Prepared, EngineError> {

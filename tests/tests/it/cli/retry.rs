@@ -101,4 +101,36 @@ isolated! {
         let refused = sandbox.run(["retry", "@last", "--json"]).expect(122);
         assert!(["not_a_worktree", "wrong_state"].contains(&refused.error()["error"]["kind"].as_str().unwrap()), "{refused:?}");
     }
+
+    fn a_repeated_retry_is_told_of_the_try_that_it_led_to_and_stops_nothing() {
+        let (sandbox, repo) = with_repo();
+        let agent = "[ -e ../once ] || { touch ../once; exit 0; }; echo ready; exec sleep 1000";
+        run_script(&sandbox, &repo, &[], agent).expect(0);
+        let keyed = ["retry", "-d", "--key", "again", &id(&sandbox)].map(str::to_owned);
+        let first = sandbox.run(&keyed).expect(0).text().trim().to_owned();
+        let mut follower = sandbox.start(["logs", "-f", &first]);
+        assert_eq!(follower.line().as_deref(), Some("ready"));
+        assert_eq!(sandbox.run(&keyed).expect(0).text().trim(), first);
+        assert_eq!(show(&sandbox, &first)["status"], "running");
+        // What cannot be done stops nothing either.
+        sandbox.run(["retry", &id(&sandbox), "--from", "x-00000000"]).expect(123);
+        assert_eq!(show(&sandbox, &first)["status"], "running");
+        sandbox.run(["stop", &id(&sandbox)]).expect(0);
+    }
+
+    fn what_was_given_for_one_run_alone_is_not_waited_for() {
+        let (sandbox, repo) = with_repo();
+        let place = repo.path().to_str().unwrap();
+        let secret = ["run", "--repo", place, "--secret", "TOKEN", "--", "sh", "-c", "echo x > made"];
+        windlass_tests::sandbox::run(sandbox.command(secret).env("TOKEN", "t0p")).expect(0);
+        for (verb, code) in [(["retry", &id(&sandbox), "--json"].to_vec(), 122), (["send", &id(&sandbox), "x", "--json"].to_vec(), 4)] {
+            let refused = sandbox.run(verb).expect(code);
+            let message = refused.error()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(message.contains("TOKEN"), "{message}");
+        }
+        assert!(worktree(&sandbox).join("made").exists(), "nothing is undone");
+        let typed = ["run", "--repo", place, "-i", "--", "sh", "-c", "cat >> ../typed"];
+        windlass_tests::sandbox::run(sandbox.command(typed).stdin(std::process::Stdio::null())).expect(0);
+        sandbox.run(["retry", &id(&sandbox)]).expect(0);
+    }
 }

@@ -195,4 +195,24 @@ isolated! {
         let refused = sandbox.run(["send", &id(&sandbox), "x", "--json"]).expect(4);
         assert_eq!(refused.error()["error"]["kind"], "wrong_state");
     }
+
+    fn a_task_is_closed_only_when_no_message_would_start_anything_in_it() {
+        let (sandbox, repo) = with_repo();
+        let (began, go) = (fifo(sandbox.path(), "began"), fifo(sandbox.path(), "go"));
+        let agent = format!("{AGENT}; echo x > {}; read x < {}", began.display(), go.display());
+        sandbox.run_in(repo.path(), ["project", "add", "--name", "app"]).expect(0);
+        let task = sandbox.run(["task", "add", "Do it", "-p", "app"]).expect(0).text().trim().to_owned();
+        sandbox.run(["run", "-d", "--task", &task, "--", "sh", "-c", &agent]).expect(0);
+        fs::read(&began).unwrap();
+        sandbox.run(["send", &id(&sandbox), "more"]).expect(0);
+        let close = ["task", "set", &task, "--status", "cancelled", "--json"];
+        let refused = sandbox.run(close).expect(4);
+        assert_eq!(refused.error()["error"]["kind"], "busy");
+        assert!(refused.error()["error"]["message"].as_str().unwrap().contains("--hold"));
+        sandbox.run(["send", &id(&sandbox), "--hold"]).expect(0);
+        sandbox.run(close).expect(0);
+        fs::write(&go, "x\n").unwrap();
+        let view = until(&sandbox, is_over);
+        assert_eq!((&view["queue_held"], told(&sandbox)), (&"asked".into(), String::new()));
+    }
 }
