@@ -173,9 +173,30 @@ async fn find(target: &Target) -> Vec<Member> {
     tokio::task::spawn_blocking(move || find_now(&target)).await.unwrap_or_default()
 }
 
+/// Names the processes of an execution that runs: its command, what carries its mark, and their kin. To look at, not to
+/// signal: nothing is verified.
+pub(crate) fn tree_of(execution: ExecutionId, command: u32) -> BTreeSet<u32> {
+    let stats = processes();
+    let target = Target { execution, scope: Sweep::Marked, command: None, leader: None };
+    let mut members = seeds(&target, &stats);
+    members.insert(command);
+    add_kin(&mut members, &stats);
+    members
+}
+
 fn find_now(target: &Target) -> Vec<Member> {
     let stats = processes();
     let mut members = seeds(target, &stats);
+    add_kin(&mut members, &stats);
+    // Whoever asks is no remains, and neither is what it runs under.
+    for pid in lineage(std::process::id(), &stats) {
+        members.remove(&pid);
+    }
+    members.into_iter().filter_map(|pid| verified(stats.get(&pid)?)).collect()
+}
+
+/// Adds who descends from a member, or shares the group and session of one.
+fn add_kin(members: &mut BTreeSet<u32>, stats: &BTreeMap<u32, Stat>) {
     let kin: Vec<&Stat> = stats.values().collect();
     loop {
         let groups: BTreeSet<(u32, u32)> = members
@@ -196,11 +217,6 @@ fn find_now(target: &Target) -> Vec<Member> {
         }
         members.extend(more);
     }
-    // Whoever asks is no remains, and neither is what it runs under.
-    for pid in lineage(std::process::id(), &stats) {
-        members.remove(&pid);
-    }
-    members.into_iter().filter_map(|pid| verified(stats.get(&pid)?)).collect()
 }
 
 /// Opens a process and makes sure that it is still the one that was looked at.

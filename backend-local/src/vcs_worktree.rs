@@ -19,6 +19,7 @@ mod create;
 mod diff;
 mod git;
 mod git_locks;
+mod history;
 mod live;
 mod lock;
 mod marker;
@@ -73,6 +74,7 @@ use crate::group::Cancel;
 use crate::node::Provenance;
 use crate::repository_lock::RepositoryLocks;
 use git::Git;
+use history::Landings;
 pub(crate) use live::{GitDirectory, Live, Stand};
 use marker::Marker;
 pub(crate) use scan::{Entered, Part, Scope};
@@ -183,6 +185,7 @@ struct Inner {
     scratch: Scratch,
     /// What looks found in directories.
     memory: scan::Memory,
+    landings: Landings,
     trash: Trash,
     settler: Settler,
     /// Why nothing below the root may be touched, if so.
@@ -502,6 +505,7 @@ impl Inner {
             lock_wait,
             scratch,
             memory: scan::Memory::default(),
+            landings: Landings::default(),
             trash,
             settler: Settler::default(),
             copied,

@@ -31,12 +31,16 @@ mod kills;
 mod latecomers;
 #[path = "vcs_worktree/likeness.rs"]
 mod likeness;
+#[path = "vcs_worktree/merges.rs"]
+mod merges;
 #[path = "vcs_worktree/moved.rs"]
 mod moved;
 #[path = "vcs_worktree/place.rs"]
 mod place;
 #[path = "vcs_worktree/portrait.rs"]
 mod portrait;
+#[path = "vcs_worktree/rebases.rs"]
+mod rebases;
 #[path = "vcs_worktree/removal.rs"]
 mod removal;
 #[path = "vcs_worktree/resets.rs"]
@@ -51,6 +55,20 @@ mod steps;
 mod strangers;
 #[path = "vcs_worktree/survey.rs"]
 mod survey;
+
+impl windlass_conformance::vcs_history::VcsHistoryPlace for place::GitPlace {
+    async fn open_history(&self) -> windlass_conformance::vcs_history::Ports {
+        let worktrees = windlass_local::GitWorktrees::open(self.options("data")).await.unwrap();
+        windlass_conformance::vcs_history::Ports {
+            worktrees: worktrees.clone(),
+            history: worktrees,
+        }
+    }
+}
+
+windlass_conformance::vcs_history_suite! {
+    history => crate::place::GitPlace,
+}
 
 windlass_conformance::vcs_worktree_suite! {
     git => crate::place::GitPlace,

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use windlass::core::action::{ActionKind, Leftovers, OutputMode, SecretSource, Stdin};
 use windlass::core::locator::{Locator, OsBytes};
-use windlass::request::{LaunchRequest, WhenFull};
+use windlass::request::{AttachRequest, LaunchRequest, WhenFull};
 
 use crate::args::LaunchArgs;
 use crate::config::Environment;
@@ -23,8 +23,13 @@ const TAKEN: [&str; 8] =
 const TAKEN_PREFIXES: [&str; 2] = ["LC_", "XDG_"];
 
 /// The variables that the engine sets; those of the caller belong to another execution.
-const MARKS: [&str; 4] =
-    ["WINDLASS_EXECUTION_ID", "WINDLASS_ATTEMPT_ID", "WINDLASS_BRANCH", "WINDLASS_PORT_BASE"];
+const MARKS: [&str; 5] = [
+    "WINDLASS_EXECUTION_ID",
+    "WINDLASS_ATTEMPT_ID",
+    "WINDLASS_BRANCH",
+    "WINDLASS_PORT_BASE",
+    "WINDLASS_ATTACHMENTS",
+];
 
 fn bytes(text: &OsStr) -> OsBytes {
     OsBytes(text.as_bytes().to_vec())
@@ -74,6 +79,27 @@ pub fn is_there(repo: &Path) -> Result<(), CliError> {
         // What cannot be looked at is the host's to say.
         Ok(true) | Err(_) => Ok(()),
     }
+}
+
+/// Names the files that are handed over. A link stands for what it leads to.
+///
+/// # Errors
+///
+/// One of them is not there.
+pub fn attached(files: &[PathBuf]) -> Result<Vec<AttachRequest>, CliError> {
+    let one = |file: &PathBuf| {
+        let found = std::fs::canonicalize(file).map_err(|error| {
+            CliError::new(
+                Class::Refused,
+                "cannot_attach",
+                format!("failed to find {}: {error}", file.display()),
+                "name a file that is there",
+            )
+        })?;
+        let called = file.to_string_lossy().into_owned();
+        Ok(AttachRequest { file: locator(&found)?, called })
+    };
+    files.iter().map(one).collect()
 }
 
 /// Makes the launch request.

@@ -10,6 +10,7 @@ pub mod input;
 pub mod log_store;
 pub mod process_store;
 pub mod script;
+pub mod vcs_history;
 pub mod vcs_worktree;
 
 use std::future::Future;

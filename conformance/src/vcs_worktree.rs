@@ -45,7 +45,8 @@ pub use self::removal::{
 };
 pub use self::reset::{
     a_reset_ends_a_merge, a_reset_moves_no_branch_of_somebody_else,
-    a_reset_undoes_what_a_commit_would_take, nothing_to_undo_needs_no_step,
+    a_reset_undoes_only_what_was_saved, a_reset_undoes_what_a_commit_would_take,
+    nothing_to_undo_needs_no_step,
 };
 pub use self::restore::{
     a_branch_that_is_checked_out_elsewhere_is_left_there,
@@ -224,7 +225,7 @@ macro_rules! vcs_worktree_suite {
             a_commit_is_by_the_repositorys_identity_if_it_has_one,
             a_reset_undoes_what_a_commit_would_take,
             a_reset_ends_a_merge,
-            a_reset_moves_no_branch_of_somebody_else,
+            a_reset_moves_no_branch_of_somebody_else, a_reset_undoes_only_what_was_saved,
             nothing_to_undo_needs_no_step,
             saving_again_gives_the_same_answer,
             saving_in_place_leaves_the_worktree,
@@ -264,15 +265,15 @@ const REMOVAL: SaveRequest = SaveRequest::before_removal(SnapshotNumber::FIRST);
 
 const FALLBACK: (&str, &str) = ("Fallback Name", "fallback@example.org");
 
-fn fallback() -> Identity {
+pub(crate) fn fallback() -> Identity {
     Identity { name: FALLBACK.0.to_owned(), email: FALLBACK.1.to_owned() }
 }
 
-fn attempt(number: u8) -> AttemptId {
+pub(crate) fn attempt(number: u8) -> AttemptId {
     AttemptId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 | u128::from(number)))
 }
 
-fn request(repo: &Locator, number: u8) -> WorktreeRequest {
+pub(crate) fn request(repo: &Locator, number: u8) -> WorktreeRequest {
     WorktreeRequest {
         attempt: attempt(number),
         repo: repo.clone(),
@@ -284,7 +285,7 @@ fn request(repo: &Locator, number: u8) -> WorktreeRequest {
 }
 
 /// Makes a repository with one commit of two files.
-fn repository(place: &impl VcsWorktreePlace) -> (Locator, Oid) {
+pub(crate) fn repository(place: &impl VcsWorktreePlace) -> (Locator, Oid) {
     let repo = place.init();
     place.write(&repo, "greeting", "hello\n");
     place.write(&repo, "sub/numbers", "1\n2\n3\n");

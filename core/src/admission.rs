@@ -4,7 +4,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use uuid::Uuid;
+
 use crate::attempt::Slot;
+use crate::id::ExecutionId;
 
 /// How many slots there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub struct Limits {
     pub per_owner: u32,
     /// For the host.
     pub per_host: u32,
+    /// For dev servers, which count for neither of these.
+    pub dev_servers: u32,
     /// How many may wait.
     pub queue: u32,
 }
@@ -172,22 +177,21 @@ impl State {
         refuse_when_full: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let free = self.has_room(owner.as_deref());
-        let overtakes = self.queue.iter().any(|(_, waiting)| self.has_room(waiting.as_deref()));
+        let free = self.has_room(slot, owner.as_deref());
+        // Of those with other limits nobody is overtaken.
+        let waits = |(before, waiting): &(Slot, Option<String>)| {
+            is_server(*before) == is_server(slot) && self.has_room(*before, waiting.as_deref())
+        };
+        let overtakes = self.queue.iter().any(waits);
         if free && !overtakes {
             self.held.insert(slot, owner);
             effects.push(Effect::Admit(slot));
         } else if refuse_when_full {
-            let own: Vec<_> = match &owner {
-                Some(_) => self
-                    .held
-                    .iter()
-                    .filter(|(_, of)| **of == owner)
-                    .map(|(slot, _)| *slot)
-                    .collect(),
-                None => self.held.keys().copied().collect(),
-            };
-            let others = u32::try_from(self.held.len() - own.len()).unwrap_or(u32::MAX);
+            let alike = |held: &&Slot| is_server(**held) == is_server(slot);
+            let all = self.held.keys().filter(alike).count();
+            let is_own = |held: &&Slot| owner.is_none() || self.held.get(held) == Some(&owner);
+            let own: Vec<_> = self.held.keys().filter(alike).filter(is_own).copied().collect();
+            let others = u32::try_from(all - own.len()).unwrap_or(u32::MAX);
             effects.push(Effect::Refuse { slot, why: Full::Slots { own, others } });
         } else {
             let length = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
@@ -200,19 +204,26 @@ impl State {
         }
     }
 
-    fn has_room(&self, owner: Option<&str>) -> bool {
-        let per_host = usize::try_from(self.limits.per_host).unwrap_or(usize::MAX);
-        let per_owner = usize::try_from(self.limits.per_owner).unwrap_or(usize::MAX);
-        let of_owner =
-            |name: &str| self.held.values().filter(|of| of.as_deref() == Some(name)).count();
-        let per_host = per_host + usize::from(planted!(OneOverTheLimit));
-        self.held.len() < per_host && owner.is_none_or(|name| of_owner(name) < per_owner)
+    fn has_room(&self, slot: Slot, owner: Option<&str>) -> bool {
+        let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+        // They are behind all others.
+        let servers = self.held.range(FIRST_SERVER..).count();
+        if is_server(slot) {
+            return servers < limit(self.limits.dev_servers);
+        }
+        let of_owner = |name: &str| {
+            let own = self.held.range(..FIRST_SERVER).filter(|(_, of)| of.as_deref() == Some(name));
+            own.count()
+        };
+        let per_host = limit(self.limits.per_host) + usize::from(planted!(OneOverTheLimit));
+        self.held.len() - servers < per_host
+            && owner.is_none_or(|name| of_owner(name) < limit(self.limits.per_owner))
     }
 
-    /// Admits who waits, in order; one whose owner has no room does not stand in the way of others.
+    /// Admits who waits, in order; one whose limit is reached does not stand in the way of others.
     fn admit_waiting(&mut self, effects: &mut Vec<Effect>) {
         while let Some(index) =
-            self.queue.iter().position(|(_, owner)| self.has_room(owner.as_deref()))
+            self.queue.iter().position(|(slot, owner)| self.has_room(*slot, owner.as_deref()))
         {
             if let Some((slot, owner)) = self.queue.remove(index) {
                 self.held.insert(slot, owner);
@@ -222,11 +233,19 @@ impl State {
     }
 }
 
+/// In the order of slots dev servers come last; this is before all of them.
+const FIRST_SERVER: Slot = Slot::DevServer(ExecutionId(Uuid::nil()));
+
+fn is_server(slot: Slot) -> bool {
+    match slot {
+        Slot::DevServer(_) => true,
+        Slot::Chain(_) | Slot::Execution(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ExecutionId;
-    use uuid::Uuid;
 
     fn slot(n: u128) -> Slot {
         Slot::Execution(ExecutionId(Uuid::from_u128(n)))
@@ -247,7 +266,7 @@ mod tests {
         effects
     }
 
-    const TWO: Limits = Limits { per_owner: 1, per_host: 2, queue: 2 };
+    const TWO: Limits = Limits { per_owner: 1, per_host: 2, dev_servers: 1, queue: 2 };
 
     #[test]
     fn an_owner_waits_for_its_own_limit_and_not_for_others() {
@@ -284,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses() {
-        let limits = Limits { per_owner: 1, per_host: 1, queue: 1 };
+        let limits = Limits { per_owner: 1, per_host: 1, dev_servers: 1, queue: 1 };
         let inputs = vec![ask(1, None, false), ask(2, None, false), ask(3, None, false)];
         let why = Full::Queue { length: 1 };
         assert_eq!(last(limits, inputs), [Effect::Refuse { slot: slot(3), why }]);
@@ -300,7 +319,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_told_how_many_are_before_it() {
-        let mut state = State::new(Limits { per_owner: 8, per_host: 1, queue: 9 });
+        let mut state = State::new(Limits { per_owner: 8, per_host: 1, dev_servers: 1, queue: 9 });
         for n in 1..5 {
             state = state.step(ask(n, None, false)).state;
         }
@@ -318,5 +337,29 @@ mod tests {
             Input::Release(slot(1)),
         ];
         assert_eq!(last(TWO, inputs), []);
+    }
+
+    #[test]
+    fn dev_servers_have_a_limit_of_their_own_and_take_nobody_s_slot() {
+        let server = |n| Slot::DevServer(ExecutionId(Uuid::from_u128(n)));
+        let serve = |n, refuse_when_full| Input::Ask {
+            slot: server(n),
+            owner: Some("a".to_owned()),
+            refuse_when_full,
+        };
+        let full = vec![ask(1, Some("a"), false), ask(2, Some("b"), false)];
+        let with = |more: Vec<Input>| [full.clone(), more].concat();
+        assert_eq!(last(TWO, with(vec![serve(3, true)])), [Effect::Admit(server(3))]);
+        let both = with(vec![serve(3, false), serve(4, true)]);
+        let why = Full::Slots { own: vec![server(3)], others: 0 };
+        assert_eq!(last(TWO, both), [Effect::Refuse { slot: server(4), why }]);
+        // One that waits keeps nobody else from running.
+        let waits = vec![serve(3, false), serve(4, false), ask(5, Some("a"), false)];
+        assert_eq!(last(TWO, waits.clone()), [Effect::Admit(slot(5))]);
+        let freed = [waits, vec![Input::Release(server(3))]].concat();
+        assert_eq!(last(TWO, freed), [Effect::Admit(server(4))]);
+        let adopted = |n| Input::Adopt { slot: server(n), owner: None };
+        let more = vec![adopted(1), adopted(2), Input::Release(server(1)), serve(3, false)];
+        assert_eq!(last(TWO, more), [Effect::Queue { slot: server(3), position: 1 }]);
     }
 }

@@ -137,6 +137,8 @@ pub struct Subject {
     pub busy: bool,
     /// Changes whenever something happens in the attempt.
     pub mark: Uuid,
+    /// All of its work is known to be in its target.
+    pub landed: bool,
 }
 
 /// What a pass has found out. Worktrees are surveyed before attempts are read: what is found has a record by then, if it
@@ -399,14 +401,15 @@ impl Pass<'_> {
         if subject.record.keep {
             return Verdict::keep("it is kept however long nothing happens in it");
         }
+        let landed = if subject.landed { "its work is merged; " } else { "" };
         match self.is_over(Observed::Idle { attempt }, subject.mark, grace_ms) {
             Ok(idle) => Verdict {
                 action: Action::RemoveIdle,
-                reason: format!("nothing has happened in it for {idle}"),
+                reason: format!("{landed}nothing has happened in it for {idle}"),
                 act: Some(Act::RemoveIdle(subject.revision)),
             },
             Err(left) => Verdict::keep(format!(
-                "it is removed after {left} more in which a host watches and nothing happens in it"
+                "{landed}it is removed after {left} more in which a host watches and nothing happens in it"
             )),
         }
     }

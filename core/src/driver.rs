@@ -4,6 +4,7 @@
 //! calls [`Driver::event`]. Effects of one attempt are performed in order, and a [`Effect::Persist`] holds back those
 //! behind it; attempts do not wait for each other.
 
+mod history;
 mod operations;
 mod queues;
 
@@ -16,6 +17,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
 
+use crate::attachments::Attachments;
 use crate::attempt::{Effect, Fact, Operation, Reply, RequestId, Slot};
 use crate::container_service::ContainerService;
 use crate::id::{AttemptId, ExecutionId, Nonce};
@@ -23,6 +25,7 @@ use crate::log_store::LogStore;
 use crate::process_store::{ChangeNumber, Lease, ProcessStore, ProcessStoreError, Write};
 use crate::secrets::Secrets;
 use crate::time::Timestamp;
+use crate::vcs_history::VcsHistory;
 use crate::vcs_worktree::VcsWorktree;
 
 pub use operations::{Fresh, perform};
@@ -39,6 +42,10 @@ pub struct Ports {
     pub logs: Arc<dyn LogStore>,
     /// Makes and removes worktrees.
     pub worktrees: Arc<dyn VcsWorktree>,
+    /// Does something with the commits of worktrees, where the host can.
+    pub history: Option<Arc<dyn VcsHistory>>,
+    /// Keeps attachments, where the host can.
+    pub attachments: Option<Arc<dyn Attachments>>,
     /// Resolves secrets.
     pub secrets: Arc<dyn Secrets>,
 }

@@ -39,6 +39,8 @@ pub mod admission;
 #[cfg(feature = "ports")]
 pub mod agent;
 #[cfg(feature = "ports")]
+pub mod attachments;
+#[cfg(feature = "ports")]
 pub mod attempt;
 #[cfg(feature = "ports")]
 pub mod cleanup;
@@ -55,9 +57,13 @@ pub mod error;
 #[cfg(feature = "ports")]
 pub mod input;
 #[cfg(feature = "ports")]
+pub mod listeners;
+#[cfg(feature = "ports")]
 pub mod locator;
 #[cfg(feature = "ports")]
 pub mod log_store;
+#[cfg(feature = "ports")]
+pub mod port_block;
 #[cfg(feature = "ports")]
 pub mod preview;
 #[cfg(feature = "ports")]
@@ -70,6 +76,8 @@ pub mod secrets;
 pub mod snapshot;
 #[cfg(feature = "ports")]
 pub mod task;
+#[cfg(feature = "ports")]
+pub mod vcs_history;
 #[cfg(feature = "ports")]
 pub mod vcs_worktree;
 #[cfg(feature = "ports")]

@@ -1,7 +1,9 @@
 //! What the records of a store mean: the bodies, and the only code that reads and writes them.
 
 mod follow_up;
+mod history;
 mod making;
+mod phase;
 mod project;
 mod reason;
 mod removing;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::action::{Action, RunOptions};
+use crate::attachments::Attachment;
 use crate::container_service::{Place, StopCause};
 use crate::execution::{ExitReport, Survivor};
 use crate::id::{AttemptId, Epoch, ExecutionId, FollowUpId, HostId, NodeId, TaskId};
@@ -26,7 +29,9 @@ use crate::vcs_worktree::Removed;
 use crate::workspace::{Oid, Workspace};
 
 pub use follow_up::{FollowUpRecord, FollowUpState, Hold};
+pub use history::{AttemptHistory, HalfMerged, Integration, PullRequest, PullRequestState};
 pub use making::Making;
+pub use phase::Phase;
 pub use project::{ProjectDefaults, ProjectRecord};
 pub use reason::Reason;
 pub use removing::Removing;
@@ -226,43 +231,15 @@ pub struct AttemptRecord {
     /// When its work was merged last.
     #[serde(default)]
     pub merged_at: Option<Timestamp>,
-}
-
-/// Where an execution is in its life. Never back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// It waits for a slot or its workspace.
-    Queued,
-    /// It is recorded, with its place; it may or may not run.
-    Starting,
-    /// It runs.
-    Running,
-    /// It was asked to stop.
-    Stopping,
-    /// Its outcome is known; leftovers and the log's end are not.
-    Ended,
-    /// Nothing of it will change any more.
-    Final,
-}
-
-impl Phase {
-    /// Every phase, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Starting, Self::Running, Self::Stopping, Self::Ended, Self::Final];
-
-    /// Returns the word that is stored.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-            Self::Ended => "ended",
-            Self::Final => "final",
-        }
-    }
+    /// Where its commits are, and what is being done with them.
+    #[serde(default)]
+    pub history: AttemptHistory,
+    /// The first of its own ports; `None` if it was made where none were given out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_base: Option<u16>,
+    /// The files that were handed to it, which are put into its worktree before anything starts there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
 }
 
 /// The sums of a log, recorded when it is sealed.
@@ -323,6 +300,9 @@ pub struct ExecutionRecord {
     /// The message that is written to its standard input, which is closed behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// The files that the message means first where it links to names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
     /// What to tell people about a bad outcome, for example the name of the missing program.
     pub message: Option<String>,
     /// The variable whose secret value it waits for.
@@ -403,6 +383,7 @@ impl ExecutionRecord {
             outcome: None,
             exit: None,
             text: None,
+            attachments: Vec::new(),
             message: None,
             missing_secret: None,
             report: None,
@@ -498,6 +479,9 @@ impl AttemptRecord {
             chain_started_at: None,
             finalised_at: None,
             merged_at: None,
+            history: AttemptHistory::default(),
+            port_base: None,
+            attachments: Vec::new(),
         }
     }
 }

@@ -113,6 +113,10 @@ pub enum CreateMode {
     Conclude,
 }
 
+/// The exit code of a step that was to put a worktree back and did nothing, because something in it has changed since it was
+/// saved: it is to be saved again. That of `EX_TEMPFAIL` in `sysexits.h`.
+pub const CHANGED_SINCE_SAVED: u8 = 75;
+
 /// What a git step in a worktree is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GitWork {
@@ -124,7 +128,8 @@ pub enum GitWork {
         fallback: Identity,
     },
     /// Put the worktree back to a commit: HEAD's branch, the index and the tracked files are as it has them, and what a
-    /// commit would have taken is gone. Ignored files and repositories within stay.
+    /// commit would have taken is gone. Ignored files and repositories within stay. What is not as the last save of the
+    /// worktree in its place found it is not undone: then the step does nothing and ends with [`CHANGED_SINCE_SAVED`].
     Reset {
         /// To which commit.
         to: Oid,

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use windlass_core::attachments::Attachments;
 use windlass_core::container_service::ContainerService;
 use windlass_core::diff_watch::DiffWatch;
 use windlass_core::driver::Ports;
 use windlass_core::id::{HostId, NodeId};
 use windlass_core::input::Input;
+use windlass_core::listeners::Listeners;
 use windlass_core::log_store::LogStore;
 use windlass_core::process_store::ProcessStore;
 use windlass_core::secrets::Secrets;
+use windlass_core::vcs_history::VcsHistory;
 use windlass_core::vcs_worktree::VcsWorktree;
 
 use crate::config::Config;
@@ -43,6 +46,9 @@ pub struct Builder {
     node: NodeId,
     input: Option<Arc<dyn Input>>,
     diff_watch: Option<Arc<dyn DiffWatch>>,
+    listeners: Option<Arc<dyn Listeners>>,
+    attachments: Option<Arc<dyn Attachments>>,
+    history: Option<Arc<dyn VcsHistory>>,
     secrets: Option<Arc<dyn Secrets>>,
     kept_logs: Option<Arc<dyn LogStore>>,
     relocation: Option<Arc<dyn Relocate>>,
@@ -59,6 +65,9 @@ impl Builder {
             node,
             input: None,
             diff_watch: None,
+            listeners: None,
+            attachments: None,
+            history: None,
             secrets: None,
             kept_logs: None,
             relocation: None,
@@ -84,6 +93,27 @@ impl Builder {
     #[must_use]
     pub fn diff_watch(mut self, diff_watch: Arc<dyn DiffWatch>) -> Self {
         self.diff_watch = Some(diff_watch);
+        self
+    }
+
+    /// Adds the ability to tell when a server of an execution listens.
+    #[must_use]
+    pub fn listeners(mut self, listeners: Arc<dyn Listeners>) -> Self {
+        self.listeners = Some(listeners);
+        self
+    }
+
+    /// Adds the ability to merge, rebase and push the commits of worktrees.
+    #[must_use]
+    pub fn history(mut self, history: Arc<dyn VcsHistory>) -> Self {
+        self.history = Some(history);
+        self
+    }
+
+    /// Adds the ability to take files along with runs and messages.
+    #[must_use]
+    pub fn attachments(mut self, attachments: Arc<dyn Attachments>) -> Self {
+        self.attachments = Some(attachments);
         self
     }
 
@@ -127,6 +157,8 @@ impl Builder {
             store: self.backends.store,
             logs: pumped.clone().map_or(segments, |pumped| pumped),
             worktrees: self.backends.worktrees,
+            history: self.history,
+            attachments: self.attachments,
             secrets: Arc::clone(&secrets) as Arc<dyn Secrets>,
         };
         let mut ten = [0; 10];
@@ -136,10 +168,10 @@ impl Builder {
         if let Some(relocation) = &self.relocation {
             relocation::relocate(&*ports.store, &about, &**relocation).await?;
         }
-        let diff_watch = self.diff_watch;
+        let (diff_watch, listeners) = (self.diff_watch, self.listeners);
         let handle =
             host::start(runtime, ports, self.input, secrets, pumped, self.config, about).await?;
-        Ok(handle.with_diff_watch(diff_watch))
+        Ok(handle.with_diff_watch(diff_watch).with_listeners(listeners))
     }
 
     /// Does the same on the current tokio runtime.

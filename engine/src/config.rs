@@ -2,6 +2,7 @@
 
 use windlass_core::admission::Limits;
 use windlass_core::cleanup::Policy;
+use windlass_core::port_block::PortRange;
 use windlass_core::vcs_worktree::Identity;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -9,11 +10,24 @@ const HOUR_MS: u64 = 3_600_000;
 /// How often cleanup looks, unless told otherwise; also the most time that one look may stand for.
 pub(crate) const CLEANUP_PERIOD_MS: u64 = HOUR_MS / 2;
 
+/// How much may be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachmentLimits {
+    /// Most bytes of one file.
+    pub file_bytes: u64,
+    /// Most bytes of all files of an attempt.
+    pub attempt_bytes: u64,
+}
+
 /// What an engine must be told. [`Config::standard`] has the documented defaults; change what you want changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How many executions run and wait.
     pub limits: Limits,
+    /// From where new attempts get ports of their own.
+    pub ports: PortRange,
+    /// How much may be attached.
+    pub attachments: AttachmentLimits,
     /// From TERM to KILL, in milliseconds, where a request does not say.
     pub stop_grace_ms: u64,
     /// How long an execution beside a chain may run, in milliseconds, where a request does not say; `None` is for ever.
@@ -36,13 +50,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the documented defaults: 8 executions for each owner and 32 in all, 5 s of grace, 30 minutes for background
-    /// executions, 1 GiB of log, 10 minutes for a commit; cleanup every 30 minutes, of what is idle after 72 hours, has no
+    /// Returns the documented defaults: 8 executions for each owner and 32 in all, 16 dev servers
+    /// beside them, blocks of ten ports from 20000 on, 5 s of grace, 30 minutes for background
+    /// executions, 1 GiB of log, attachments of 64 MiB each and 256 MiB in all, 10 minutes for a commit; cleanup every 30 minutes, of what is idle after 72 hours, has no
     /// record after 24; snapshots stay.
     #[must_use]
     pub fn standard() -> Self {
         Self {
-            limits: Limits { per_owner: 8, per_host: 32, queue: 10_000 },
+            limits: Limits { per_owner: 8, per_host: 32, dev_servers: 16, queue: 10_000 },
+            ports: PortRange { first: 20_000, size: 10, blocks: 1_000 },
+            attachments: AttachmentLimits { file_bytes: 64 << 20, attempt_bytes: 256 << 20 },
             stop_grace_ms: 5_000,
             background_timeout_ms: Some(30 * 60 * 1_000),
             log_cap_bytes: 1 << 30,

@@ -79,6 +79,12 @@ pub enum RefusalCode {
     NoFollowUp,
     /// Executions run in the workspace.
     Busy,
+    /// The attempt has a dev server.
+    DevServerRuns,
+    /// The attempt's project has no script for a dev server.
+    NoDevScript,
+    /// Whether something listens on a port cannot be told.
+    NotListened,
     /// The workspace is being removed, or is gone, or is not ready.
     WorkspaceGone,
     /// What is there is not the recorded worktree.
@@ -101,6 +107,8 @@ pub enum RefusalCode {
     Full,
     /// Something that was to be copied in cannot be.
     CannotCopy,
+    /// A file cannot be attached.
+    CannotAttach,
     /// Somebody else has changed it meanwhile.
     Conflict,
     /// Another project has this name.
@@ -109,6 +117,16 @@ pub enum RefusalCode {
     InUse,
     /// The task is cancelled or archived.
     TaskClosed,
+    /// Something in the worktree, or in a checkout of the target, is not committed.
+    Dirty,
+    /// The work conflicts with its target.
+    MergeConflict,
+    /// There is no such branch or remote, or the work cannot go to it.
+    NoTarget,
+    /// There is nothing to do it with.
+    NothingToDo,
+    /// The host cannot do it at all.
+    Unsupported,
     /// Git refused.
     Git,
 }

@@ -1,5 +1,6 @@
 //! What clients ask for.
 
+mod history;
 mod project;
 mod task;
 
@@ -13,6 +14,7 @@ use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::{Locator, OsBytes};
 use windlass_core::record::CommitPolicy;
 
+pub use history::{AttemptChange, MergeRequest, PullRequestChange, PushRequest, RebaseRequest};
 pub use project::{ProjectChange, ProjectRequest};
 pub use task::{Say, TaskChange, TaskRequest, TaskRun};
 
@@ -86,6 +88,29 @@ pub struct LaunchRequest {
     /// When no slot is free.
     #[serde(default)]
     pub when_full: WhenFull,
+    /// Files that are handed to a new attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attach: Vec<AttachRequest>,
+}
+
+/// What comes with a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendOptions {
+    /// Files that are handed over with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attach: Vec<AttachRequest>,
+    /// What is in the worktree and not committed is saved and undone before it is started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reset: bool,
+}
+
+/// A file that is handed to an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// Where it is, for the host.
+    pub file: Locator,
+    /// What it is called, for example in links to it.
+    pub called: String,
 }
 
 impl fmt::Debug for LaunchRequest {
@@ -116,6 +141,7 @@ impl LaunchRequest {
             timeout_ms: None,
             idle_timeout_ms: None,
             when_full: WhenFull::default(),
+            attach: Vec::new(),
         }
     }
 
@@ -179,15 +205,21 @@ pub struct ExecRequest {
     pub run_reason: RunReason,
     /// What to run.
     pub launch: LaunchRequest,
+    /// A dev server that runs is stopped, and this one begins when it is dead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// Another try: what was done since an execution is saved and undone, and that is run again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryRequest {
     /// The attempt.
     pub attempt: AttemptId,
     /// From which execution of its chain on; `None` is its last command.
     pub from: Option<ExecutionId>,
+    /// What the command reads on standard input; `None` is what it read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// What a run or exec led to. The same client key gives the same answer. Of a chain it is the first execution; the record of

@@ -7,6 +7,7 @@ mod container_service;
 mod input;
 mod log_store;
 mod process_store;
+mod vcs_history;
 mod vcs_worktree;
 
 use std::fmt;
@@ -147,6 +148,14 @@ sites! {
     Remove = "worktrees.remove",
     /// Worktrees are looked for.
     Survey = "worktrees.survey",
+    /// Something with commits is planned.
+    PlanHistory = "history.plan",
+    /// What came of it is looked at.
+    ConcludeHistory = "history.conclude",
+    /// Where commits stand is looked at.
+    Standing = "history.standing",
+    /// A merge is compared.
+    MergedDiff = "history.merged_diff",
     /// A message is sent.
     Send = "input.send",
 }

@@ -9,6 +9,7 @@ pub mod faulty;
 pub mod input;
 pub mod log_store;
 pub mod process_store;
+mod vcs_history;
 pub mod vcs_worktree;
 pub mod world;
 

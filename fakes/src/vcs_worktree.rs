@@ -9,6 +9,7 @@ mod git_steps;
 mod history;
 mod in_world;
 mod making;
+mod merging;
 mod restore;
 mod save;
 mod steps;
@@ -67,6 +68,8 @@ pub(crate) struct Disk {
     leftovers: BTreeMap<Locator, Leftover>,
     /// Saved work.
     snapshots: BTreeMap<ArchiveKey, Archive>,
+    /// What was in worktrees when they were last looked at to be saved where they are.
+    saved_here: BTreeMap<Locator, Files>,
     /// Directories that a process works in.
     occupied: BTreeSet<Locator>,
     snapshot_quota_bytes: u64,
@@ -90,6 +93,7 @@ impl Default for Disk {
             asides: BTreeMap::new(),
             leftovers: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            saved_here: BTreeMap::new(),
             occupied: BTreeSet::new(),
             snapshot_quota_bytes: SNAPSHOT_QUOTA_BYTES,
             made: 0,
@@ -488,6 +492,8 @@ impl VcsWorktree for MemoryWorktrees {
             }
             if request.from == SaveFrom::Aside {
                 world.take_aside(&worktree.path);
+            } else {
+                world.note_saved_here(&worktree.path);
             }
         }
         if request.from == SaveFrom::Aside {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use windlass_conformance::diff_watch::{DiffWatchPlace, Ports};
+use windlass_conformance::vcs_history::{self, VcsHistoryPlace};
 use windlass_conformance::vcs_worktree::VcsWorktreePlace;
 use windlass_core::locator::Locator;
 use windlass_core::vcs_worktree::{GitStep, Identity, VcsWorktree};
@@ -145,6 +146,17 @@ impl DiffWatchPlace for Memory {
         let worktrees = Arc::new(MemoryWorktrees::open(&self.0, "data"));
         Ports { worktrees: worktrees.clone(), watch: worktrees }
     }
+}
+
+impl VcsHistoryPlace for Memory {
+    async fn open_history(&self) -> vcs_history::Ports {
+        let worktrees = Arc::new(MemoryWorktrees::open(&self.0, "data"));
+        vcs_history::Ports { worktrees: worktrees.clone(), history: worktrees }
+    }
+}
+
+windlass_conformance::vcs_history_suite! {
+    history => crate::Memory,
 }
 
 windlass_conformance::vcs_worktree_suite! {

@@ -171,7 +171,11 @@ impl Inner {
 
     /// Reads what a commit has to know of the configuration. What is configured is handed on explicitly, as the commit
     /// runs in the environment of the command, which may hide the configuration.
-    fn settings(&self, cancel: &Cancel, found: &Found) -> Result<Settings, VcsWorktreeError> {
+    pub(super) fn settings(
+        &self,
+        cancel: &Cancel,
+        found: &Found,
+    ) -> Result<Settings, VcsWorktreeError> {
         let asked = self.git.on_worktree(&found.admin, &found.path, "config");
         let asked = asked.args(["--null", "--get-regexp"]);
         let asked = asked.arg(
@@ -191,13 +195,13 @@ impl Inner {
 
 /// What is configured about commits.
 #[derive(Debug)]
-struct Settings {
+pub(super) struct Settings {
     known: BTreeMap<String, String>,
 }
 
 impl Settings {
     /// Names author and committer: as configured, else the fallback; git's own guess from user and host is none.
-    fn identity(&self, fallback: &Identity) -> Vec<(String, OsBytes)> {
+    pub(super) fn identity(&self, fallback: &Identity) -> Vec<(String, OsBytes)> {
         let configured = |role: &str, part: &str| {
             let set = |section: &str| self.known.get(&format!("{section}.{part}"));
             set(role).or_else(|| set("user")).filter(|value| !value.is_empty())
@@ -259,7 +263,7 @@ pub(super) fn named(names: &[String]) -> String {
 
 /// Makes a message as `git commit --cleanup=whitespace` would: no spaces at the ends of lines, no blank lines at both
 /// ends, no more than one in a row. An argument cannot hold a zero byte.
-fn cleaned(message: &str) -> String {
+pub(super) fn cleaned(message: &str) -> String {
     let message = message.replace('\0', "\u{fffd}");
     let mut cleaned = String::with_capacity(message.len() + 1);
     let mut blank = false;

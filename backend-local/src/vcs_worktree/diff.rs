@@ -4,6 +4,7 @@
 //! tell ([`whole`]). Either way on an index of our own: neither the index nor the objects of the user's repository are
 //! written.
 
+mod merged;
 mod narrow;
 mod parse;
 mod pieces;

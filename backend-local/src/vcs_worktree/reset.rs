@@ -7,7 +7,7 @@ use std::path::Path;
 
 use windlass_core::id::AttemptId;
 use windlass_core::locator::OsBytes;
-use windlass_core::vcs_worktree::{GitStep, StepPlan, VcsWorktreeError};
+use windlass_core::vcs_worktree::{CHANGED_SINCE_SAVED, GitStep, StepPlan, VcsWorktreeError};
 use windlass_core::workspace::{Oid, Worktree};
 
 use super::aside::exists;
@@ -16,12 +16,18 @@ use super::verify::Found;
 use super::{Inner, mismatch};
 use crate::group::Cancel;
 
-/// What the step runs. Its arguments are git, the commit, the one that HEAD named when it was planned, and the common git
-/// directory. A second run finds nothing to do; a commit that came in between is not undone.
+/// In the private git directory: its time is when the worktree was last looked at to be saved where it is.
+pub(super) const SAVED_AT: &str = "windlass-saved-at";
+
+/// What the step runs. Its arguments are git, the commit, the one that HEAD named when it was planned, the common git
+/// directory, what has the time of the save, and how it ends if anything changed since. A second run finds nothing to do; a
+/// commit that came in between is not undone.
+///
+/// Nobody sets the time of a change of status, so whatever git would undo is as it was saved if that is older.
 ///
 /// What a commit would have taken goes with `git clean`, which leaves ignored files, and repositories within. It goes first:
 /// what is ignored now, and was not by the commit, is in no snapshot if it is large.
-const SCRIPT: &str = r#"git=$1 to=$2 head=$3 common=$4
+const SCRIPT: &str = r#"git=$1 to=$2 head=$3 common=$4 saved=$5 changed=$6
 unset $("$git" rev-parse --local-env-vars)
 run() {
     "$git" -c core.fsync=all -c core.fsyncMethod=fsync -c gc.auto=0 -c maintenance.auto=false "$@"
@@ -30,6 +36,25 @@ now=$(run rev-parse --verify HEAD) || exit
 if [ "$now" != "$head" ] && [ "$now" != "$to" ]; then
     echo "HEAD is at $now by now, which is not saved: nothing was undone" >&2
     exit 1
+fi
+later=$(run ls-files -z --modified --others --exclude-standard | xargs -0 sh -c '
+    saved=$1
+    shift
+    for path; do
+        shift
+        case $path in
+        */) continue ;;
+        esac
+        if [ -e "./$path" ] || [ -L "./$path" ]; then
+            set -- "$@" "./$path"
+        fi
+    done
+    [ $# = 0 ] || find "$@" -prune \( -cnewer "$saved" -o -newer "$saved" \)
+' later "$saved") || [ -n "$later" ] || later="git cannot tell"
+[ -e "$saved" ] || later=everything
+if [ -n "$later" ]; then
+    printf 'changed since it was saved, so nothing was undone: %s\n' "$later" >&2
+    exit "$changed"
 fi
 run clean --quiet -d --force || exit
 run reset --quiet --hard "$to" || exit
@@ -91,6 +116,8 @@ impl Inner {
         argv.push(OsBytes(self.git.program().as_os_str().as_bytes().to_vec()));
         argv.extend([to.0.as_str().into(), found.verified.head.0.as_str().into()]);
         argv.push(OsBytes(found.common.as_os_str().as_bytes().to_vec()));
+        argv.push(OsBytes(found.admin.join(SAVED_AT).into_os_string().into_encoded_bytes()));
+        argv.push(CHANGED_SINCE_SAVED.to_string().as_str().into());
         Ok(StepPlan::Run(GitStep {
             argv,
             env: unattended(),
@@ -134,7 +161,7 @@ impl Inner {
 }
 
 /// Returns what stands where a file would be: something at its path, or what is no directory above it.
-fn standing<'a>(root: &Path, path: &'a Path) -> Option<&'a Path> {
+pub(super) fn standing<'a>(root: &Path, path: &'a Path) -> Option<&'a Path> {
     let mut above: Vec<&Path> = path.ancestors().filter(|it| !it.as_os_str().is_empty()).collect();
     above.reverse();
     for at in above {

@@ -3,7 +3,7 @@
 //! From aside: look that nobody works in it; take it aside, so that later writes by path fail; look again, also for mapped
 //! files; scan; write the snapshot; keep the record of what it then was. Whatever fails, it is put back as it was, also by the next host.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
@@ -19,6 +19,7 @@ use super::marker::sync_parent;
 use super::occupants::{mappers, occupants};
 use super::own_branch::OwnBranch;
 use super::record::{Record, boot};
+use super::reset::SAVED_AT;
 use super::scan::Scan;
 use super::settle;
 use super::tree::{self, Listing, Stamp};
@@ -57,6 +58,9 @@ impl Inner {
         match (self.verify(cancel, attempt, worktree), request.from) {
             (Ok(found), SaveFrom::Place) => {
                 refuse_unfinished(&found, &places, request)?;
+                // Before anything is read: what changes from here on may not be in it.
+                let mark = found.admin.join(SAVED_AT);
+                fs::write(&mark, b"").map_err(|error| failed("save", &mark, error))?;
                 let scan = self.scan(cancel, &found, worktree.copy.as_ref())?;
                 let staged = scan.index_differs;
                 let kept = self.look_at_kept(cancel, worktree, &found, request, staged)?;

@@ -126,8 +126,10 @@ impl Inner {
     ) -> Result<Scan, VcsWorktreeError> {
         let sources = Sources::read(self, cancel, found, Want::Bytes)?;
         let known = index::known(&sources.index, &sources.staged);
-        let original =
-            sources.original.as_ref().map(|original| (original, places(original, &known)));
+        let original = sources
+            .original
+            .as_ref()
+            .map(|original| (original, places(original, &sources.index, &known)));
         let objects = Mutex::new(sources.objects);
         let config = &sources.config;
         let full = Full {
@@ -318,9 +320,22 @@ fn is_flagged(full: &Full<'_>) -> bool {
 }
 
 /// Finds what is known in another index.
-fn places(original: &index::Index, known: &[Known<'_>]) -> Vec<Option<usize>> {
+fn places(
+    original: &index::Index,
+    index: &index::Index,
+    known: &[Known<'_>],
+) -> Vec<Option<usize>> {
     let entries = original.state.entries();
     let mut at = 0;
+    if original.shares_entries(index) {
+        let place = |known: &Known<'_>| {
+            let entry = known.entry?;
+            // Of an unmerged path the others are left out.
+            at += entries[at..].iter().position(|other| std::ptr::eq(other, entry))?;
+            Some(at)
+        };
+        return known.iter().map(place).collect();
+    }
     let place = |known: &Known<'_>| {
         while at < entries.len() {
             let path: &[u8] = entries[at].path(&original.state);

@@ -1,6 +1,8 @@
 //! The command line's verbs and flags. A verb or flag that is not here is refused.
 
+mod dev;
 mod events;
+mod history;
 mod keep;
 mod project;
 mod send;
@@ -14,7 +16,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::dev::{DevArgs, ReadyPort};
 pub use self::events::EventsArgs;
+pub use self::history::{AbortArgs, MergeArgs, PrStateArg, PushArgs, RebaseArgs, SetArgs};
 pub use self::keep::{GcArgs, RestoreArgs, RmArgs, SnapshotsArgs};
 pub use self::project::{
     DefaultsArgs, ProjectAction, ProjectAddArgs, ProjectArgs, ProjectSetArgs, Unset,
@@ -116,6 +120,8 @@ pub enum Verb {
     Run(RunArgs),
     /// Run one more command in an attempt's workspace
     Exec(ExecArgs),
+    /// Run an attempt's dev server, beside whatever else runs in it
+    Dev(DevArgs),
     /// Send an attempt a message: its command is run again with it
     Send(SendArgs),
     /// Undo what an attempt did since an execution, which is saved, and run that again
@@ -140,6 +146,16 @@ pub enum Verb {
     Diff(DiffArgs),
     /// Commit what is dirty in an attempt's worktree
     Commit(CommitArgs),
+    /// Merge an attempt's commits into its target
+    Merge(MergeArgs),
+    /// Put an attempt's commits on top of its target
+    Rebase(RebaseArgs),
+    /// Give up the rebase or merge that is in progress in an attempt's worktree
+    Abort(AbortArgs),
+    /// Push an attempt's branch
+    Push(PushArgs),
+    /// Change an attempt's target, or note its pull request
+    Set(SetArgs),
     /// Save and remove worktrees; branches stay
     Rm(RmArgs),
     /// Bring a removed worktree back as it was
@@ -176,12 +192,12 @@ impl Verb {
     /// Says whether the verb ends with an execution's code, so that its own failures need codes of their own.
     #[must_use]
     pub fn ends_with_the_execution(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Exec(_) | Self::Retry(_) | Self::Wait(_))
+        matches!(self, Self::Run(_) | Self::Exec(_) | Self::Dev(_) | Self::Retry(_) | Self::Wait(_))
     }
 }
 
 /// The names of the verbs for which [`Verb::ends_with_the_execution`] holds.
-pub const FOLLOWING_VERBS: [&str; 4] = ["run", "exec", "retry", "wait"];
+pub const FOLLOWING_VERBS: [&str; 5] = ["run", "exec", "dev", "retry", "wait"];
 
 /// Arguments of `input`.
 #[derive(Clone, Debug, Args)]
@@ -589,7 +605,10 @@ mod tests {
             "windlass logs x --raw --json",
             "windlass logs x --raw --grep a",
             "windlass --store lmdb ps",
-            "windlass merge x",
+            "windlass merge",
+            "windlass rebase x --onto b --continue",
+            "windlass set x",
+            "windlass set x --pr-state merged",
             "windlass run --pty -- true",
             "windlass gc --dry-run --keep x",
             "windlass snapshots x --force",
@@ -603,6 +622,9 @@ mod tests {
             "windlass task set t --status in_review",
             "windlass project set p --commit --no-commit",
             "windlass project set p --unset name",
+            "windlass dev a --shell x -- y",
+            "windlass dev a --ready-port 80 --ready-pattern x -- y",
+            "windlass dev a --ready-port 0 -- y",
             "windlass send a",
             "windlass send a text --release",
             "windlass send a --cancel f --if-version 1 --hold",

@@ -1,5 +1,7 @@
 //! Arguments of `send` and `retry`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::OnInterrupt;
@@ -15,6 +17,7 @@ one message after the other. A stop, a bad end or a failed commit holds what wai
 Examples:
   windlass send @last 'now make the tests pass'
   windlass send a-1234abcd - < notes.txt
+  windlass send @last --attach shot.png 'it looks like ![this](shot.png)'
   windlass send a-1234abcd --replace f-5678cdef 'something else'
   windlass send a-1234abcd --release")]
 pub struct SendArgs {
@@ -28,6 +31,18 @@ pub struct SendArgs {
         conflicts_with_all = ["cancel", "hold", "release"]
     )]
     pub text: Option<String>,
+    /// Hand over a copy of this file, in .windlass/attachments of the worktree; names of such files in links of TEXT
+    /// become their paths
+    #[arg(
+        long,
+        value_name = "FILE",
+        action = clap::ArgAction::Append,
+        conflicts_with_all = ["replace", "cancel", "hold", "release"]
+    )]
+    pub attach: Vec<PathBuf>,
+    /// Save and undo what is in the worktree and not committed before it is run
+    #[arg(long, conflicts_with_all = ["replace", "cancel", "hold", "release"])]
+    pub reset: bool,
     /// Let this message, which waits, say TEXT: its id, or its position
     #[arg(long, value_name = "F", conflicts_with_all = ["cancel", "hold", "release"])]
     pub replace: Option<String>,
@@ -55,13 +70,17 @@ follows it. What ran since stays in the history, as superseded. Ignored files st
 Examples:
   windlass retry @last
   windlass retry a-1234abcd --from x-5678cdef
-  windlass retry -d a-1234abcd")]
+  windlass retry -d a-1234abcd
+  windlass retry @last --prompt 'the same, but with tests'")]
 pub struct RetryArgs {
     /// The attempt, or the execution to run again
     pub id: String,
     /// The execution of its chain to run again [default: its last command]
     #[arg(long, value_name = "EXECUTION")]
     pub from: Option<String>,
+    /// Let the command read this on its standard input in place of what it read; - reads it from here
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
     /// What Ctrl-C does while following; not with -d
     #[arg(long, value_name = "WHAT", default_value = "ask", conflicts_with = "detach")]
     pub on_interrupt: OnInterrupt,

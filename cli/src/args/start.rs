@@ -105,6 +105,9 @@ pub struct RunArgs {
     /// What to call the attempt [default: made from the command]
     #[arg(long, value_name = "T")]
     pub title: Option<String>,
+    /// Put a copy of this file into .windlass/attachments of the worktree, which git ignores
+    #[arg(long, value_name = "FILE", conflicts_with = "dir", action = clap::ArgAction::Append)]
+    pub attach: Vec<PathBuf>,
     /// Run in this directory as it is, without a worktree
     #[arg(long, value_name = "P")]
     pub dir: Option<PathBuf>,

@@ -21,7 +21,7 @@ use crate::table::{Cell, fitted_table, printable, size};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Waits for what may take long; says what is waited for.
-async fn patiently<T>(output: Output, what: &str, work: impl Future<Output = T>) -> T {
+pub(super) async fn patiently<T>(output: Output, what: &str, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     match tokio::time::timeout(PATIENCE, &mut work).await {
         Ok(done) => done,

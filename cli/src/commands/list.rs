@@ -11,6 +11,7 @@ use windlass::view::{AttemptView, ExecutionView, Time};
 
 use super::chain::reason_word;
 use super::outcome::{style_of, words};
+use super::show;
 use crate::args::{LsArgs, PsArgs};
 use crate::context::Context;
 use crate::duration::{age, now_ms, show};
@@ -184,6 +185,15 @@ fn attempt_rows(attempts: &[AttemptView], now: u64) -> Vec<Vec<Cell>> {
             Some(reason @ (RunReason::Setup | RunReason::Cleanup)) => {
                 format!("{word} ({})", reason_word(reason))
             }
+            Some(_) | None if view.history.integrating.is_some() => {
+                let doing = view.history.integrating.as_ref().map(show::word).unwrap_or_default();
+                format!("{word} ({doing})")
+            }
+            Some(_) | None if view.history.in_progress.is_some() => {
+                let files = view.history.conflicts.len();
+                format!("{word} ({files} conflicts)")
+            }
+            Some(_) | None if view.history.landed == Some(true) => format!("{word} (merged)"),
             Some(_) | None => match view.queue.len() {
                 0 => word.to_owned(),
                 waiting if view.queue_held.is_some() => format!("{word} ({waiting} held)"),

@@ -4,9 +4,11 @@ mod chain;
 mod change;
 mod compact;
 mod config;
+mod dev;
 mod diff;
 pub(crate) mod doctor;
 mod events;
+mod history;
 mod host;
 mod keep;
 mod list;
@@ -37,6 +39,7 @@ pub fn perform(context: &Context, verb: Verb) -> Result<u8, CliError> {
     match verb {
         Verb::Run(args) => block_on(run::run(context, args)),
         Verb::Exec(args) => block_on(run::exec(context, args)),
+        Verb::Dev(args) => block_on(dev::dev(context, args)),
         Verb::Input(args) => block_on(change::input(context, args)),
         Verb::Ps(args) => block_on(list::ps(context, args)),
         Verb::Retry(args) => block_on(retry::retry(context, args)),
@@ -49,6 +52,11 @@ pub fn perform(context: &Context, verb: Verb) -> Result<u8, CliError> {
         Verb::Stop(args) => block_on(wait::stop(context, args)),
         Verb::Diff(args) => block_on(diff::diff(context, args)),
         Verb::Commit(args) => block_on(change::commit(context, args)),
+        Verb::Merge(args) => block_on(history::merge(context, args)),
+        Verb::Rebase(args) => block_on(history::rebase(context, args)),
+        Verb::Abort(args) => block_on(history::abort(context, args)),
+        Verb::Push(args) => block_on(history::push(context, args)),
+        Verb::Set(args) => block_on(history::set(context, args)),
         Verb::Rm(args) => block_on(keep::rm(context, args)),
         Verb::Restore(args) => block_on(keep::restore(context, args)),
         Verb::Snapshots(args) => block_on(keep::snapshots(context, args)),

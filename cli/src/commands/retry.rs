@@ -4,6 +4,7 @@ use windlass::api::client::ClientError;
 use windlass::request::RetryRequest;
 
 use super::run::{Following, announce, go_on};
+use super::send::read;
 use super::wait::stop_attempt;
 use crate::args::RetryArgs;
 use crate::context::Context;
@@ -30,8 +31,9 @@ pub(super) async fn retry(context: &Context, args: RetryArgs) -> Result<u8, CliE
             return Err(CliError::new(Class::Usage, "usage", message, hint));
         }
     };
-    let request = RetryRequest { attempt, from };
-    let accepted = match client.retry(request).await {
+    let text = args.prompt.map(read).transpose()?;
+    let request = RetryRequest { attempt, from, text };
+    let accepted = match client.retry(request.clone()).await {
         // Only what is wanted and possible stops what runs; a repetition finds the try that it led to.
         Err(ClientError::Api { view, .. }) if view.kind == "busy" => {
             stop_attempt(context, &client, attempt).await?;

@@ -8,7 +8,9 @@ use windlass::api::client::Client;
 use windlass::core::action::RunReason;
 use windlass::core::id::ExecutionId;
 use windlass::core::record::CommitPolicy;
-use windlass::request::{Accepted, ExecRequest, RunRequest, Scripts, TaskRun, WorkspaceRequest};
+use windlass::request::{
+    Accepted, ExecRequest, LaunchRequest, RunRequest, Scripts, TaskRun, WorkspaceRequest,
+};
 
 use super::chain::Chain;
 use super::outcome::tell;
@@ -45,7 +47,10 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError
         title,
         commit: if no_commit { CommitPolicy::Keep } else { CommitPolicy::Commit },
         scripts: Scripts { setup, cleanup },
-        launch: launch::request(&launch, &context.environment)?,
+        launch: LaunchRequest {
+            attach: launch::attached(&args.attach)?,
+            ..launch::request(&launch, &context.environment)?
+        },
     };
     let client = context.client()?;
     let accepted = client.run(&request).await?;
@@ -69,7 +74,10 @@ async fn run_task(context: &Context, args: RunArgs) -> Result<u8, CliError> {
         title,
         commit,
         scripts: Scripts { setup, cleanup },
-        launch: launch::request(&launch, &context.environment)?,
+        launch: LaunchRequest {
+            attach: launch::attached(&args.attach)?,
+            ..launch::request(&launch, &context.environment)?
+        },
     };
     let client = context.client()?;
     let task = ids::task(&client, &task.unwrap_or_default()).await?;
@@ -87,7 +95,8 @@ pub(super) async fn exec(context: &Context, args: ExecArgs) -> Result<u8, CliErr
     let client = context.client()?;
     let attempt = ids::attempt(&client, &args.attempt).await?;
     let launch = launch::request(&args.launch, &context.environment)?;
-    let request = ExecRequest { attempt, run_reason: RunReason::Background, launch };
+    let run_reason = RunReason::Background;
+    let request = ExecRequest { attempt, run_reason, launch, replace: false };
     let accepted = client.exec(request).await?;
     announce(context, &client, &accepted, args.launch.detach).await?;
     go_on(context, client, accepted.execution, (&args.launch).into()).await

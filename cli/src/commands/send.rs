@@ -6,12 +6,13 @@ use windlass::api::ReplaceBody;
 use windlass::api::client::Client;
 use windlass::core::id::{AttemptId, FollowUpId};
 use windlass::core::record::{FollowUpState, Hold};
+use windlass::request::SendOptions;
 use windlass::view::FollowUpView;
 
 use crate::args::SendArgs;
 use crate::context::Context;
 use crate::error::{Class, CliError};
-use crate::ids;
+use crate::{ids, launch};
 
 /// More than a message may have: what is read beyond that is refused by the host.
 const TEXT_BYTES: u64 = 1 << 20;
@@ -47,7 +48,8 @@ pub(super) async fn send(context: &Context, args: SendArgs) -> Result<u8, CliErr
         }
         (text, None, None) => {
             let text = read(text.unwrap_or_default())?;
-            client.send_message(attempt, text).await?
+            let with = SendOptions { attach: launch::attached(&args.attach)?, reset: args.reset };
+            client.send_message(attempt, text, with).await?
         }
     };
     if output.json {
@@ -93,7 +95,7 @@ pub(super) fn why_held(held: Option<Hold>) -> &'static str {
 }
 
 /// Reads the message from standard input if it is a hyphen.
-fn read(text: String) -> Result<String, CliError> {
+pub(super) fn read(text: String) -> Result<String, CliError> {
     if text != "-" {
         return Ok(text);
     }

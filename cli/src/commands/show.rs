@@ -142,6 +142,8 @@ fn attempt_text(
         rows.push(("base", format!("{base} ({oid})")));
     }
     rows.extend(view.target.clone().map(|target| ("target", target)));
+    rows.extend(where_it_is(view));
+    rows.extend(view.port_base.map(|port| ("ports", format!("from {port} on"))));
     rows.extend(view.head.as_ref().map(|head| ("head", head.to_string())));
     if let (Some(ahead), Some(behind)) = (view.ahead, view.behind) {
         rows.push(("commits", format!("{ahead} ahead, {behind} behind")));
@@ -153,6 +155,9 @@ fn attempt_text(
     rows.push(("created", view.created_at.to_string()));
     rows.extend(view.removed_at.map(|at| ("removed", at.to_string())));
     rows.extend(view.queue_held.map(|hold| ("queue held", why_held(Some(hold)).to_owned())));
+    for attached in &view.attachments {
+        rows.push(("attachment", format!("{} ({})", attached.name, size(attached.bytes))));
+    }
     for message in &view.queue {
         let (id, status) = (message.id.short(), message.status.as_str());
         let text = message.text.lines().next().unwrap_or_default();
@@ -172,6 +177,33 @@ fn attempt_text(
         rows.push(("", format!("and {} older ones", all - newest.len())));
     }
     pairs(output, &rows)
+}
+
+/// Says where the commits of an attempt are, and what is in progress with them.
+fn where_it_is(view: &AttemptView) -> Vec<(&'static str, String)> {
+    let history = &view.history;
+    let mut rows = Vec::new();
+    if let Some(merged) = &history.merged {
+        let later = view.head.as_ref().is_some_and(|head| *head != merged.head);
+        let later = if later { "; it has other commits by now" } else { "" };
+        rows.push(("merged", format!("into {} ({}){later}", merged.target, merged.commit)));
+    } else if history.landed == Some(true) {
+        rows.push(("merged", "all of it is in the target, not by windlass".to_owned()));
+    }
+    rows.extend(history.half_merged.as_ref().map(|target| {
+        let target = printable(target);
+        ("half merged", format!("a checkout of {target} may have a part; merging again ends it"))
+    }));
+    rows.extend(history.integrating.map(|doing| ("under way", word(&doing))));
+    rows.extend(history.in_progress.map(|what| ("in progress", word(&what))));
+    rows.extend(history.conflicts.iter().map(|file| ("conflict", printable(file))));
+    for request in &history.pull_requests {
+        rows.push((
+            "pull request",
+            format!("{} ({})", printable(&request.url), word(&request.state)),
+        ));
+    }
+    rows
 }
 
 fn reason_text(reason: &windlass::core::record::Reason) -> String {
@@ -203,7 +235,7 @@ fn reason_text(reason: &windlass::core::record::Reason) -> String {
 }
 
 /// Returns the word that a value has in JSON.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         Ok(other) => other.to_string(),
@@ -220,7 +252,7 @@ pub(super) mod tests {
     use windlass::core::record::{AttemptStatus, Reason};
     use windlass::core::time::Timestamp;
     use windlass::core::workspace::Oid;
-    use windlass::view::{OutcomeView, Time};
+    use windlass::view::{HistoryView, OutcomeView, Time};
 
     use super::*;
 
@@ -286,6 +318,9 @@ pub(super) mod tests {
             not_saved: None,
             missing: false,
             keep: false,
+            port_base: None,
+            attachments: Vec::new(),
+            history: HistoryView::default(),
             executions: None,
             disk_bytes: None,
             created_at: Time(Timestamp(1_000)),

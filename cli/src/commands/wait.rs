@@ -160,6 +160,18 @@ fn print(context: &Context, view: &ExecutionView) -> Result<(), CliError> {
     }
 }
 
+/// Reads what follows an execution in its chain.
+async fn followers(client: &Client, id: ExecutionId) -> Result<Vec<ExecutionView>, CliError> {
+    let mut followers = Vec::new();
+    let mut next = client.execution(id).await?.followed_by;
+    while let Some(id) = next {
+        let view = client.execution(id).await?;
+        next = view.followed_by;
+        followers.push(view);
+    }
+    Ok(followers)
+}
+
 /// Stops executions and waits until all is over that goes on in them: also the commit of their work, and the save of what
 /// is left of it.
 ///
@@ -177,18 +189,17 @@ pub(super) async fn stop(context: &Context, args: StopArgs) -> Result<u8, CliErr
     for name in named {
         match name {
             Named::Execution(id) => {
-                // It stands for what follows it, which may run by now.
+                // It stands for what follows it, which may run by now, or may have begun until the stop was accepted.
                 stopped.push(id);
-                let mut next = client.execution(id).await?.followed_by;
-                while let Some(id) = next {
-                    let view = client.execution(id).await?;
-                    if !view.has_ended() {
-                        stopped.push(id);
-                    }
-                    awaited.push(id);
-                    next = view.followed_by;
-                }
+                let before = followers(&client, id).await?;
                 client.stop(StopTarget::Execution(id), grace_ms).await?;
+                for follower in followers(&client, id).await? {
+                    let ended = |view: &ExecutionView| view.id == follower.id && view.has_ended();
+                    if !before.iter().any(ended) {
+                        stopped.push(follower.id);
+                    }
+                    awaited.push(follower.id);
+                }
             }
             Named::Attempt(id) => {
                 // What is active is looked up before: after the stop it may have ended already.

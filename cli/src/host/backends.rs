@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use windlass::Backends;
 use windlass::api::error::chain;
+use windlass::core::attachments::Attachments;
 use windlass::core::diff_watch::DiffWatch;
 use windlass::core::input::Input;
+use windlass::core::listeners::Listeners;
+use windlass::core::vcs_history::VcsHistory;
 use windlass_local::{
-    FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles, Provenance,
-    ShimChoice,
+    FileAttachments, FileLogs, GitOptions, GitWorktrees, LocalContainers, LocalOptions, OpenFiles,
+    Provenance, ShimChoice,
 };
 
 use super::settings::Settings;
@@ -27,6 +30,12 @@ pub struct Opened {
     pub input: Arc<dyn Input>,
     /// Diffs as they change.
     pub diff_watch: Arc<dyn DiffWatch>,
+    /// Merges, rebases, pushes.
+    pub history: Arc<dyn VcsHistory>,
+    /// Files that are handed over.
+    pub attachments: Arc<dyn Attachments>,
+    /// Who listens on ports.
+    pub listeners: Arc<dyn Listeners>,
     /// The databases, to be closed when the engine was shut down.
     pub databases: Databases,
 }
@@ -107,9 +116,12 @@ pub async fn open(
     git.provenance = if meant { Provenance::Moved } else { Provenance::InPlace };
     let worktrees = GitWorktrees::open(git).await.map_err(|error| failed("use git", &error))?;
     let input = Arc::clone(&containers) as Arc<dyn Input>;
+    let attachments = Arc::new(FileAttachments::new(data.path.join("attachments")));
+    let listeners = Arc::clone(&containers) as Arc<dyn Listeners>;
     let diff_watch = Arc::clone(&worktrees) as Arc<dyn DiffWatch>;
+    let history = Arc::clone(&worktrees) as Arc<dyn VcsHistory>;
     let backends = Backends { containers, store, logs, worktrees };
-    Ok(Opened { backends, input, diff_watch, databases })
+    Ok(Opened { backends, input, diff_watch, history, attachments, listeners, databases })
 }
 
 fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> CliError {

@@ -144,6 +144,9 @@ async fn live(
         .pid(std::process::id())
         .input(opened.input)
         .diff_watch(opened.diff_watch)
+        .listeners(opened.listeners)
+        .attachments(opened.attachments)
+        .history(opened.history)
         .secrets(std::sync::Arc::new(secrets::HostSecrets::new(context.environment.clone())));
     if let Some(logs) = databases.logs.as_ref().map(stores::KeptLogs::port) {
         builder = builder.keep_logs_in(match context.options.wrap_logs {

@@ -54,13 +54,20 @@ impl Moves {
     }
 }
 
+/// Returns what is left of a path below a directory, or of that itself.
+fn below<'a>(directory: &str, path: &'a [u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(directory.as_bytes())?;
+    (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
+}
+
 impl Relocate for Moves {
     fn relocate(&self, from: &Locator) -> Option<Locator> {
-        let below = |former: &String| {
-            let rest = from.as_bytes().strip_prefix(former.as_bytes())?;
-            (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
-        };
-        let rest = self.from.iter().find_map(below)?;
+        let is_inside = |former: &String| below(former, self.to.as_bytes()).is_some();
+        if self.from.iter().any(is_inside) && below(&self.to, from.as_bytes()).is_some() {
+            // It was moved into a place below the one where it was, and this leads there already.
+            return None;
+        }
+        let rest = self.from.iter().find_map(|former| below(former, from.as_bytes()))?;
         Some(Locator::new([self.to.as_bytes(), rest].concat()))
     }
 }
@@ -261,6 +268,19 @@ mod tests {
         let moves = check(&one, true).unwrap().moves;
         assert_eq!(leads(&moves, "three/x"), Some(show(&at("one/x"))));
         assert_eq!(leads(&moves, "one/x"), None);
+    }
+
+    #[test]
+    fn what_was_moved_below_or_above_where_it_was_is_led_there_once() {
+        let leads = |from: &str, to: &str, path: &str| {
+            let moves = Moves { from: vec![from.to_owned()], to: to.to_owned() };
+            moves.relocate(&Locator::new(path)).map(|to| to.to_string())
+        };
+        assert_eq!(leads("/a", "/a/b", "/a/x").as_deref(), Some("/a/b/x"));
+        assert_eq!(leads("/a", "/a/b", "/a/b/x"), None);
+        assert_eq!(leads("/a", "/a/b", "/a").as_deref(), Some("/a/b"));
+        assert_eq!(leads("/a/b", "/a", "/a/b/x").as_deref(), Some("/a/x"));
+        assert_eq!(leads("/a/b", "/a", "/a/x"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::duration::{self, millis};
 use crate::error::{Class, CliError};
 
 /// The settings that there are.
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 21] = [
     Setting {
         name: "limits.per_owner",
         default: "8",
@@ -24,10 +24,40 @@ pub const SETTINGS: [Setting; 16] = [
         about: "executions that run at once",
     },
     Setting {
+        name: "limits.dev_servers",
+        default: "16",
+        kind: Kind::Count,
+        about: "dev servers that run at once; they take no slot of other executions",
+    },
+    Setting {
         name: "limits.queue",
         default: "10000",
         kind: Kind::Count,
         about: "executions that may wait for a slot",
+    },
+    Setting {
+        name: "ports.first",
+        default: "20000",
+        kind: Kind::Port,
+        about: "the first of the ports that attempts get, ten each (WINDLASS_PORT_BASE)",
+    },
+    Setting {
+        name: "ports.blocks",
+        default: "1000",
+        kind: Kind::Count,
+        about: "how many attempts get ports of their own, as far as there are ports; more of them share",
+    },
+    Setting {
+        name: "attachments.file_bytes",
+        default: "67108864",
+        kind: Kind::Bytes { least: 0 },
+        about: "most that a file may have that is attached to a run or a message",
+    },
+    Setting {
+        name: "attachments.attempt_bytes",
+        default: "268435456",
+        kind: Kind::Bytes { least: 0 },
+        about: "most that all files may have that are attached to an attempt",
     },
     Setting {
         name: "stop_grace",
@@ -127,6 +157,8 @@ pub struct Setting {
 pub enum Kind {
     /// A number of things, at least 1.
     Count,
+    /// A number of a port that needs no privilege.
+    Port,
     /// A number of bytes.
     Bytes {
         /// The smallest.
@@ -170,6 +202,7 @@ impl Setting {
     pub fn check(self, value: &str) -> Result<(), CliError> {
         let is_fit = match self.kind {
             Kind::Count => value.parse::<u32>().is_ok_and(|count| count > 0),
+            Kind::Port => value.parse::<u16>().is_ok_and(|port| port >= 1_024),
             Kind::Bytes { least } => value.parse::<u64>().is_ok_and(|bytes| bytes >= least),
             Kind::Duration => duration::parse(value).is_ok(),
             Kind::PositiveDuration => duration::parse_positive(value).is_ok(),
@@ -189,6 +222,7 @@ impl Setting {
         }
         let expected = match self.kind {
             Kind::Count => "a number from 1 on".to_owned(),
+            Kind::Port => "a port from 1024 to 65535".to_owned(),
             Kind::Bytes { least } => format!("a number of bytes from {least} on"),
             Kind::Duration => "a duration: 0s, 500ms, 30s, 5m, 2h".to_owned(),
             Kind::PositiveDuration => "a duration above 0: 500ms, 30s, 5m, 2h".to_owned(),
@@ -338,8 +372,15 @@ impl Settings {
         let count = |name| u32::try_from(self.number(name)).unwrap_or(u32::MAX);
         config.limits.per_owner = count("limits.per_owner");
         config.limits.per_host = count("limits.per_host");
+        config.limits.dev_servers = count("limits.dev_servers");
         config.limits.queue = count("limits.queue");
+        config.ports.first = u16::try_from(self.number("ports.first")).unwrap_or(u16::MAX);
+        // No more than there are ports above the first one.
+        let most = (u16::MAX - config.ports.first) / config.ports.size;
+        config.ports.blocks = u16::try_from(self.number("ports.blocks")).unwrap_or(most).min(most);
         config.log_cap_bytes = self.number("log_cap_bytes");
+        config.attachments.file_bytes = self.number("attachments.file_bytes");
+        config.attachments.attempt_bytes = self.number("attachments.attempt_bytes");
         config.background_timeout_ms = self.duration("background_timeout").map(millis);
         for (name, slot) in
             [("stop_grace", &mut config.stop_grace_ms), ("git_timeout", &mut config.git_timeout_ms)]
@@ -380,6 +421,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("limits.per_host", "64").unwrap();
         settings.set("background_timeout", "none").unwrap();
+        settings.set("ports.first", "65500").unwrap();
         settings.set("disk_floor_bytes", "0").unwrap();
         settings.set("stop_grace", "250ms").unwrap();
         settings.set("cleanup.orphans", "none").unwrap();
@@ -389,6 +431,7 @@ mod tests {
         let again = Settings::parse(&settings.text(), Path::new("settings.toml")).unwrap();
         let config = again.engine();
         assert_eq!(config.limits.per_host, 65);
+        assert_eq!((config.ports.first, config.ports.blocks), (65_500, 3), "as many as there are");
         assert_eq!(config.background_timeout_ms, None);
         assert_eq!((again.disk_floor_bytes(), config.stop_grace_ms), (0, 250));
         assert_eq!((config.cleanup.orphan_ms, again.branch_prefix()), (None, "me/".to_owned()));
@@ -401,6 +444,8 @@ mod tests {
         for (name, value) in [
             ("limits.per_host", "0"),
             ("limits.per_host", "-1"),
+            ("ports.first", "80"),
+            ("ports.first", "65536"),
             ("stop_grace", "5"),
             ("commit.name", "a\"b"),
             ("log_cap_bytes", "1"),

@@ -1,7 +1,9 @@
 //! Putting a worktree back to a commit.
 
+use windlass_core::snapshot::SnapshotNumber;
 use windlass_core::vcs_worktree::{
-    GitStep, GitWork, StepPlan, VcsWorktree, VcsWorktreeError, VcsWorktreeExt as _,
+    BranchFate, GitStep, GitWork, SaveFrom, SaveRequest, StepPlan, Unfinished, VcsWorktree,
+    VcsWorktreeError, VcsWorktreeExt as _,
 };
 use windlass_core::workspace::{Oid, Worktree};
 
@@ -15,7 +17,19 @@ async fn plan(
     vcs.plan_step(attempt(1), worktree, &GitWork::Reset { to: to.clone() }).await
 }
 
+/// Saves a worktree where it is, as is done before anything is undone.
+async fn save(vcs: &dyn VcsWorktree, worktree: &Worktree, number: u32) {
+    let request = SaveRequest {
+        from: SaveFrom::Place,
+        unfinished: Unfinished::Save,
+        branch: BranchFate::Goes,
+        ..SaveRequest::before_removal(SnapshotNumber(number))
+    };
+    vcs.save(attempt(1), worktree, &request).await.expect("it is saved");
+}
+
 async fn step(vcs: &dyn VcsWorktree, worktree: &Worktree, to: &Oid) -> GitStep {
+    save(vcs, worktree, 1).await;
     match plan(vcs, worktree, to).await.expect("a plan") {
         StepPlan::Run(step) => step,
         StepPlan::Nothing { head } => panic!("nothing to undo on {head}"),
@@ -56,6 +70,30 @@ pub async fn a_reset_undoes_what_a_commit_would_take(place: impl VcsWorktreePlac
     assert_eq!(again, StepPlan::Nothing { head: to });
     let commit = vcs.plan_commit(attempt(1), &worktree, "m", &fallback()).await.expect("a plan");
     assert!(matches!(commit, StepPlan::Nothing { .. }), "{commit:?}");
+}
+
+/// Somebody may write between the save and the step: that is in no snapshot, so nothing goes until it is.
+pub async fn a_reset_undoes_only_what_was_saved(place: impl VcsWorktreePlace) {
+    let (vcs, _, worktree) = created(&place).await;
+    let (dir, base) = (&worktree.path, &worktree.base_oid);
+    place.ignore(dir, "kept");
+    place.write(dir, "work", "saved\n");
+    let run = step(&*vcs, &worktree, base).await;
+    place.write(dir, "late\n", "late\n");
+    assert!(!place.perform(&run));
+    for (name, content) in [("work", "saved\n"), ("late\n", "late\n")] {
+        assert_eq!(place.read(dir, name).as_deref(), Some(content));
+    }
+    save(&*vcs, &worktree, 2).await;
+    place.write(dir, "greeting", "changed late\n");
+    assert!(!place.perform(&run));
+    assert_eq!(place.read(dir, "greeting").as_deref(), Some("changed late\n"));
+    save(&*vcs, &worktree, 3).await;
+    place.write(dir, "kept", "ignored\n");
+    assert!(place.perform(&run), "what stays may change");
+    assert_eq!((place.read(dir, "work"), place.read(dir, "late\n")), (None, None));
+    assert_eq!(place.read(dir, "greeting").as_deref(), Some("hello\n"));
+    assert_eq!(place.read(dir, "kept").as_deref(), Some("ignored\n"));
 }
 
 /// What was begun is not concluded by the next commit.

@@ -189,7 +189,7 @@ impl State {
         // Released even if it was only asked for: admission forgets a waiting slot too.
         let slot = Slot::Chain(self.attempt.id);
         self.release(turn, slot);
-        self.give_up_retry(turn);
+        self.give_up_retry(turn, stopped);
         self.queue_after_chain(turn, stopped);
     }
 }

@@ -1,11 +1,14 @@
 //! What the machine asks for: effects, operations and replies.
 
+use crate::action::RunReason;
+use crate::attachments::Attachment;
 use crate::container_service::{Place, StopRequest};
 use crate::id::{AttemptId, ExecutionId};
 use crate::process_store::Write;
 use crate::record::ExecutionRecord;
 use crate::snapshot::SnapshotNumber;
 use crate::time::Timestamp;
+use crate::vcs_history::{Conclusion, HistoryRequest};
 use crate::vcs_worktree::{CreateMode, GitWork, Origin, SaveRequest};
 use crate::workspace::{Workspace, Worktree};
 
@@ -20,6 +23,22 @@ pub enum Slot {
     Chain(AttemptId),
     /// One execution beside the chain.
     Execution(ExecutionId),
+    /// One dev server; these have a limit of their own.
+    DevServer(ExecutionId),
+}
+
+impl Slot {
+    /// Names the slot that an execution runs in.
+    #[must_use]
+    pub fn of(record: &ExecutionRecord) -> Self {
+        match record.action.run_reason {
+            RunReason::Setup | RunReason::Agent | RunReason::Cleanup | RunReason::Git => {
+                Self::Chain(record.attempt)
+            }
+            RunReason::Background => Self::Execution(record.id),
+            RunReason::DevServer => Self::DevServer(record.id),
+        }
+    }
 }
 
 /// Something that the driver must do.
@@ -72,6 +91,8 @@ pub enum Operation {
         execution: Box<ExecutionRecord>,
         /// Where it will run.
         workspace: Box<Workspace>,
+        /// What is to be there before.
+        attachments: Vec<Attachment>,
     },
     /// Start the command in its place.
     Launch {
@@ -79,6 +100,10 @@ pub enum Operation {
         execution: Box<ExecutionRecord>,
         /// Where it runs.
         workspace: Box<Workspace>,
+        /// The first of the attempt's own ports.
+        port_base: Option<u16>,
+        /// What was put there before.
+        attachments: Vec<Attachment>,
     },
     /// Wait for the outcome.
     AwaitExit {
@@ -131,6 +156,20 @@ pub enum Operation {
         /// What is to be done.
         work: GitWork,
     },
+    /// Find out how to do something with the worktree's commits.
+    PlanHistory {
+        /// Of which worktree.
+        worktree: Box<Worktree>,
+        /// What is to be done.
+        request: Box<HistoryRequest>,
+    },
+    /// Look what came of it.
+    ConcludeHistory {
+        /// Of which worktree.
+        worktree: Box<Worktree>,
+        /// What was to be done.
+        request: Box<HistoryRequest>,
+    },
     /// Save what exists nowhere else.
     Save {
         /// Of which worktree.
@@ -159,6 +198,8 @@ pub enum Operation {
 pub enum RefusalCode {
     /// Executions run in the workspace.
     Busy,
+    /// The attempt has a dev server.
+    DevServerRuns,
     /// The workspace is being removed, is gone or was never made.
     WorkspaceGone,
     /// What is there is not the recorded worktree.
@@ -189,6 +230,16 @@ pub enum RefusalCode {
     NoSnapshot,
     /// The snapshot is not what was written.
     DamagedSnapshot,
+    /// Something in the worktree, or in a checkout of the target, is not committed.
+    Dirty,
+    /// The work conflicts with its target.
+    MergeConflict,
+    /// There is no such branch or remote, or it is not one that the work could go to.
+    NoTarget,
+    /// There is nothing to do it with.
+    NothingToDo,
+    /// The host cannot do it at all.
+    Unsupported,
     /// There is no room on the disk.
     Full,
     /// Anything else that git or a backend said.
@@ -217,6 +268,13 @@ pub enum Reply {
     Removed,
     /// The worktree is there again.
     Restored,
+    /// What was to be done with the commits has come to its end.
+    Integrated {
+        /// The git execution that did it; `None` if it was so already.
+        execution: Option<ExecutionId>,
+        /// What came of it.
+        conclusion: Conclusion,
+    },
     /// It will not be done.
     Refused(Refusal),
 }

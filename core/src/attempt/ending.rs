@@ -44,6 +44,10 @@ impl State {
     /// Saves what the chain left; also after a restart, when the answer was lost.
     pub(super) fn go_on_ending(&mut self, turn: &mut Turn<'_>) {
         let Some(worktree) = self.attempt.workspace.worktree().cloned() else { return };
+        if self.attempt.retry.is_some() && !self.beside_is_dead() {
+            // Its end goes on with it.
+            return;
+        }
         self.workspace_step = WorkspaceStep::Saving;
         let number = SnapshotNumber(self.attempt.last_snapshot).next();
         let (unsavable, branch) = match &self.attempt.resetting {
@@ -66,12 +70,20 @@ impl State {
     /// Says whether there may be commits that a reset takes off their branch.
     fn leaves_commits(&self) -> bool {
         self.attempt.resetting.as_ref().is_some_and(|resetting| {
-            self.attempt.retry.is_some() || self.attempt.head.as_ref() != Some(&resetting.to)
+            let undoes = self.attempt.retry.is_some() && !self.resets_for_message();
+            undoes || self.attempt.head.as_ref() != Some(&resetting.to)
         })
     }
 
     /// Goes on after what is to be undone is saved as far as it is known, at this commit.
     pub(super) fn ending_is_saved(&mut self, turn: &mut Turn<'_>, head: Oid) {
+        if self.resets_for_message()
+            && let Some(resetting) = &mut self.attempt.resetting
+        {
+            // What somebody has committed since is the last commit.
+            resetting.to = head.clone();
+            self.attempt.head = Some(head.clone());
+        }
         let known = self.leaves_commits();
         if self.attempt.resetting.is_some() {
             self.attempt.head = Some(head);

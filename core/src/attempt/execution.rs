@@ -1,7 +1,8 @@
 //! The life of one execution, from queued to final.
 
-use super::{Effect, ExecutionStep, Operation, RefusalCode, Reply, RequestId, Slot, State, Turn};
+use super::{Effect, ExecutionStep, Operation, Reply, RequestId, Slot, State, Turn};
 use crate::action::RunReason;
+use crate::attachments::Attachment;
 use crate::container_service::{Launched, Place, StopCause, StopRequest};
 use crate::execution::{ExitReport, FinalReport};
 use crate::id::ExecutionId;
@@ -9,7 +10,7 @@ use crate::outcome::{NotStarted, Outcome, StoppedBy};
 use crate::record::{
     AttemptStatus, ExecutionRecord, Hold, LogSummary, Phase, RequestRecord, StopIntent,
 };
-use crate::workspace::{Oid, Workspace};
+use crate::workspace::Oid;
 
 use super::Tracked;
 use crate::process_store::Revision;
@@ -32,38 +33,7 @@ impl State {
         }
     }
 
-    pub(super) fn on_start(
-        &mut self,
-        turn: &mut Turn<'_>,
-        request: RequestId,
-        execution: ExecutionRecord,
-        key: RequestRecord,
-        admitted: bool,
-    ) {
-        if self.attempt.status == AttemptStatus::Removed && self.can_be_restored() {
-            // Queued until the worktree is there again.
-            self.begin_restore(turn, None);
-        }
-        if let Some(message) = self.workspace_gone().filter(|_| !planted!(StartedUnderClaim)) {
-            // One that was only asked for, too: nobody would take it when it comes.
-            turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
-            let code = match &self.attempt.workspace {
-                Workspace::Worktree(_) => RefusalCode::WorkspaceGone,
-                Workspace::Directory { .. } => RefusalCode::WrongState,
-            };
-            turn.refuse(request, code, message);
-            return;
-        }
-        if self.attempt.resetting.is_some() {
-            turn.begin(Operation::ReleaseSlot(Slot::Execution(execution.id)));
-            let message = "its worktree is being put back to a commit";
-            turn.refuse(request, RefusalCode::Busy, message);
-            return;
-        }
-        self.enqueue(turn, request, execution, key, admitted);
-    }
-
-    fn enqueue(
+    pub(super) fn enqueue(
         &mut self,
         turn: &mut Turn<'_>,
         request: RequestId,
@@ -87,15 +57,7 @@ impl State {
     pub(super) fn take_slot(&self, turn: &mut Turn<'_>, id: ExecutionId, adopted: bool) {
         let Some(tracked) = self.executions.get(&id) else { return };
         let owner = tracked.record.owner.clone();
-        turn.begin(Operation::TakeSlot { slot: self.slot_of(&tracked.record), owner, adopted });
-    }
-
-    pub(super) fn slot_of(&self, record: &ExecutionRecord) -> Slot {
-        if record.action.run_reason.in_chain() {
-            Slot::Chain(self.attempt.id)
-        } else {
-            Slot::Execution(record.id)
-        }
+        turn.begin(Operation::TakeSlot { slot: Slot::of(&tracked.record), owner, adopted });
     }
 
     pub(super) fn on_admitted(&mut self, turn: &mut Turn<'_>, slot: Slot) {
@@ -103,7 +65,7 @@ impl State {
             |tracked: &&mut Tracked| !tracked.admitted && tracked.step == ExecutionStep::Waiting;
         let id = match slot {
             Slot::Chain(_) => self.attempt.chain,
-            Slot::Execution(id) => Some(id),
+            Slot::Execution(id) | Slot::DevServer(id) => Some(id),
         };
         let found = id.and_then(|id| self.executions.get_mut(&id)).filter(waits);
         let Some(tracked) = found else {
@@ -123,11 +85,13 @@ impl State {
 
     /// Makes room for a start if everything that it needs is there.
     pub(super) fn begin_prepare(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
-        if (self.attempt.status == AttemptStatus::Creating && !self.makes(id)) || self.is_retry(id)
+        if (self.attempt.status == AttemptStatus::Creating && !self.makes(id))
+            || self.is_retry(id)
+            || self.waits_for_server(id)
         {
             return;
         }
-        let workspace = Box::new(self.runs_in(id));
+        let (workspace, attachments) = (Box::new(self.runs_in(id)), self.attachments_of(id));
         let Some(tracked) = self.executions.get_mut(&id) else { return };
         if tracked.step != ExecutionStep::Waiting || !tracked.admitted {
             return;
@@ -135,7 +99,16 @@ impl State {
         tracked.step = ExecutionStep::Preparing;
         tracked.secrets_given = false;
         let execution = Box::new(tracked.record.clone());
-        turn.begin(Operation::Prepare { execution, workspace });
+        turn.begin(Operation::Prepare { execution, workspace, attachments });
+    }
+
+    /// What is to be in the worktree for an execution; git steps have no use for it.
+    pub(super) fn attachments_of(&self, id: ExecutionId) -> Vec<Attachment> {
+        let is_step = |it: &Tracked| it.record.action.run_reason == RunReason::Git;
+        if self.executions.get(&id).is_none_or(is_step) {
+            return Vec::new();
+        }
+        self.attempt.attachments.clone()
     }
 
     pub(super) fn on_prepared(
@@ -174,7 +147,8 @@ impl State {
             turn.attempt_changed = true;
         }
         let workspace = Box::new(self.runs_in(id));
-        turn.begin(Operation::Launch { execution, workspace });
+        let (port_base, attachments) = (self.attempt.port_base, self.attachments_of(id));
+        turn.begin(Operation::Launch { execution, workspace, port_base, attachments });
     }
 
     pub(super) fn on_secret_missing(&mut self, turn: &mut Turn<'_>, id: ExecutionId, name: &str) {
@@ -208,7 +182,7 @@ impl State {
 
     fn slot_of_id(&self, id: ExecutionId) -> Slot {
         match self.executions.get(&id) {
-            Some(tracked) => self.slot_of(&tracked.record),
+            Some(tracked) => Slot::of(&tracked.record),
             None => Slot::Execution(id),
         }
     }
@@ -383,14 +357,17 @@ impl State {
     /// Goes on after an execution is final: its slot, its chain, a removal that waits for it.
     fn after_final(&mut self, turn: &mut Turn<'_>, id: ExecutionId) {
         let Some(tracked) = self.executions.get(&id) else { return };
-        let reason = tracked.record.action.run_reason;
+        let (reason, slot) = (tracked.record.action.run_reason, Slot::of(&tracked.record));
         if self.makes(id) {
             self.making_ended(turn);
+        } else if self.integrates(id) {
+            self.integration_step_ended(turn);
         } else if self.attempt.chain == Some(id) {
             self.chain_step_ended(turn, id);
         } else if reason != RunReason::Git {
             // Released even if it was only asked for: admission forgets a waiting slot too.
-            turn.begin(Operation::ReleaseSlot(Slot::Execution(id)));
+            turn.begin(Operation::ReleaseSlot(slot));
+            self.beside_ended(turn);
         }
         self.go_on_removing(turn);
     }

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::{RefusalCode, Reply, RequestId, State, Tracked, Turn, WorkspaceStep};
 use crate::action::Stdin;
+use crate::attachments::{Attachment, name_for};
 use crate::id::{ExecutionId, FollowUpId};
 use crate::process_store::Revision;
 use crate::record::{
@@ -69,6 +70,17 @@ impl State {
         if let Some(message) = self.workspace_gone() {
             turn.refuse(request, RefusalCode::WorkspaceGone, message);
             return;
+        }
+        // Names are given out by whoever keeps the files, and may have been given to another message meanwhile.
+        for new in &mut record.attachments {
+            let is_same = |it: &&Attachment| it.called == new.called && it.sha256 == new.sha256;
+            match self.attempt.attachments.iter().find(is_same) {
+                Some(known) => new.name.clone_from(&known.name),
+                None => {
+                    new.name = name_for(&new.called, &self.attempt.attachments);
+                    self.attempt.attachments.push(new.clone());
+                }
+            }
         }
         self.attempt.follow_ups += 1;
         self.attempt.queue += 1;
@@ -201,9 +213,15 @@ impl State {
         });
         record.options.stdin = Stdin::Messages;
         record.text = Some(follow_up.text.clone());
+        record.attachments.clone_from(&follow_up.attachments);
+        let resets = follow_up.reset && self.attempt.workspace.worktree().is_some();
         turn.tell(follow_up.id);
         self.attempt.follow_up = Some(follow_up.id);
         self.attempt.queue -= 1;
+        if resets {
+            self.begin_with_reset(turn, record);
+            return;
+        }
         self.attempt.chain = Some(id);
         self.attempt.status = AttemptStatus::Running;
         self.attempt.reason = None;

@@ -10,11 +10,14 @@ use crate::id::ExecutionId;
 use crate::outcome::{NotStarted, Outcome};
 use crate::process_store::Revision;
 use crate::record::{AttemptStatus, ExecutionRecord, NewExecution, Reason};
-use crate::vcs_worktree::{GitStep, GitWork};
+use crate::vcs_worktree::{CHANGED_SINCE_SAVED, GitStep, GitWork};
 use crate::workspace::Oid;
 
 /// How often a git step whose execution was lost is tried.
 const STEP_TRIES: u32 = 2;
+
+/// How often a worktree is saved to be put back while somebody writes in it.
+const RESET_TRIES: u32 = 5;
 
 /// How much is kept of what git and its hooks say.
 const GIT_LOG_BYTES: u64 = 64 << 20;
@@ -78,6 +81,8 @@ impl State {
             turn.refuse(request, RefusalCode::NotAWorktree, message);
         } else if let Some(message) = self.workspace_gone() {
             turn.refuse(request, RefusalCode::WorkspaceGone, message);
+        } else if let Some(message) = self.is_integrating() {
+            turn.refuse(request, RefusalCode::Busy, message);
         } else if self.chain_is_active()
             || self.attempt.status == AttemptStatus::Creating
             || self.workspace_step != WorkspaceStep::Idle
@@ -174,6 +179,8 @@ impl State {
         // Its host went before it began: what it would undo may be more by now.
         let unstarted = Outcome::NotStarted { reason: NotStarted::Stopped };
         let put_off = outcome == Some(unstarted) && !self.attempt.chain_stopped;
+        let changed = outcome == Some(Outcome::Exited { code: CHANGED_SINCE_SAVED })
+            && self.attempt.commit_tries < RESET_TRIES;
         match outcome {
             Some(outcome) if outcome.ended_well() && self.resets() => self.reset_is_over(turn),
             Some(outcome) if outcome.ended_well() => {
@@ -184,8 +191,12 @@ impl State {
                     None => self.finalise(turn, None),
                 }
             }
-            // Nobody knows how far it came: look, and try once more.
-            Some(_) if (lost || put_off) && self.resets() && self.attempt.claim.is_none() => {
+            // Nobody knows how far it came, or there is more by now: look, save, and try once more.
+            Some(_)
+                if (lost || put_off || changed)
+                    && self.resets()
+                    && self.attempt.claim.is_none() =>
+            {
                 self.save_again(turn);
             }
             Some(_) if lost && !self.resets() && !self.attempt.chain_stopped => {
@@ -280,7 +291,7 @@ impl State {
 }
 
 /// Tells what git and its hooks said that did not end well.
-fn said(turn: &Turn<'_>, record: &ExecutionRecord) -> String {
+pub(super) fn said(turn: &Turn<'_>, record: &ExecutionRecord) -> String {
     let said = record.preview.clone().or(record.message.clone());
     match (said, record.outcome) {
         (said, Some(Outcome::TimedOut { .. })) => {

@@ -5,8 +5,9 @@ use crate::execution::{ExitReport, FinalReport};
 use crate::id::{ExecutionId, FollowUpId};
 use crate::outcome::NotStarted;
 use crate::process_store::Revision;
-use crate::record::{ExecutionRecord, FollowUpRecord, RequestRecord};
+use crate::record::{ExecutionRecord, FollowUpRecord, PullRequestState, RequestRecord};
 use crate::snapshot::{Snapshot, SnapshotCause, SnapshotNumber};
+use crate::vcs_history::{Conclusion, HistoryPlan, HistoryWork};
 use crate::vcs_worktree::{GitStep, Saved};
 use crate::workspace::Oid;
 
@@ -70,6 +71,23 @@ pub enum Request {
     Commit {
         /// The message.
         message: String,
+    },
+    /// Do something with the commits of the worktree.
+    Integrate {
+        /// What.
+        work: HistoryWork,
+    },
+    /// Change the branch that the work is meant for.
+    SetTarget {
+        /// The branch, without `refs/heads/`.
+        target: String,
+    },
+    /// Note a pull request, or how it stands by now.
+    SetPullRequest {
+        /// Where it is.
+        url: String,
+        /// How it stands; `None` forgets it.
+        state: Option<PullRequestState>,
     },
     /// Remove the workspace.
     Remove {
@@ -233,6 +251,23 @@ pub enum Fact {
     StepRefused {
         /// What to tell people.
         message: String,
+    },
+    /// How to do something with the commits is known.
+    HistoryPlanned {
+        /// An id for its execution.
+        execution: ExecutionId,
+        /// How.
+        plan: Box<HistoryPlan>,
+    },
+    /// What came of it is known.
+    HistoryConcluded {
+        /// What.
+        conclusion: Box<Conclusion>,
+    },
+    /// It could not be found out; nothing was touched by that.
+    HistoryRefused {
+        /// Why.
+        refusal: Refusal,
     },
     /// The worktree is gone.
     WorktreeRemoved,

@@ -98,7 +98,8 @@ impl State {
             | WorkspaceStep::Concluding
             | WorkspaceStep::Planning
             | WorkspaceStep::Saving
-            | WorkspaceStep::Removing => return,
+            | WorkspaceStep::Removing
+            | WorkspaceStep::Integrating => return,
         }
         if !self.is_wanted() {
             self.attempt.making = None;

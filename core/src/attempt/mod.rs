@@ -3,6 +3,7 @@
 //! [`State::step`] takes an input and a time and returns effects. It performs nothing, reads no clock, makes no id. The
 //! driver performs the effects in order and feeds what happened back as facts.
 
+mod beside;
 mod chain;
 mod effect;
 mod ending;
@@ -10,6 +11,7 @@ mod execution;
 mod follow_ups;
 mod git_step;
 mod input;
+mod integration;
 mod making;
 mod recovery;
 mod removal;
@@ -116,6 +118,8 @@ pub struct State {
     waiting: Vec<RequestId>,
     /// Who waits for the worktree to be there again.
     wanting: Vec<RequestId>,
+    /// Who waits for what is being done with the commits.
+    integrating: Vec<RequestId>,
     /// Snapshots that are being removed, and who waits for it.
     dropping: BTreeMap<SnapshotNumber, Vec<RequestId>>,
     /// Snapshots that were removed: whoever asked before that was known asks in vain.
@@ -143,6 +147,8 @@ enum WorkspaceStep {
     PuttingBack,
     /// It is there, and is looked at and completed.
     Mending,
+    /// What is to be done with its commits is being planned, or looked at afterwards.
+    Integrating,
 }
 
 impl WorkspaceStep {
@@ -156,7 +162,8 @@ impl WorkspaceStep {
             | Self::Saving
             | Self::Removing
             | Self::PuttingBack
-            | Self::Mending => false,
+            | Self::Mending
+            | Self::Integrating => false,
         }
     }
 }
@@ -260,6 +267,7 @@ impl State {
             workspace_step: WorkspaceStep::Idle,
             waiting: Vec::new(),
             wanting: Vec::new(),
+            integrating: Vec::new(),
             dropping: BTreeMap::new(),
             dropped: BTreeSet::new(),
             given_up: None,
@@ -285,6 +293,12 @@ impl State {
         self.executions.values().map(|tracked| &tracked.record)
     }
 
+    /// Says whether an execution is not final.
+    #[must_use]
+    pub fn has_executions(&self) -> bool {
+        self.executions().any(|record| record.phase < Phase::Final)
+    }
+
     /// Says whether nothing is under way, so that the machine may be dropped and loaded again later.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -292,6 +306,7 @@ impl State {
             && self.workspace_step == WorkspaceStep::Idle
             && self.waiting.is_empty()
             && self.wanting.is_empty()
+            && self.integrating.is_empty()
             && self.dropping.is_empty()
     }
 
@@ -335,6 +350,11 @@ impl State {
                 self.on_stop(turn, id, execution, cause, grace_ms);
             }
             Request::Commit { message } => self.on_commit(turn, id, message),
+            Request::Integrate { work } => self.on_integrate(turn, id, work),
+            Request::SetTarget { target } => self.on_set_target(turn, id, target),
+            Request::SetPullRequest { url, state } => {
+                self.on_set_pull_request(turn, id, url, state);
+            }
             Request::Remove { force, discard_unsaved, delete_branch, cause } => {
                 let removing =
                     Removing { force, discard_unsaved, delete_branch, cause, ..Removing::SAFE };
@@ -388,6 +408,13 @@ impl State {
             Fact::InDoubt { execution, message } => self.on_in_doubt(turn, execution, message),
             Fact::StepPlanned { nothing, step } => self.on_step_planned(turn, nothing, step),
             Fact::StepRefused { message } => self.on_step_refused(turn, message),
+            Fact::HistoryPlanned { execution, plan } => {
+                self.on_history_planned(turn, execution, *plan);
+            }
+            Fact::HistoryConcluded { conclusion } => {
+                self.on_history_concluded(turn, *conclusion);
+            }
+            Fact::HistoryRefused { refusal } => self.on_history_refused(turn, refusal),
             Fact::WorktreeRemoved => self.on_worktree_removed(turn),
             Fact::Saved(saved) => self.on_saved(turn, *saved),
             Fact::NothingToSave => self.on_nothing_to_save(turn),

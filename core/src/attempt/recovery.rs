@@ -15,11 +15,12 @@ impl State {
             // What follows in a chain runs in the slot that this holds.
             let continues =
                 Some(id) == chain && self.attempt.slot && !self.attempt.chain_before.is_empty();
+            let integrates = self.integrates(id);
             let (retries, undoes) = (self.is_retry(id), self.resets());
             let Some(tracked) = self.executions.get_mut(&id) else { continue };
             match tracked.record.phase {
                 Phase::Queued if commits && undoes => self.put_off(turn, id),
-                Phase::Queued if commits || makes || continues => {
+                Phase::Queued if commits || makes || continues || integrates => {
                     tracked.admitted = true;
                     self.begin_prepare(turn, id);
                 }
@@ -33,7 +34,7 @@ impl State {
                 Phase::Stopping if planted!(StoppingNotAdopted) => {}
                 Phase::Starting | Phase::Running | Phase::Stopping | Phase::Ended => {
                     tracked.admitted = true;
-                    if !makes {
+                    if !makes && !integrates {
                         self.take_slot(turn, id, true);
                     }
                     self.begin_adopt(turn, id);
@@ -46,6 +47,9 @@ impl State {
             matches!(self.attempt.status, AttemptStatus::Creating | AttemptStatus::Removing);
         match self.attempt.status {
             AttemptStatus::Creating => self.go_on_creating(turn),
+            AttemptStatus::Committing if self.integration().is_some() => {
+                self.go_on_integrating(turn);
+            }
             // While no host was there, somebody may have worked in it: it is saved once more before anything is undone.
             AttemptStatus::Committing if self.attempt.ending.is_some() && chain.is_none() => {
                 self.save_again(turn);
@@ -53,7 +57,10 @@ impl State {
             AttemptStatus::Committing if chain.is_none() => self.plan_step(turn),
             AttemptStatus::Committing => {}
             AttemptStatus::Removing => {
-                if chain.is_none()
+                if self.integration().is_some() {
+                    self.stop_all(turn);
+                    self.go_on_integrating(turn);
+                } else if chain.is_none()
                     && let Some(reason) = self.attempt.ending.take()
                 {
                     // The removal saves what the chain left.
@@ -128,6 +135,7 @@ impl State {
                 // No fact will come that tells it dead, so nobody is kept waiting for a removal.
                 let message = format!("whether {} runs cannot be told: {detail}", id.short());
                 self.note(turn, id, detail);
+                self.give_up_waiting(turn, &message);
                 self.give_up_removal(turn, Refusal { code: RefusalCode::Busy, message });
             }
         }
@@ -147,7 +155,7 @@ impl State {
         let claimed = self.attempt.claim.is_some();
         let bound = self.attempt.chain_stopped && self.attempt.chain == Some(id);
         let undoes = self.attempt.chain == Some(id) && self.resets();
-        let workspace = Box::new(self.runs_in(id));
+        let (workspace, attachments) = (Box::new(self.runs_in(id)), self.attachments_of(id));
         let Some(tracked) = self.executions.get_mut(&id) else { return };
         let has_run = tracked.record.phase > Phase::Starting || tracked.record.started_at.is_some();
         if has_run {
@@ -181,7 +189,7 @@ impl State {
             tracked.secrets_given = false;
             let execution = Box::new(tracked.record.clone());
             turn.touch(id);
-            turn.begin(Operation::Prepare { execution, workspace });
+            turn.begin(Operation::Prepare { execution, workspace, attachments });
         }
     }
 

@@ -1,22 +1,34 @@
 //! Removal: a claim, the end of all processes, a save, and only then the removal. Each step is resumed by the next host.
 
 use super::{Operation, Refusal, RefusalCode, Reply, RequestId, State, Turn, WorkspaceStep};
-use crate::record::{AttemptStatus, Claim, Reason, Removing};
-use crate::snapshot::SnapshotNumber;
+use crate::action::RunReason;
+use crate::record::{AttemptStatus, Claim, ExecutionRecord, Reason, Removing};
+use crate::snapshot::{SnapshotCause, SnapshotNumber};
 use crate::vcs_worktree::{
     BranchFate, CreateMode, Origin, Removed, SaveRequest, Saved, Unfinished, Unsavable,
 };
 use crate::workspace::Workspace;
 
 impl State {
-    /// Says what still goes on in the workspace, if anything does.
+    /// Says what still goes on in the workspace, if anything does. A dev server is nobody's work: it is stopped.
     pub(super) fn is_busy(&self) -> Option<String> {
+        self.is_busy_but_for(|reason| reason == RunReason::DevServer)
+    }
+
+    /// Says what still goes on in the workspace beside executions that are stopped without more ado.
+    pub(super) fn is_busy_but_for(&self, yields: impl Fn(RunReason) -> bool) -> Option<String> {
         // One that is final may still be known: its work is being committed then.
-        if let Some(record) = self.executions().find(|record| self.is_active(record.id)) {
+        let counts = |record: &&ExecutionRecord| {
+            self.is_active(record.id) && !yields(record.action.run_reason)
+        };
+        if let Some(record) = self.executions().find(counts) {
             return Some(format!("execution {} has not ended", record.id.short()));
         }
         if self.attempt.status == AttemptStatus::Creating {
             return Some("its worktree is being made".to_owned());
+        }
+        if let Some(doing) = self.is_integrating() {
+            return Some(doing);
         }
         if self.attempt.ending.is_some() {
             return Some("what its last execution left is being saved".to_owned());
@@ -66,8 +78,13 @@ impl State {
         self.attempt.claimed_from = Some(self.attempt.status);
         self.attempt.removal = Some(how);
         self.attempt.chain_stopped = self.chain_is_active();
+        // Another try that waits for what runs beside it has begun nothing: the removal saves what is there.
+        let waits = self.retry_waits();
         self.attempt.status = AttemptStatus::Removing;
         turn.attempt_changed = !planted!(ClaimNotRecorded);
+        if let Some(reason) = self.attempt.ending.take_if(|_| waits) {
+            self.finalise(turn, Some(reason));
+        }
         self.stop_all(turn);
         self.go_on_removing(turn);
     }
@@ -140,6 +157,13 @@ impl State {
         }
         let Saved { head, branch, snapshot } = saved;
         let number = snapshot.as_ref().map(|snapshot| snapshot.number);
+        if self.saves_for_abort() {
+            if let Some(snapshot) = snapshot {
+                self.note_snapshot(turn, snapshot, SnapshotCause::Reset);
+            }
+            self.abort_is_saved(turn, None);
+            return;
+        }
         let ending = self.cause_of_ending();
         if let Some(snapshot) = snapshot {
             let removal = self.attempt.removal.as_ref().unwrap_or(&Removing::SAFE).cause;
@@ -158,7 +182,9 @@ impl State {
         if self.workspace_step != WorkspaceStep::Saving {
             return;
         }
-        if self.attempt.ending.is_some() {
+        if self.saves_for_abort() {
+            self.abort_is_saved(turn, None);
+        } else if self.attempt.ending.is_some() {
             self.ending_is_over(turn, None);
         } else if let Some(worktree) = self.attempt.workspace.worktree() {
             let head = self.attempt.head.clone().unwrap_or_else(|| worktree.base_oid.clone());
@@ -181,7 +207,9 @@ impl State {
         if self.workspace_step != WorkspaceStep::Saving {
             return;
         }
-        if self.attempt.ending.is_some() {
+        if self.saves_for_abort() {
+            self.abort_is_saved(turn, Some(refusal));
+        } else if self.attempt.ending.is_some() {
             self.ending_is_over(turn, Some(refusal));
         } else {
             self.workspace_step = WorkspaceStep::Idle;
@@ -299,7 +327,8 @@ impl State {
             | WorkspaceStep::Saving
             | WorkspaceStep::Removing
             | WorkspaceStep::PuttingBack
-            | WorkspaceStep::Mending => at_rest(before),
+            | WorkspaceStep::Mending
+            | WorkspaceStep::Integrating => at_rest(before),
         };
         self.attempt.claim = None;
         self.attempt.removal = None;

@@ -4,7 +4,9 @@ use super::{RefusalCode, Reply, RequestId, State, Tracked, Turn, WorkspaceStep};
 use crate::id::ExecutionId;
 use crate::outcome::{NotStarted, Outcome};
 use crate::process_store::Revision;
-use crate::record::{AttemptStatus, ExecutionRecord, Reason, RequestRecord, Resetting, Retry};
+use crate::record::{
+    AttemptStatus, ExecutionRecord, Hold, Reason, RequestRecord, Resetting, Retry,
+};
 
 impl State {
     pub(super) fn on_retry(
@@ -25,7 +27,7 @@ impl State {
             return;
         }
         let idle = self.workspace_step == WorkspaceStep::Idle;
-        if let Some(message) = self.is_busy() {
+        if let Some(message) = self.is_busy_but_for(|reason| !reason.in_chain()) {
             turn.refuse(request, RefusalCode::Busy, message);
             return;
         }
@@ -34,6 +36,8 @@ impl State {
             turn.refuse(request, RefusalCode::Busy, message);
             return;
         };
+        // Nothing is saved before all of it is dead: what it writes after that would be lost.
+        self.stop_beside(turn);
         self.attempt.resetting = Some(Resetting { to, saved: false });
         self.attempt.commit_tries = 0;
         let superseded_ids = superseded.iter().map(|(record, _)| record.id).collect();
@@ -51,6 +55,29 @@ impl State {
         turn.key = Some(key);
         turn.reply(request, Reply::Accepted);
         self.go_on_ending(turn);
+    }
+
+    /// Puts the worktree back to its last commit, and then begins with a message. It goes the way of another try.
+    pub(super) fn begin_with_reset(&mut self, turn: &mut Turn<'_>, execution: ExecutionRecord) {
+        let Some(worktree) = self.attempt.workspace.worktree() else { return };
+        let to = self.attempt.head.clone().unwrap_or_else(|| worktree.base_oid.clone());
+        self.stop_beside(turn);
+        self.attempt.resetting = Some(Resetting { to, saved: false });
+        self.attempt.commit_tries = 0;
+        let id = execution.id;
+        self.attempt.retry = Some(Retry { execution: id, superseded: Vec::new() });
+        self.executions.insert(id, Tracked::new(execution, Revision(0), false));
+        turn.touch(id);
+        self.attempt.ending = Some(Reason::Stopped);
+        self.attempt.status = AttemptStatus::Committing;
+        self.attempt.reason = None;
+        turn.attempt_changed = true;
+        self.go_on_ending(turn);
+    }
+
+    /// Says whether the worktree is put back for a message: to its last commit, whoever made that.
+    pub(super) fn resets_for_message(&self) -> bool {
+        self.attempt.retry.is_some() && self.attempt.follow_up.is_some()
     }
 
     /// Says whether an execution waits until the worktree is put back.
@@ -85,7 +112,7 @@ impl State {
     }
 
     /// Ends the execution that waited for a worktree that was not put back.
-    pub(super) fn give_up_retry(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn give_up_retry(&mut self, turn: &mut Turn<'_>, stopped: bool) {
         let Some(retry) = self.attempt.retry.take() else { return };
         let why = match &self.attempt.reason {
             Some(Reason::ResetFailed { output, .. }) => {
@@ -95,5 +122,11 @@ impl State {
         };
         let outcome = Outcome::NotStarted { reason: NotStarted::WorkspaceRefused };
         self.end_unstarted(turn, retry.execution, outcome, Some(why));
+        if self.attempt.follow_up.is_some() {
+            self.give_back(turn);
+            if stopped {
+                self.hold_queue(turn, Hold::Stopped);
+            }
+        }
     }
 }

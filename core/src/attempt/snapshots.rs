@@ -11,6 +11,11 @@ impl State {
         self.dropped.contains(&number) || self.dropping.contains_key(&number)
     }
 
+    /// Says whether what a snapshot may hold is being undone in the worktree.
+    fn undoes_by(&self, number: SnapshotNumber) -> bool {
+        self.attempt.resetting.is_some() && number.0 == self.attempt.last_snapshot
+    }
+
     pub(super) fn on_remove_snapshot(
         &mut self,
         turn: &mut Turn<'_>,
@@ -34,7 +39,7 @@ impl State {
         if self.dropped.contains(&number) {
             let message = format!("snapshot {number} was removed");
             turn.refuse(request, RefusalCode::NoSnapshot, message);
-        } else if restoring.is_some_and(holds) || saved.any(holds) {
+        } else if restoring.is_some_and(holds) || saved.any(holds) || self.undoes_by(number) {
             let message = format!("snapshot {number} is being used");
             turn.refuse(request, RefusalCode::Busy, message);
         } else if self.needs(number) && !force {

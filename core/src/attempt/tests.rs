@@ -1,8 +1,10 @@
 //! What the attempt machine does, row by row.
 
+mod beside;
 mod chain;
 mod ending;
 mod follow_ups;
+mod integration;
 mod making;
 mod removal;
 mod retry;

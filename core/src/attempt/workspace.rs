@@ -257,6 +257,8 @@ impl State {
             // Looked at, and completed where a power cut left it half on the disk.
             self.wanting.push(request);
             self.workspace_step = WorkspaceStep::Mending;
+            // Written first: whoever was superseded would make what another host has removed since.
+            turn.attempt_changed = true;
             self.create_worktree(turn, Origin::Base, CreateMode::Begin);
         } else if let Some(message) = self.is_busy() {
             turn.refuse(request, RefusalCode::Busy, message);

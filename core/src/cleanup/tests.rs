@@ -48,7 +48,8 @@ fn found(state: FoundState) -> Found {
 /// A data directory with one recorded worktree that is there, watched once.
 fn facts(status: AttemptStatus) -> Facts {
     let mark = Uuid::from_u128(1);
-    let subject = Subject { record: record(status), revision: Revision(3), busy: false, mark };
+    let subject =
+        Subject { record: record(status), revision: Revision(3), busy: false, mark, landed: false };
     Facts {
         node: NODE,
         watched: Watched { ms: 0, passes: 1 },
@@ -106,6 +107,15 @@ fn an_idle_worktree_is_removed_after_its_grace_and_says_how_much_is_left() {
     pass(&mut facts, 1);
     check(&facts, Action::RemoveIdle, "for 3 d");
     assert_eq!(decide(&facts).decisions[0].act, Some(Act::RemoveIdle(Revision(3))));
+}
+
+#[test]
+fn of_a_worktree_whose_work_is_merged_that_is_said() {
+    let mut facts = facts(AttemptStatus::Finished);
+    subject(&mut facts).landed = true;
+    check(&facts, Action::Keep, "its work is merged; it is removed after 3 d more");
+    pass(&mut facts, 72);
+    check(&facts, Action::RemoveIdle, "its work is merged; nothing has happened");
 }
 
 #[test]

@@ -3,13 +3,15 @@
 use std::error::Error;
 use std::time::Duration;
 
-use super::Ports;
+use super::{Ports, history};
+use crate::attachments::{ATTACHMENTS, Attachment};
 use crate::attempt::{EXECUTION_MARK, Fact, Operation, Refusal, RefusalCode};
 use crate::container_service::{ContainerServiceError, LaunchSpec, Place};
 use crate::id::{AttemptId, Epoch, ExecutionId, Nonce};
 use crate::locator::OsBytes;
 use crate::log_store::{From, LogKey, ReadOptions};
 use crate::outcome::{NotStarted, Outcome};
+use crate::port_block::PORT_BASE;
 use crate::preview::preview;
 use crate::record::ExecutionRecord;
 use crate::vcs_worktree::{Creation, GitWork, Removal, StepPlan, VcsWorktreeError};
@@ -43,6 +45,7 @@ pub(crate) fn describe(error: &dyn Error) -> String {
 /// # Cancel safety
 ///
 /// Dropping the returned future leaves in doubt how far it came; what it did is found again by recovery.
+#[expect(clippy::too_many_lines, reason = "an arm for each operation")]
 pub async fn perform(
     ports: &Ports,
     attempt: AttemptId,
@@ -61,11 +64,12 @@ pub async fn perform(
                 Err(error) => Fact::WorktreeFailed { refusal: refusal(&error) },
             })
         }
-        Operation::Prepare { execution, workspace } => {
-            Some(prepare(ports, attempt, &execution, &workspace, fresh.nonce).await)
+        Operation::Prepare { execution, workspace, attachments } => {
+            Some(prepare(ports, &execution, &workspace, &attachments, fresh.nonce).await)
         }
-        Operation::Launch { execution, workspace } => {
-            Some(launch(ports, &execution, &workspace, fresh.epoch).await)
+        Operation::Launch { execution, workspace, port_base, attachments } => {
+            let own = own_env(ports, &execution, &workspace, port_base, &attachments);
+            Some(launch(ports, &execution, own, fresh.epoch).await)
         }
         Operation::AwaitExit { execution, place } => {
             Some(match ports.containers.exited(execution, &place).await {
@@ -103,6 +107,14 @@ pub async fn perform(
                 Err(error) => Fact::SaveRefused { refusal: refusal(&error) },
             })
         }
+        Operation::PlanHistory { worktree, request } => Some(match &ports.history {
+            None => history::unsupported(),
+            Some(vcs) => history::plan(&**vcs, attempt, &worktree, &request, fresh.execution).await,
+        }),
+        Operation::ConcludeHistory { worktree, request } => Some(match &ports.history {
+            None => history::unsupported(),
+            Some(vcs) => history::conclude(&**vcs, attempt, &worktree, &request).await,
+        }),
         Operation::RemoveWorktree { worktree, delete_branch } => {
             let removal =
                 if delete_branch { Removal::WorktreeAndBranch } else { Removal::Worktree };
@@ -123,12 +135,12 @@ pub async fn perform(
 
 async fn prepare(
     ports: &Ports,
-    attempt: AttemptId,
     execution: &ExecutionRecord,
     workspace: &Workspace,
+    attachments: &[Attachment],
     nonce: Nonce,
 ) -> Fact {
-    let id = execution.id;
+    let (id, attempt) = (execution.id, execution.attempt);
     let failed = |reason, message| Fact::PrepareFailed { execution: id, reason, message };
     if let Err(gone) = ports.secrets.resolve(id, &execution.options.secrets).await {
         return Fact::SecretMissing { execution: id, name: gone.name };
@@ -140,6 +152,12 @@ async fn prepare(
         },
         Workspace::Directory { .. } => None,
     };
+    if let (Some(worktree), Some(port)) = (workspace.worktree(), &ports.attachments)
+        && !attachments.is_empty()
+        && let Err(error) = port.place(attempt, worktree, attachments).await
+    {
+        return failed(NotStarted::WorkspaceRefused, describe(&error));
+    }
     match ports.containers.prepare(id, nonce).await {
         Ok(place) => Fact::Prepared { execution: id, place, head },
         Err(error @ ContainerServiceError::Full) => {
@@ -149,10 +167,34 @@ async fn prepare(
     }
 }
 
-async fn launch(
+/// Returns the variables that the engine sets.
+fn own_env(
     ports: &Ports,
     execution: &ExecutionRecord,
     workspace: &Workspace,
+    port_base: Option<u16>,
+    attachments: &[Attachment],
+) -> Vec<(String, OsBytes)> {
+    let mut env = vec![
+        (EXECUTION_MARK.to_owned(), execution.id.to_string().into()),
+        ("WINDLASS_ATTEMPT_ID".to_owned(), execution.attempt.to_string().into()),
+    ];
+    env.extend(port_base.map(|port| (PORT_BASE.to_owned(), port.to_string().into())));
+    if let Some(worktree) = workspace.worktree() {
+        env.push(("WINDLASS_BRANCH".to_owned(), worktree.branch.as_str().into()));
+        if let (Some(port), false) = (&ports.attachments, attachments.is_empty()) {
+            let paths: Vec<_> =
+                attachments.iter().map(|it| port.path(worktree, &it.name).0).collect();
+            env.push((ATTACHMENTS.to_owned(), OsBytes(paths.join(&b'\n'))));
+        }
+    }
+    env
+}
+
+async fn launch(
+    ports: &Ports,
+    execution: &ExecutionRecord,
+    own_env: Vec<(String, OsBytes)>,
     epoch: Epoch,
 ) -> Fact {
     let id = execution.id;
@@ -167,11 +209,7 @@ async fn launch(
     };
     let mut env = execution.options.env.clone();
     env.extend(secrets);
-    env.insert(EXECUTION_MARK.to_owned(), id.to_string().into());
-    env.insert("WINDLASS_ATTEMPT_ID".to_owned(), execution.attempt.to_string().into());
-    if let Some(worktree) = workspace.worktree() {
-        env.insert("WINDLASS_BRANCH".to_owned(), worktree.branch.as_str().into());
-    }
+    env.extend(own_env);
     let options = &execution.options;
     let spec = LaunchSpec {
         execution: id,
@@ -239,7 +277,7 @@ async fn plan_step(
     }
 }
 
-fn refusal(error: &VcsWorktreeError) -> Refusal {
+pub(super) fn refusal(error: &VcsWorktreeError) -> Refusal {
     let code = match error {
         VcsWorktreeError::Unsaved { .. } | VcsWorktreeError::Unsavable { .. } => {
             RefusalCode::Unsaved

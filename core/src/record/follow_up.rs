@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::Recorded;
 use crate::action::{Action, RunOptions};
+use crate::attachments::Attachment;
 use crate::id::{AttemptId, ExecutionId, FollowUpId};
 use crate::locator::Locator;
 use crate::process_store::Kind;
@@ -92,6 +93,12 @@ pub struct FollowUpRecord {
     pub options: RunOptions,
     /// Where.
     pub cwd: Locator,
+    /// The files that were handed over with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+    /// What is in the worktree and not committed is saved and undone before it is started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reset: bool,
     /// The execution that was started with it.
     pub execution: Option<ExecutionId>,
     /// When it was sent.

@@ -16,10 +16,11 @@ pub struct Making {
 
 impl AttemptRecord {
     /// Names the executions that are needed even if they are final: the one whose work is being committed, the one that makes
-    /// the worktree, and those that another try is to be instead of.
+    /// the worktree, the one that does something with its commits, and those that another try is to be instead of.
     pub fn still_needed(&self) -> impl Iterator<Item = ExecutionId> {
         let making = self.making.map(|making| making.execution);
+        let integrates = self.history.integration.iter().filter_map(|it| it.execution);
         let superseded = self.retry.iter().flat_map(|retry| retry.superseded.iter().copied());
-        self.committing.into_iter().chain(making).chain(superseded)
+        self.committing.into_iter().chain(making).chain(integrates).chain(superseded)
     }
 }

@@ -1,6 +1,8 @@
 //! The client of the API. A request whose answer was lost is repeated under its key; a stream goes on at its cursor.
 
+mod dev;
 mod follow_ups;
+mod history;
 mod planned;
 
 use std::fmt;
@@ -35,7 +37,7 @@ use crate::view::{
 };
 
 /// How often a request is made before its loss is reported.
-pub(super) const TRIES: u32 = 4;
+const TRIES: u32 = 4;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -260,9 +262,9 @@ impl Client {
 
     /// Starts one more execution in an attempt.
     pub async fn exec(&self, request: ExecRequest) -> Result<Accepted, ClientError> {
-        let ExecRequest { attempt, run_reason, launch } = request;
+        let ExecRequest { attempt, run_reason, launch, replace } = request;
         let path = format!("/v1/attempts/{attempt}/executions");
-        self.json(Method::POST, &path, &ExecBody { run_reason, launch }).await
+        self.json(Method::POST, &path, &ExecBody { run_reason, launch, replace }).await
     }
 
     /// Reads one page of executions, newest first; `before` is the `next` of the page before.

@@ -150,6 +150,9 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::DamagedSnapshot => "damaged_snapshot",
         RefusalCode::NoFollowUp => "no_follow_up",
         RefusalCode::Busy => "busy",
+        RefusalCode::DevServerRuns => "dev_server_runs",
+        RefusalCode::NoDevScript => "no_dev_script",
+        RefusalCode::NotListened => "not_listened",
         RefusalCode::WorkspaceGone => "workspace_gone",
         RefusalCode::WorkspaceMismatch => "workspace_mismatch",
         RefusalCode::RepositoryBusy => "repository_busy",
@@ -161,10 +164,16 @@ pub fn refusal_kind(code: RefusalCode) -> &'static str {
         RefusalCode::WrongState => "wrong_state",
         RefusalCode::Full => "full",
         RefusalCode::CannotCopy => "cannot_copy",
+        RefusalCode::CannotAttach => "cannot_attach",
         RefusalCode::Conflict => "conflict",
         RefusalCode::NameTaken => "name_taken",
         RefusalCode::InUse => "in_use",
         RefusalCode::TaskClosed => "task_closed",
+        RefusalCode::Dirty => "dirty",
+        RefusalCode::MergeConflict => "merge_conflict",
+        RefusalCode::NoTarget => "no_target",
+        RefusalCode::NothingToDo => "nothing_to_do",
+        RefusalCode::Unsupported => "unsupported",
         RefusalCode::Git => "git",
     }
 }
@@ -180,12 +189,17 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
         RefusalCode::KeyReused
         | RefusalCode::NoSecret
         | RefusalCode::CannotCopy
+        | RefusalCode::CannotAttach
         | RefusalCode::NotARepository
         | RefusalCode::EmptyRepository
         | RefusalCode::UnknownBase
         | RefusalCode::InvalidBranch
+        | RefusalCode::NoTarget
+        | RefusalCode::Unsupported
         | RefusalCode::NoInput
         | RefusalCode::NotWatched
+        | RefusalCode::NoDevScript
+        | RefusalCode::NotListened
         | RefusalCode::NotAWorktree => StatusCode::UNPROCESSABLE_ENTITY,
         RefusalCode::NoSnapshot => StatusCode::NOT_FOUND,
         RefusalCode::BranchExists
@@ -194,6 +208,7 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
         | RefusalCode::Unfinished
         | RefusalCode::DamagedSnapshot
         | RefusalCode::Busy
+        | RefusalCode::DevServerRuns
         | RefusalCode::WorkspaceGone
         | RefusalCode::WorkspaceMismatch
         | RefusalCode::RepositoryBusy
@@ -204,6 +219,9 @@ fn refusal_status(code: RefusalCode) -> StatusCode {
         | RefusalCode::NameTaken
         | RefusalCode::InUse
         | RefusalCode::TaskClosed
+        | RefusalCode::Dirty
+        | RefusalCode::MergeConflict
+        | RefusalCode::NothingToDo
         | RefusalCode::Git => StatusCode::CONFLICT,
     }
 }
@@ -243,7 +261,7 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "take what is named out of the worktree, or lose it with `windlass rm --discard-unsaved`"
         }
         RefusalCode::Unfinished => {
-            "finish or abort it in the worktree, or `git worktree unlock` it if it is locked; `windlass rm --force` saves what is in progress and removes it"
+            "finish it in the worktree or give it up (`windlass abort`), or `git worktree unlock` it if it is locked; `windlass rm --force` saves what is in progress and removes it"
         }
         RefusalCode::SnapshotQuota => {
             "remove snapshots that you do not need (`windlass snapshots` with --rm) or raise the quota (`windlass config set snapshots.quota_bytes`)"
@@ -255,6 +273,13 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         RefusalCode::Busy => {
             "wait for it (`windlass wait`) or stop it (`windlass stop`); end what else works there yourself"
         }
+        RefusalCode::DevServerRuns => {
+            "--replace stops it first; `windlass stop` ends it, `windlass logs -f` shows its output"
+        }
+        RefusalCode::NoDevScript => {
+            "name a command behind --, or give the project a script: windlass project set --dev"
+        }
+        RefusalCode::NotListened => "wait for a line of its output instead: --ready-pattern",
         RefusalCode::WorkspaceGone => {
             "`windlass restore` makes a worktree again that was removed or deleted; what was committed is on its branch (`windlass show`), and `windlass run --base` goes on from there"
         }
@@ -279,6 +304,9 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
         RefusalCode::CannotCopy => {
             "--copy takes globs as in .gitignore, of ignored files in the checkout, for example '.env*'"
         }
+        RefusalCode::CannotAttach => {
+            "attach plain files; the settings attachments.file_bytes and attachments.attempt_bytes say how much"
+        }
         RefusalCode::NoFollowUp => "`windlass show` lists what waits; send another message",
         RefusalCode::Conflict => {
             "look at it as it is now (`windlass show`, `windlass task show`, `windlass project show`) and repeat with the version that it has"
@@ -288,6 +316,19 @@ fn refusal_hint(code: RefusalCode) -> &'static str {
             "remove its tasks first, or take them along with --force; attempts stay in any case"
         }
         RefusalCode::TaskClosed => "reopen it (`windlass task set` with --status reopen)",
+        RefusalCode::Dirty => {
+            "commit it first (`windlass commit`, or git in the checkout that is named), or put it away; nothing was touched"
+        }
+        RefusalCode::MergeConflict => {
+            "nothing was touched: put the work on top of its target (`windlass rebase`), resolve the conflicts in the worktree, and merge again"
+        }
+        RefusalCode::NoTarget => {
+            "`windlass set` with --target names another branch for good, --into or --onto for once, --remote a remote"
+        }
+        RefusalCode::NothingToDo => {
+            "`windlass show` tells how it stands; `windlass diff` what it changed"
+        }
+        RefusalCode::Unsupported => "use the host of the command line, or give yours the ability",
         RefusalCode::Git => "`git status` in the worktree, or in its repository, tells more",
     }
 }

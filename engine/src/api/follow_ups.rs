@@ -32,8 +32,8 @@ async fn send(
     Path(attempt): Path<String>,
     bytes: Bytes,
 ) -> Answer {
-    let SendBody { text } = body(&bytes)?;
-    let sent = state.handle.send(caller(&headers)?, id(&attempt)?, text).await?;
+    let SendBody { text, with } = body(&bytes)?;
+    let sent = state.handle.send_with(caller(&headers)?, id(&attempt)?, text, with).await?;
     Ok((StatusCode::CREATED, Json(FollowUpView::from(sent))).into_response())
 }
 
@@ -84,8 +84,8 @@ async fn retry(
     Path(attempt): Path<String>,
     bytes: Bytes,
 ) -> Answer {
-    let RetryBody { from } = body(&bytes)?;
-    let request = RetryRequest { attempt: id(&attempt)?, from };
+    let RetryBody { from, text } = body(&bytes)?;
+    let request = RetryRequest { attempt: id(&attempt)?, from, text };
     let accepted = state.handle.retry(caller(&headers)?, request).await?;
     Ok((StatusCode::CREATED, Json(accepted)).into_response())
 }

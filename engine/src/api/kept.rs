@@ -18,7 +18,7 @@ use crate::request::{Caller, GcOptions, RemoveOptions};
 use crate::view::{GcItemView, SnapshotView};
 
 /// Shows an attempt after a change of it.
-async fn changed(state: &ApiState, caller: &Caller, attempt: AttemptId) -> Answer {
+pub(super) async fn changed(state: &ApiState, caller: &Caller, attempt: AttemptId) -> Answer {
     let record = state.handle.attempt(caller, attempt).await?;
     let view = attempt_view(state, caller, &record, true, None).await;
     let snapshots = state.handle.snapshots(caller, attempt).await?;

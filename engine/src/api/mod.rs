@@ -6,9 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 pub mod client;
+pub mod dev;
 pub mod diff;
 pub mod error;
 mod follow_ups;
+mod history;
 mod kept;
 mod lines;
 pub mod lock;
@@ -123,6 +125,9 @@ pub struct ExecBody {
     pub run_reason: windlass_core::action::RunReason,
     /// What to run.
     pub launch: crate::request::LaunchRequest,
+    /// A dev server that runs is stopped first.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// The body of the two `…/stop` routes; it may be empty.
@@ -138,6 +143,9 @@ pub struct StopBody {
 pub struct SendBody {
     /// What it says.
     pub text: String,
+    /// What comes with it.
+    #[serde(flatten)]
+    pub with: crate::request::SendOptions,
 }
 
 /// The body of `PATCH /v1/follow-ups/{id}`: what it is to say, and which version was seen.
@@ -158,11 +166,14 @@ pub struct QueueBody {
 }
 
 /// The body of `POST /v1/attempts/{id}/retry`; it may be empty.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryBody {
     /// From which execution of the chain on; null is its last command.
     #[serde(default)]
     pub from: Option<windlass_core::id::ExecutionId>,
+    /// What its command reads on standard input; null is what it read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// The body of `POST /v1/attempts/{id}/commit`; it may be empty.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use windlass_core::id::ExecutionId;
 
-use super::client::{Client, ClientError, TRIES};
+use super::client::{Client, ClientError};
 use super::{EventsQuery, LogQuery, Until, with_query};
 use crate::view::{ChangeView, ErrorBody, ExecutionView, LogEntryView};
 
@@ -79,6 +79,11 @@ fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(line).map_err(|error| ClientError::protocol(&error))
 }
 
+/// How often a stream that had begun may break off, one time after the other, before anything comes. Each of them was a host
+/// that answered, so that more of them are survived than of requests that nobody answers; a host that dies of what it is
+/// asked is not asked for ever.
+const LOSSES: u32 = 32;
+
 /// Counts a loss; gives up when too many came one after the other. A host that leaves in order is none: the next one goes
 /// on, however many follow each other while nothing is to be told.
 pub(super) fn survive(error: ClientError, losses: &mut u32) -> Result<(), ClientError> {
@@ -87,7 +92,7 @@ pub(super) fn survive(error: ClientError, losses: &mut u32) -> Result<(), Client
         return Ok(());
     }
     *losses += 1;
-    if error.is_lost() && *losses < TRIES { Ok(()) } else { Err(error) }
+    if error.is_lost() && *losses < LOSSES { Ok(()) } else { Err(error) }
 }
 
 /// A log's entries. A connection that is lost is made again, and the log read on from where it was.

@@ -28,7 +28,7 @@ use super::{
     API_VERSION, CommitBody, EventsQuery, ExecBody, IdsView, InputBody, ItemsView, KEY_HEADER,
     LogQuery, OWNER_HEADER, StopBody, Until, VersionView,
 };
-use super::{follow_ups, kept, planned};
+use super::{follow_ups, history, kept, planned};
 use crate::error::{EngineError, RefusalCode};
 use crate::handle::{self, Commit, ListFilter};
 use crate::request::{Caller, ExecRequest, InputRequest, RunRequest, StopTarget};
@@ -53,7 +53,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/v1/check", get(check))
         .route("/v1/ids/{suffix}", get(find_ids))
         .route("/v1/attempts", get(list_attempts).post(run))
-        .route("/v1/attempts/{id}", get(show_attempt).delete(kept::remove))
+        .route("/v1/attempts/{id}", get(show_attempt).delete(kept::remove).patch(history::set))
         .route("/v1/attempts/{id}/executions", get(list_of_attempt).post(exec))
         .route("/v1/attempts/{id}/commit", post(commit))
         .route("/v1/attempts/{id}/stop", post(stop_attempt))
@@ -70,7 +70,9 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/v1/executions/{id}/input", post(input))
         .route("/v1/executions/{id}/log", get(log))
         .route("/v1/executions/{id}/stop", post(stop_execution))
+        .merge(super::dev::router())
         .merge(follow_ups::router())
+        .merge(history::router())
         .merge(planned::router())
         .route("/v1/wait", get(wait))
         .route("/v1/events", get(events))
@@ -185,8 +187,8 @@ async fn exec(
     Path(attempt): Path<String>,
     bytes: Bytes,
 ) -> Answer {
-    let ExecBody { run_reason, launch } = body(&bytes)?;
-    let request = ExecRequest { attempt: id(&attempt)?, run_reason, launch };
+    let ExecBody { run_reason, launch, replace } = body(&bytes)?;
+    let request = ExecRequest { attempt: id(&attempt)?, run_reason, launch, replace };
     let accepted = state.handle.exec(caller(&headers)?, request).await?;
     Ok((StatusCode::CREATED, Json(accepted)).into_response())
 }
@@ -380,6 +382,11 @@ pub(super) async fn attempt_view(
     };
     let mut view = AttemptView::new(record, measured.as_ref(), executions);
     view.missing |= is_gone;
+    if measured.is_some()
+        && let Ok(Some(standing)) = state.handle.standing(caller, record.id).await
+    {
+        view.history.look(standing);
+    }
     if let Some(id) = record.chain
         && let Ok(active) = state.handle.execution(caller, id).await
     {

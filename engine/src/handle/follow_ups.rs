@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use crate::host::changes::Change;
 use crate::host::command::Command;
 use crate::host::records::{read, read_attempt, store_error, visible};
-use crate::request::{Accepted, Caller, RetryRequest};
+use crate::request::{Accepted, Caller, RetryRequest, SendOptions};
 
 /// The most bytes of a message.
 const TEXT_BYTES: usize = 64 << 10;
@@ -38,9 +38,28 @@ impl Handle {
         attempt: AttemptId,
         text: String,
     ) -> Result<FollowUp, EngineError> {
+        self.send_with(caller, attempt, text, SendOptions::default()).await
+    }
+
+    /// Does the same with what comes with the message. Files are copied before it is queued, and are in the worktree before
+    /// anything starts there; names of theirs that the text links to become paths. With a reset, what is in the worktree and
+    /// not committed is saved in a snapshot and undone before the message is run; where it cannot be, the message is held.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); [`EngineError::Refused`] with
+    /// [`CannotAttach`](crate::error::RefusalCode::CannotAttach) for what is no plain file, or too large.
+    pub async fn send_with(
+        &self,
+        caller: Caller,
+        attempt: AttemptId,
+        text: String,
+        with: SendOptions,
+    ) -> Result<FollowUp, EngineError> {
         check_text(&text)?;
+        super::check_attached(&with.attach)?;
         let who = caller.clone();
-        let id = self.ask(|answer| Command::Send { caller, attempt, text, answer }).await?;
+        let id = self.ask(|answer| Command::Send { caller, attempt, text, with, answer }).await?;
         self.follow_up(&who, id).await
     }
 
@@ -94,6 +113,9 @@ impl Handle {
         caller: Caller,
         request: RetryRequest,
     ) -> Result<Accepted, EngineError> {
+        if let Some(text) = &request.text {
+            check_text(text)?;
+        }
         self.ask(|answer| Command::Retry { caller, request, answer }).await
     }
 

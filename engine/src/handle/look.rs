@@ -117,15 +117,12 @@ impl Handle {
         &self,
         records: &[ExecutionRecord],
     ) -> Result<Vec<Option<u32>>, EngineError> {
-        let slot = |record: &ExecutionRecord| match record.action.run_reason.in_chain() {
-            true => Slot::Chain(record.attempt),
-            false => Slot::Execution(record.id),
-        };
-        let slots = records.iter().map(slot).collect();
+        let slots = records.iter().map(Slot::of).collect();
         self.ask(|answer| Command::Queue { slots, answer }).await
     }
 
-    /// Compares an attempt's worktree with its merge base. One that was removed is made again first.
+    /// Compares an attempt's worktree with its merge base. One that was removed is made again first. The diff of one that was
+    /// merged and not changed since is that of the merge, which needs neither worktree nor branch.
     ///
     /// # Errors
     ///
@@ -136,6 +133,9 @@ impl Handle {
         id: AttemptId,
         detail: DiffDetail,
     ) -> Result<Diff, EngineError> {
+        if let Some(diff) = self.merged_diff(caller, id, detail).await? {
+            return Ok(diff);
+        }
         let worktree = self.worktree_again(caller, id).await?;
         let diff = self.ports.worktrees.diff(id, &worktree, detail).await;
         diff.map_err(|error| without_repository(worktree_error(error)))

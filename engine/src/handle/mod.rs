@@ -1,8 +1,10 @@
 //! [`Handle`]: what a program does with a running engine. Dropping it detaches; nothing is stopped by that.
 
+mod dev;
 mod diff;
 mod events;
 mod follow_ups;
+mod history;
 mod keep;
 mod look;
 mod project;
@@ -17,14 +19,17 @@ use std::time::Duration;
 
 use futures::SinkExt as _;
 use futures::channel::{mpsc, oneshot};
-use windlass_core::action::SecretSource;
+use windlass_core::action::{RunReason, SecretSource};
+use windlass_core::attachments::ATTACHMENTS;
 use windlass_core::attempt::EXECUTION_MARK;
 use windlass_core::container_service::StopCause;
 use windlass_core::diff_watch::DiffWatch;
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId, HostId, NodeId, ProjectId, TaskId};
 use windlass_core::input::Input;
+use windlass_core::listeners::Listeners;
 use windlass_core::outcome::{CompletedBy, StoppedBy};
+use windlass_core::port_block::PORT_BASE;
 use windlass_core::process_store::{ChangeNumber, ChangePage, CheckReport, Cursor, Kind, Query};
 use windlass_core::record::{
     AttemptRecord, AttemptStatus, ExecutionRecord, Phase, Recorded, RequestRecord, request_id,
@@ -35,13 +40,15 @@ use crate::error::{EngineError, RefusalCode};
 use crate::host::command::{Answer, Command};
 use crate::host::records::{read, read_attempt, read_execution, store_error, visible};
 use crate::request::{
-    Accepted, Caller, ExecRequest, InputRequest, LaunchRequest, RunRequest, Scripts, StopTarget,
-    WorkspaceRequest,
+    Accepted, AttachRequest, Caller, ExecRequest, InputRequest, LaunchRequest, RunRequest, Scripts,
+    StopTarget, WorkspaceRequest,
 };
 
+pub use dev::{Readiness, ReadyCheck};
 pub use diff::DiffStream;
 pub use events::{EventPage, Events, State};
 pub use follow_ups::FollowUp;
+pub use history::Integrated;
 pub use keep::GcItem;
 pub use project::Project;
 pub use task::{Task, TaskFilter};
@@ -110,6 +117,7 @@ pub struct Handle {
     epoch: Arc<AtomicU64>,
     recent: Arc<events::Recent>,
     diff_watch: Option<Arc<dyn DiffWatch>>,
+    listeners: Option<Arc<dyn Listeners>>,
 }
 
 impl fmt::Debug for Handle {
@@ -126,12 +134,17 @@ impl Handle {
         epoch: Arc<AtomicU64>,
     ) -> Self {
         let recent = Arc::default();
-        Self { commands, ports, input, epoch, recent, diff_watch: None }
+        Self { commands, ports, input, epoch, recent, diff_watch: None, listeners: None }
     }
 
     /// The same with the ability to follow diffs.
     pub(crate) fn with_diff_watch(self, diff_watch: Option<Arc<dyn DiffWatch>>) -> Self {
         Self { diff_watch, ..self }
+    }
+
+    /// The same with the ability to tell who listens.
+    pub(crate) fn with_listeners(self, listeners: Option<Arc<dyn Listeners>>) -> Self {
+        Self { listeners, ..self }
     }
 
     /// Sends a command and waits for its answer.
@@ -156,7 +169,7 @@ impl Handle {
         self.ask(|answer| Command::Run { caller, request, answer }).await
     }
 
-    /// Starts one more execution in an attempt, beside its chain.
+    /// Starts one more execution in an attempt, beside its chain. An attempt has one dev server at a time.
     ///
     /// # Errors
     ///
@@ -169,6 +182,14 @@ impl Handle {
         check_launch(&request.launch)?;
         if request.run_reason.in_chain() {
             let reason = "only background executions and dev servers run beside a chain".to_owned();
+            return Err(EngineError::Invalid { reason });
+        }
+        if !request.launch.attach.is_empty() {
+            let reason = "files are attached to a new attempt, or to a message".to_owned();
+            return Err(EngineError::Invalid { reason });
+        }
+        if request.replace && request.run_reason != RunReason::DevServer {
+            let reason = "only a dev server takes the place of another one".to_owned();
             return Err(EngineError::Invalid { reason });
         }
         self.check_secrets(&caller, &request.launch).await?;
@@ -495,7 +516,8 @@ impl Handle {
 }
 
 /// The variables that the engine sets itself.
-const RESERVED: [&str; 3] = [EXECUTION_MARK, "WINDLASS_ATTEMPT_ID", "WINDLASS_BRANCH"];
+const RESERVED: [&str; 5] =
+    [EXECUTION_MARK, "WINDLASS_ATTEMPT_ID", "WINDLASS_BRANCH", PORT_BASE, ATTACHMENTS];
 
 /// The longest part of a branch's name: with what git adds to a lock it is a file's name.
 const MAX_BRANCH_PART: usize = 250;
@@ -537,8 +559,26 @@ fn check_scripts(scripts: &Scripts) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// The most files that are handed over with one request.
+const ATTACHED: usize = 100;
+
+/// The most bytes of what a file is called.
+const CALLED_BYTES: usize = 4_096;
+
+fn check_attached(attach: &[AttachRequest]) -> Result<(), EngineError> {
+    let reason = if attach.len() > ATTACHED {
+        format!("more than {ATTACHED} files are attached")
+    } else if attach.iter().any(|it| it.called.len() > CALLED_BYTES) {
+        format!("what a file is called has more than {CALLED_BYTES} bytes")
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::Invalid { reason })
+}
+
 fn check_launch(launch: &LaunchRequest) -> Result<(), EngineError> {
     let invalid = |reason: &str| Err(EngineError::Invalid { reason: reason.to_owned() });
+    check_attached(&launch.attach)?;
     let argv = launch.action.argv();
     if argv.first().is_none_or(|program| program.0.is_empty()) {
         return invalid("there is no command to run");

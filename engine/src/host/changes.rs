@@ -15,7 +15,7 @@ use super::command::{Answer, Pending, Subject};
 use super::prelude::{Loaded, on_attempt, refuse_closed_task_of, worktree_error};
 use super::records::{load_attempt, read};
 use crate::error::{EngineError, RefusalCode};
-use crate::request::{Caller, RemoveOptions};
+use crate::request::{Caller, PullRequestChange, RemoveOptions};
 use crate::runtime::Runtime;
 
 /// What is to be changed.
@@ -40,6 +40,10 @@ pub(crate) enum Change {
     SetMissing,
     /// Note whether the worktree stays.
     SetKeep { keep: bool },
+    /// Change the branch that the work is meant for.
+    SetTarget { target: String },
+    /// Note a pull request.
+    SetPullRequest { change: PullRequestChange },
 }
 
 /// A change that can be asked for.
@@ -103,6 +107,10 @@ pub(super) async fn prepare(
         }
         Change::SetMissing => Request::SetMissing { missing: is_missing(ports, &loaded).await },
         Change::SetKeep { keep } => Request::SetKeep { keep },
+        Change::SetTarget { target } => Request::SetTarget { target },
+        Change::SetPullRequest { change: PullRequestChange { url, state } } => {
+            Request::SetPullRequest { url, state }
+        }
     };
     Ok(Changed { loaded, orphan: None, since, request })
 }
@@ -186,7 +194,9 @@ impl<R: Runtime> Host<R> {
             self.machines.insert(attempt, machine_of_orphan(self.lease, attempt, *worktree, at));
         }
         let revision = self.machines.get(&attempt).map(State::revision);
-        if since.is_some() && since != revision {
+        // What runs beside a chain changes nothing about its attempt's record.
+        let runs = self.machines.get(&attempt).is_some_and(State::has_executions);
+        if since.is_some() && (since != revision || runs) {
             let reason = "something has happened in it meanwhile";
             let _gone = answer.send(Err(EngineError::refused(RefusalCode::WrongState, reason)));
             return;

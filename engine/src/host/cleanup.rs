@@ -376,9 +376,25 @@ impl Looking {
             }
             let mark = self.mark(id, revision).await?;
             let busy = busy.contains(&id.0);
-            facts.attempts.insert(id, Subject { record, revision, busy, mark });
+            let landed = self.has_landed(id, &record).await;
+            facts.attempts.insert(id, Subject { record, revision, busy, mark, landed });
         }
         Ok(())
+    }
+
+    /// Says whether all of an attempt's work is known to be in its target. What cannot be looked at is not known.
+    async fn has_landed(&self, attempt: AttemptId, record: &AttemptRecord) -> bool {
+        let at_rest = matches!(record.status, AttemptStatus::Held | AttemptStatus::Finished);
+        let (Some(history), Some(worktree)) = (&self.ports.history, record.workspace.worktree())
+        else {
+            return false;
+        };
+        let merged = record.history.merged.as_ref();
+        at_rest
+            && history
+                .standing(attempt, worktree, merged)
+                .await
+                .is_ok_and(|standing| standing.landed)
     }
 
     /// Makes a value that changes whenever something happens in an attempt.

@@ -8,13 +8,14 @@ use windlass_core::attempt::Slot;
 use windlass_core::container_service::StopCause;
 use windlass_core::id::{AttemptId, ExecutionId, FollowUpId};
 use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
+use windlass_core::vcs_history::HistoryWork;
 
 use super::changes::Change;
 use super::edits::Turn;
 use crate::error::EngineError;
-use crate::handle::{Commit, GcItem, HostStatus};
+use crate::handle::{Commit, GcItem, HostStatus, Integrated};
 use crate::request::{
-    Accepted, Caller, ExecRequest, GcOptions, RetryRequest, RunRequest, StopTarget,
+    Accepted, Caller, ExecRequest, GcOptions, RetryRequest, RunRequest, SendOptions, StopTarget,
 };
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, EngineError>>;
@@ -44,6 +45,12 @@ pub(crate) enum Command {
         message: Option<String>,
         answer: Answer<Commit>,
     },
+    Integrate {
+        caller: Caller,
+        attempt: AttemptId,
+        work: HistoryWork,
+        answer: Answer<Integrated>,
+    },
     Retry {
         caller: Caller,
         request: RetryRequest,
@@ -53,6 +60,7 @@ pub(crate) enum Command {
         caller: Caller,
         attempt: AttemptId,
         text: String,
+        with: SendOptions,
         answer: Answer<FollowUpId>,
     },
     Change {
@@ -96,6 +104,7 @@ impl fmt::Debug for Command {
             Self::Exec { .. } => "Exec",
             Self::Stop { .. } => "Stop",
             Self::Commit { .. } => "Commit",
+            Self::Integrate { .. } => "Integrate",
             Self::Retry { .. } => "Retry",
             Self::Send { .. } => "Send",
             Self::Change { .. } => "Change",
@@ -124,6 +133,7 @@ impl Command {
             Self::Gc { answer, .. } => drop(answer.send(Err(error))),
             Self::Turn(turn) => turn.fail(error),
             Self::Commit { answer, .. } => drop(answer.send(Err(error))),
+            Self::Integrate { answer, .. } => drop(answer.send(Err(error))),
             Self::Status { answer } => drop(answer.send(Err(error))),
             Self::Queue { answer, .. } => drop(answer.send(Err(error))),
             Self::Watch { armed, .. } => drop(armed.send(Err(error))),
@@ -138,6 +148,7 @@ pub(crate) enum Pending {
     Accepted { accepted: Accepted, key: Uuid, answer: Answer<Accepted> },
     Done(Answer<()>, Subject),
     Commit(Answer<Commit>),
+    Integrate(Answer<Integrated>),
     Sent(Answer<FollowUpId>, FollowUpId),
 }
 
@@ -154,6 +165,7 @@ impl Pending {
             Self::Accepted { answer, .. } => drop(answer.send(Err(error))),
             Self::Done(answer, _) => drop(answer.send(Err(error))),
             Self::Commit(answer) => drop(answer.send(Err(error))),
+            Self::Integrate(answer) => drop(answer.send(Err(error))),
             Self::Sent(answer, _) => drop(answer.send(Err(error))),
         }
     }

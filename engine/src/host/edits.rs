@@ -8,6 +8,7 @@ mod run;
 mod task;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -20,7 +21,7 @@ use windlass_core::record::{Recorded, RequestRecord};
 use windlass_core::time::Timestamp;
 
 use super::command::{Answer, Command};
-use super::prelude::{Found, Prelude, request_before};
+use super::prelude::{Found, Prelude, Start, request_before};
 use super::records::store_error;
 use super::{End, Host};
 use crate::error::{EngineError, RefusalCode};
@@ -299,9 +300,18 @@ impl<R: Runtime> Host<R> {
         }
         self.keys.insert(found.key, Vec::new());
         self.edits.starting.insert(found.key);
-        let ports = self.parts.ports.clone();
+        let limits = self.parts.config.attachments;
+        let (ports, blocks) = (self.parts.ports.clone(), Arc::clone(&self.parts.port_blocks));
         self.preludes.push(Box::pin(async move {
-            let result = run::resolve(&ports, &caller, task, &request, &found).await;
+            let result = async {
+                blocks.load(&ports).await?;
+                let mut start = run::resolve(&ports, &caller, task, &request, &found).await?;
+                if let Start::New(resolved) = &mut start {
+                    resolved.attach(&ports, limits, attempt, &request.launch.attach).await?;
+                }
+                Ok(start)
+            };
+            let result = result.await;
             Prelude::TaskRun { caller, request, answer, found, result }
         }));
     }

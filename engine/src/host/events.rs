@@ -10,7 +10,7 @@ use windlass_core::record::{AttemptStatus, ExecutionRecord, Phase, Recorded as _
 use super::command::{Pending, Subject};
 use super::{End, Host};
 use crate::error::{EngineError, RefusalCode};
-use crate::handle::Commit;
+use crate::handle::{Commit, Integrated};
 use crate::runtime::Runtime;
 
 impl<R: Runtime> Host<R> {
@@ -68,6 +68,7 @@ impl<R: Runtime> Host<R> {
         for write in writes.into_iter().rev() {
             let Write::Put { record, .. } = write else { continue };
             self.pump(&record);
+            self.parts.port_blocks.note(&record);
             self.keep_or_forget_secrets(&record);
             if let Some(watchers) = self.watchers.get_mut(&record.key) {
                 watchers.retain(|watcher| watcher.unbounded_send(record.clone()).is_ok());
@@ -121,9 +122,10 @@ impl<R: Runtime> Host<R> {
                 }
                 let subject = match &pending {
                     Pending::Done(_, subject) => *subject,
-                    Pending::Accepted { .. } | Pending::Commit(_) | Pending::Sent(..) => {
-                        Subject::Attempt
-                    }
+                    Pending::Accepted { .. }
+                    | Pending::Commit(_)
+                    | Pending::Integrate(_)
+                    | Pending::Sent(..) => Subject::Attempt,
                 };
                 pending.fail(refused(refusal, subject));
             }
@@ -132,13 +134,22 @@ impl<R: Runtime> Host<R> {
                 self.key_is_done(key);
             }
             (Pending::Done(answer, _), _) => drop(answer.send(Ok(()))),
+            (Pending::Integrate(answer), Reply::Integrated { execution, conclusion }) => {
+                let _gone = answer.send(Ok(Integrated { execution, conclusion }));
+            }
+            // Nothing else is answered to it; whoever asks again is told what came of it.
+            (Pending::Integrate(answer), _) => drop(answer.send(Err(EngineError::Closing))),
             (Pending::Sent(answer, id), _) => drop(answer.send(Ok(id))),
             (Pending::Commit(answer), Reply::Committing(id)) => {
                 let _gone = answer.send(Ok(Commit::Started(id)));
             }
             (
                 Pending::Commit(answer),
-                Reply::Clean | Reply::Accepted | Reply::Removed | Reply::Restored,
+                Reply::Clean
+                | Reply::Accepted
+                | Reply::Removed
+                | Reply::Restored
+                | Reply::Integrated { .. },
             ) => {
                 let _gone = answer.send(Ok(Commit::Clean));
             }
@@ -161,6 +172,7 @@ impl<R: Runtime> Host<R> {
 fn refused(refusal: attempt::Refusal, subject: Subject) -> EngineError {
     let code = match refusal.code {
         attempt::RefusalCode::Busy => RefusalCode::Busy,
+        attempt::RefusalCode::DevServerRuns => RefusalCode::DevServerRuns,
         attempt::RefusalCode::WorkspaceGone => RefusalCode::WorkspaceGone,
         attempt::RefusalCode::WorkspaceMismatch => RefusalCode::WorkspaceMismatch,
         attempt::RefusalCode::Unsaved => RefusalCode::Unsaved,
@@ -176,6 +188,11 @@ fn refused(refusal: attempt::Refusal, subject: Subject) -> EngineError {
         attempt::RefusalCode::Conflict => RefusalCode::Conflict,
         attempt::RefusalCode::QueueFull => RefusalCode::QueueFull,
         attempt::RefusalCode::Full => RefusalCode::Full,
+        attempt::RefusalCode::Dirty => RefusalCode::Dirty,
+        attempt::RefusalCode::MergeConflict => RefusalCode::MergeConflict,
+        attempt::RefusalCode::NoTarget => RefusalCode::NoTarget,
+        attempt::RefusalCode::NothingToDo => RefusalCode::NothingToDo,
+        attempt::RefusalCode::Unsupported => RefusalCode::Unsupported,
         attempt::RefusalCode::Failed => RefusalCode::Git,
         attempt::RefusalCode::NoExecution => {
             return match subject {

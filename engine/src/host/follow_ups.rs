@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use windlass_core::action::{RunReason, SecretSource};
+use windlass_core::attachments::with_paths;
 use windlass_core::attempt::{Fact, Input, Request, State, digest};
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId, FollowUpId};
@@ -15,11 +16,13 @@ use windlass_core::record::{
 use windlass_core::time::Timestamp;
 
 use super::Host;
+use super::attachments;
 use super::command::{Answer, Pending};
 use super::prelude::{Loaded, Prelude, on_attempt, refuse_closed_task_of};
 use super::records::{read, store_error};
+use crate::config::AttachmentLimits;
 use crate::error::{EngineError, RefusalCode};
-use crate::request::{Caller, InputRequest};
+use crate::request::{Caller, InputRequest, SendOptions};
 use crate::runtime::Runtime;
 
 /// How many executions are read at once to find the last agent.
@@ -38,14 +41,37 @@ pub(super) struct Message {
     pub(super) caller: Caller,
     pub(super) attempt: AttemptId,
     pub(super) text: String,
+    pub(super) with: SendOptions,
+    pub(super) limits: AttachmentLimits,
     pub(super) id: FollowUpId,
     pub(super) at: Timestamp,
 }
 
+/// Returns the id of the message that a caller sends under a key: the same key gives the same message.
+pub(super) fn id_of(caller: &Caller) -> Option<FollowUpId> {
+    let request = request_id(caller.owner.as_deref(), caller.key.as_deref()?);
+    Some(FollowUpId(Uuid::new_v5(&request, b"follow-up")))
+}
+
+/// Makes what an execution gets to read that a message has started. Its key makes repeating it harmless.
+pub(super) fn message(execution: ExecutionId, text: String) -> InputRequest {
+    let mut text = text;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let key = Uuid::new_v5(&execution.0, b"follow-up");
+    InputRequest { execution, key, bytes: OsBytes(text.into_bytes()), secret: false, close: true }
+}
+
 /// Prepares a message: whether it was sent before, its attempt, and what it will start.
-async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
-    let Message { caller, attempt, text, id, at } = message;
-    let digest = digest(&[attempt.0.as_bytes(), text.as_bytes()].concat());
+pub(super) async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
+    let Message { caller, attempt, text, with, limits, id, at } = message;
+    let mut asked = [attempt.0.as_bytes(), text.as_bytes()].concat();
+    if with != SendOptions::default() {
+        // Requests have string keys and serialize without fail.
+        asked.extend(serde_json::to_vec(&with).unwrap_or_default());
+    }
+    let digest = digest(&asked);
     if caller.key.is_some()
         && let Some((before, _)) = read::<FollowUpRecord>(ports, id.0).await?
     {
@@ -63,6 +89,18 @@ async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
         return Err(EngineError::refused(RefusalCode::WrongState, reason));
     };
     refuse_bare_secrets(&agent)?;
+    let attachments = match loaded.state.as_ref().map(State::attempt) {
+        Some(of) => {
+            let there = &of.attachments;
+            if with.reset && of.workspace.worktree().is_none() {
+                let reason = "the attempt runs in a directory of yours, which is never put back";
+                return Err(EngineError::refused(RefusalCode::NotAWorktree, reason));
+            }
+            let attach = &with.attach;
+            attachments::keep(ports, limits, attempt, &of.workspace, attach, there).await?
+        }
+        None => Vec::new(),
+    };
     let owner = loaded.state.as_ref().and_then(|state| state.attempt().owner.clone());
     // Where it is now: the data directory may have been moved since.
     let workspace = loaded.state.as_ref().map(|state| state.attempt().workspace.path().clone());
@@ -78,6 +116,8 @@ async fn prepare(ports: &Ports, message: Message) -> Result<Sent, EngineError> {
         action: agent.action,
         options: agent.options,
         cwd: workspace.unwrap_or(agent.cwd),
+        attachments,
+        reset: with.reset,
         execution: None,
         created_at: at,
     });
@@ -128,6 +168,7 @@ impl<R: Runtime> Host<R> {
         caller: Caller,
         attempt: AttemptId,
         text: String,
+        with: SendOptions,
         answer: Answer<FollowUpId>,
     ) {
         if self.parts.input.is_none() {
@@ -136,17 +177,11 @@ impl<R: Runtime> Host<R> {
             return;
         }
         let at = self.parts.runtime.now();
-        let id = match &caller.key {
-            // The same key gives the same message.
-            Some(key) => {
-                let request = request_id(caller.owner.as_deref(), key);
-                FollowUpId(Uuid::new_v5(&request, b"follow-up"))
-            }
-            None => FollowUpId::new(at, self.ids.ten()),
-        };
+        let id = id_of(&caller).unwrap_or_else(|| FollowUpId::new(at, self.ids.ten()));
         self.hold(attempt);
         let ports = self.parts.ports.clone();
-        let message = Message { caller, attempt, text, id, at };
+        let limits = self.parts.config.attachments;
+        let message = Message { caller, attempt, text, with, limits, id, at };
         self.preludes.push(Box::pin(async move {
             let result = prepare(&ports, message).await;
             Prelude::Send { answer, attempt, result }
@@ -171,20 +206,24 @@ impl<R: Runtime> Host<R> {
         self.release_hold(attempt);
     }
 
-    /// Writes the message of an execution to its standard input, and closes that. Its key makes repeating it harmless.
+    /// Writes the message of an execution to its standard input, and closes that.
     pub(super) fn feed_input(&mut self, attempt: AttemptId, execution: ExecutionId) {
-        let of = |state: &State| {
-            state.executions().find(|it| it.id == execution).and_then(|it| it.text.clone())
-        };
-        let Some(mut text) = self.machines.get(&attempt).and_then(of) else { return };
-        if !text.ends_with('\n') {
-            text.push('\n');
+        let Some(state) = self.machines.get(&attempt) else { return };
+        let record = state.executions().find(|it| it.id == execution);
+        let Some(mut text) = record.and_then(|it| it.text.clone()) else { return };
+        // Its own before those of others.
+        let own = record.iter().flat_map(|it| &it.attachments);
+        let attached: Vec<_> = state.attempt().attachments.iter().chain(own).cloned().collect();
+        if let (Some(worktree), Some(port)) =
+            (state.attempt().workspace.worktree(), &self.parts.ports.attachments)
+        {
+            let path =
+                |name: &str| String::from_utf8_lossy(&port.path(worktree, name).0).into_owned();
+            text = with_paths(&text, &attached, path);
         }
         let (ports, input) = (self.parts.ports.clone(), self.parts.input.clone());
         let epoch = Arc::clone(&self.parts.epoch);
-        let key = Uuid::new_v5(&execution.0, b"follow-up");
-        let bytes = OsBytes(text.into_bytes());
-        let request = InputRequest { execution, key, bytes, secret: false, close: true };
+        let request = message(execution, text);
         self.preludes.push(Box::pin(async move {
             let operator = Caller::default();
             let sent = crate::input::send(&ports, input.as_deref(), &epoch, &operator, request);

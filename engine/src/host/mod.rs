@@ -3,6 +3,7 @@
 //! Nothing in it blocks or waits in line: what takes time is a future of the driver or a prelude of a request. It is
 //! generic over clock, spawner and random bits, so that the simulation runs the same code.
 
+mod attachments;
 pub(crate) mod changes;
 mod cleanup;
 pub(crate) mod command;
@@ -10,6 +11,7 @@ pub(crate) mod edits;
 mod events;
 mod follow_ups;
 pub(crate) mod new_records;
+mod port_blocks;
 pub(crate) mod prelude;
 mod pumping;
 pub(crate) mod records;
@@ -45,6 +47,7 @@ use crate::log_store::Pumped;
 use crate::runtime::{Ids, Runtime};
 use crate::secrets::MemorySecrets;
 use command::{Command, Pending};
+use port_blocks::PortBlocks;
 use prelude::Prelude;
 
 /// How many commands may wait for the loop. More make the caller wait.
@@ -68,6 +71,8 @@ pub(crate) struct Parts<R> {
     pumped: Option<Arc<Pumped>>,
     config: Config,
     about: About,
+    /// Which ports attempts have.
+    port_blocks: Arc<PortBlocks>,
     /// The epoch of the current lease, for those who send input beside the loop.
     epoch: Arc<AtomicU64>,
 }
@@ -82,6 +87,7 @@ impl<R> Clone for Parts<R> {
             pumped: self.pumped.clone(),
             config: self.config.clone(),
             about: self.about,
+            port_blocks: Arc::clone(&self.port_blocks),
             epoch: Arc::clone(&self.epoch),
         }
     }
@@ -142,14 +148,17 @@ pub(crate) async fn start<R: Runtime>(
         input: input.clone(),
         secrets,
         pumped,
+        port_blocks: Arc::new(PortBlocks::new(config.ports)),
         config,
         about,
         epoch,
     };
     let handle = Handle::new(sender, ports, input, Arc::clone(&parts.epoch));
     let host = Host::take_over(parts).await?;
+    let kept = attachments::kept(&host.parts.ports).await;
     let runtime = Arc::clone(&host.parts.runtime);
     host.sweep_places();
+    host.sweep_attachments(kept);
     host.pump_leftovers();
     runtime.spawn(Box::pin(run(host, commands)));
     Ok(handle)

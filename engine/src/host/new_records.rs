@@ -60,7 +60,7 @@ impl NewRecord<'_> {
             epoch: self.lease.epoch,
             at: self.at,
         });
-        AttemptRecord { task: planned.task, ..record }
+        AttemptRecord { task: planned.task, attachments: planned.attachments, ..record }
     }
 
     /// Makes the record of an execution, with the defaults of the configuration. Values of secrets are not recorded.

@@ -1,12 +1,14 @@
 //! What must be found out before a request can be fed to a machine: keys, room, workspaces, records.
 
 use uuid::Uuid;
+use windlass_core::attachments::Attachment;
 use windlass_core::attempt::State;
 use windlass_core::container_service::StopCause;
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId, FollowUpId, TaskId};
 use windlass_core::process_store::RecordKey;
 use windlass_core::record::{RequestRecord, TaskRecord, request_id};
+use windlass_core::vcs_history::{HistoryWork, VcsHistoryError};
 use windlass_core::vcs_worktree::{VcsWorktreeError, WorktreeRequest};
 use windlass_core::workspace::Workspace;
 
@@ -17,7 +19,7 @@ use super::follow_ups::Sent;
 use super::records::{load_attempt, read, read_execution, visible};
 use super::retry::Again;
 use crate::error::{EngineError, RefusalCode};
-use crate::handle::{Commit, GcItem};
+use crate::handle::{Commit, GcItem, Integrated};
 use crate::request::{Accepted, Caller, ExecRequest, RunRequest, TaskRun, WorkspaceRequest};
 
 /// A request whose prelude has ended.
@@ -50,6 +52,12 @@ pub(super) enum Prelude {
     Commit {
         message: Option<String>,
         answer: Answer<Commit>,
+        attempt: AttemptId,
+        result: Result<Loaded, EngineError>,
+    },
+    Integrate {
+        work: HistoryWork,
+        answer: Answer<Integrated>,
         attempt: AttemptId,
         result: Result<Loaded, EngineError>,
     },
@@ -118,6 +126,7 @@ impl Prelude {
             Self::Fed { .. } => {}
             Self::Gc { answer, .. } => drop(answer.send(Err(error))),
             Self::Commit { answer, .. } => drop(answer.send(Err(error))),
+            Self::Integrate { answer, .. } => drop(answer.send(Err(error))),
         }
     }
 }
@@ -151,6 +160,8 @@ pub(crate) struct PlannedRun {
     pub(super) unmatched: Vec<String>,
     /// The task that it is an attempt of.
     pub(super) task: Option<TaskId>,
+    /// The files that were handed over with it.
+    pub(super) attachments: Vec<Attachment>,
 }
 
 /// An attempt as its records say; used unless the loop has its machine already.
@@ -219,6 +230,7 @@ pub(super) async fn run(
             source_is_dirty: false,
             unmatched: Vec::new(),
             task: None,
+            attachments: Vec::new(),
         })),
         WorkspaceRequest::Worktree { repo, base, branch, copy } => {
             let request = WorktreeRequest {
@@ -236,6 +248,7 @@ pub(super) async fn run(
                 source_is_dirty: planned.source_is_dirty,
                 unmatched: planned.unmatched,
                 task: None,
+                attachments: Vec::new(),
             }))
         }
     }
@@ -339,6 +352,19 @@ pub(crate) fn worktree_error(error: VcsWorktreeError) -> EngineError {
         (_, VcsWorktreeError::Backend(error)) => error.into(),
         (code, error) => EngineError::refused(code.unwrap_or(RefusalCode::Git), error.to_string()),
     }
+}
+
+pub(crate) fn history_error(error: VcsHistoryError) -> EngineError {
+    let code = match error {
+        VcsHistoryError::Worktree(error) => return worktree_error(error),
+        VcsHistoryError::Dirty { .. } | VcsHistoryError::TargetInUse { .. } => RefusalCode::Dirty,
+        VcsHistoryError::Conflicts { .. } => RefusalCode::MergeConflict,
+        VcsHistoryError::NoBranch { .. }
+        | VcsHistoryError::OwnBranch { .. }
+        | VcsHistoryError::NoRemote { .. } => RefusalCode::NoTarget,
+        VcsHistoryError::Nothing { .. } => RefusalCode::NothingToDo,
+    };
+    EngineError::refused(code, error.to_string())
 }
 
 /// Says which rule it is that refuses; `None` if it is none, but a failure.

@@ -249,7 +249,7 @@ pub(crate) fn living(machines: &BTreeMap<AttemptId, State>) -> Vec<(Slot, Option
             record.phase > Phase::Queued && !record.action.run_reason.in_chain()
         };
         for record in state.executions().filter(lives) {
-            taken.push((Slot::Execution(record.id), record.owner.clone()));
+            taken.push((Slot::of(record), record.owner.clone()));
         }
     }
     taken

@@ -1,18 +1,22 @@
 //! What the loop does with commands: a prelude first, then an input for a machine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::channel::mpsc;
 use uuid::Uuid;
 use windlass_core::action::RunReason;
 use windlass_core::admission::{self, Full};
 use windlass_core::attempt::{Fact, Input, Request, RequestId, Slot, State};
+use windlass_core::container_service::StopCause;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::Locator;
+use windlass_core::outcome::StoppedBy;
 use windlass_core::process_store::{ChangeNumber, Record, RecordKey};
 use windlass_core::record::{ExecutionRecord, Phase};
 use windlass_core::time::Timestamp;
 
+use super::attachments;
 use super::changes;
 use super::command::{Answer, Command, Pending, Subject};
 use super::edits::Resolved;
@@ -58,6 +62,7 @@ impl<R: Runtime> Host<R> {
             | Command::Exec { .. }
             | Command::Stop { .. }
             | Command::Commit { .. }
+            | Command::Integrate { .. }
             | Command::Retry { .. }
             | Command::Send { .. }
             | Command::Change { .. }
@@ -97,11 +102,17 @@ impl<R: Runtime> Host<R> {
                     Prelude::Commit { message, answer, attempt, result: load.await }
                 }));
             }
+            Command::Integrate { caller, attempt, work, answer } => {
+                let load = self.load(caller, attempt);
+                self.preludes.push(Box::pin(async move {
+                    Prelude::Integrate { work, answer, attempt, result: load.await }
+                }));
+            }
             Command::Retry { caller, request, answer } => {
                 self.prelude_of_retry(caller, request, answer);
             }
-            Command::Send { caller, attempt, text, answer } => {
-                self.prelude_of_send(caller, attempt, text, answer);
+            Command::Send { caller, attempt, text, with, answer } => {
+                self.prelude_of_send(caller, attempt, text, with, answer);
             }
             Command::Change { caller, attempt, change, answer } => {
                 self.hold(attempt);
@@ -136,10 +147,20 @@ impl<R: Runtime> Host<R> {
             return;
         }
         self.keys.insert(found.key, Vec::new());
-        let title = title(&request);
-        let ports = self.parts.ports.clone();
+        let (title, limits) = (title(&request), self.parts.config.attachments);
+        let (ports, blocks) = (self.parts.ports.clone(), Arc::clone(&self.parts.port_blocks));
         self.preludes.push(Box::pin(async move {
-            let result = prelude::run(&ports, &caller, &request, &found, title).await;
+            let result = async {
+                blocks.load(&ports).await?;
+                let mut start = prelude::run(&ports, &caller, &request, &found, title).await?;
+                if let Start::New(planned) = &mut start {
+                    let (of, attach) = (&planned.workspace, &request.launch.attach);
+                    planned.attachments =
+                        attachments::keep(&ports, limits, attempt, of, attach, &[]).await?;
+                }
+                Ok(start)
+            };
+            let result = result.await;
             Prelude::Run { caller, request, answer, found, result }
         }));
     }
@@ -194,10 +215,9 @@ impl<R: Runtime> Host<R> {
 
     pub(super) fn on_prelude(&mut self, prelude: Prelude) -> Option<End> {
         match prelude {
-            Prelude::TaskRun { caller, request, answer, found, result } => match result {
-                Ok(start) => self.begin_task_run(caller, *request, answer, found, start),
-                Err(error) => self.fail_start(answer, found.key, error),
-            },
+            Prelude::TaskRun { caller, request, answer, found, result } => {
+                self.begin_task_run(caller, *request, answer, found, result);
+            }
             Prelude::Edit { answer, key, result } => return self.on_edited(answer, key, result),
             Prelude::Run { caller, request, answer, found, result } => match result {
                 Ok(Start::New(planned)) => self.begin_run(caller, *request, answer, found, planned),
@@ -207,17 +227,7 @@ impl<R: Runtime> Host<R> {
                 Err(error) => self.fail_start(answer, found.key, error),
             },
             Prelude::Exec { caller, request, answer, found, result } => {
-                match result {
-                    Ok(Start::New(loaded)) => {
-                        self.insert(loaded);
-                        self.begin_exec(caller, *request, answer, found.clone());
-                    }
-                    Ok(Start::Repeated(accepted)) => {
-                        self.repeat(accepted, request.launch.secret_values, answer, found.key);
-                    }
-                    Err(error) => self.fail_start(answer, found.key, error),
-                }
-                self.release_hold(found.attempt);
+                self.on_exec(caller, *request, answer, found, result);
             }
             Prelude::Locate { caller, stop, result } => match result {
                 Ok(attempt) => self.prelude_of_stop(caller, attempt, stop),
@@ -248,6 +258,17 @@ impl<R: Runtime> Host<R> {
                 }
                 self.release_hold(attempt);
             }
+            Prelude::Integrate { work, answer, attempt, result } => {
+                match result {
+                    Ok(loaded) => {
+                        self.insert(loaded);
+                        let request = Request::Integrate { work };
+                        self.ask(attempt, request, Pending::Integrate(answer));
+                    }
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+                self.release_hold(attempt);
+            }
             Prelude::Retry { caller, answer, found, result } => {
                 self.on_retry(caller, answer, found, result);
             }
@@ -265,22 +286,44 @@ impl<R: Runtime> Host<R> {
         None
     }
 
+    fn on_exec(
+        &mut self,
+        caller: Caller,
+        request: ExecRequest,
+        answer: Answer<Accepted>,
+        found: Found,
+        result: Result<Start<Loaded>, EngineError>,
+    ) {
+        match result {
+            Ok(Start::New(loaded)) => {
+                self.insert(loaded);
+                self.begin_exec(caller, request, answer, found.clone());
+            }
+            Ok(Start::Repeated(accepted)) => {
+                self.repeat(accepted, request.launch.secret_values, answer, found.key);
+            }
+            Err(error) => self.fail_start(answer, found.key, error),
+        }
+        self.release_hold(found.attempt);
+    }
+
     fn begin_task_run(
         &mut self,
         caller: Caller,
         request: TaskRun,
         answer: Answer<Accepted>,
         found: Found,
-        start: Start<Resolved>,
+        result: Result<Start<Resolved>, EngineError>,
     ) {
-        match start {
-            Start::New(resolved) => {
+        match result {
+            Ok(Start::New(resolved)) => {
                 let (request, planned) = resolved.into_run(request);
                 self.begin_run(caller, request, answer, found, planned);
             }
-            Start::Repeated(accepted) => {
+            Ok(Start::Repeated(accepted)) => {
                 self.repeat(accepted, request.launch.secret_values, answer, found.key);
             }
+            Err(error) => self.fail_start(answer, found.key, error),
         }
     }
 
@@ -334,12 +377,13 @@ impl<R: Runtime> Host<R> {
         let source_is_dirty = planned.source_is_dirty;
         let unmatched = std::mem::take(&mut planned.unmatched);
         let new = NewRecord { lease: self.lease, caller: &caller, found: &found, at };
-        let attempt = new.attempt(&request, planned);
+        let mut attempt = new.attempt(&request, planned);
         let slot = Slot::Chain(attempt.id);
         let admitted = match self.ask_for_slot(slot, attempt.id, &caller, &request.launch) {
             Ok(admitted) => admitted,
             Err(error) => return self.fail_start(answer, found.key, error),
         };
+        attempt.port_base = self.parts.port_blocks.take(attempt.id);
         let cwd = attempt.workspace.path().clone();
         let (scripts, mut launch) = (request.scripts, request.launch);
         let id = ExecutionId::new(at, self.ids.ten());
@@ -369,7 +413,7 @@ impl<R: Runtime> Host<R> {
         let cwd = state.attempt().workspace.path().clone();
         let reason = request.run_reason;
         let execution = self.execution(&caller, &found, reason, request.launch.clone(), cwd, at);
-        let slot = Slot::Execution(execution.id);
+        let slot = Slot::of(&execution);
         let admitted = match self.ask_for_slot(slot, found.attempt, &caller, &request.launch) {
             Ok(admitted) => admitted,
             Err(error) => {
@@ -377,6 +421,9 @@ impl<R: Runtime> Host<R> {
                 return self.fail_start(answer, found.key, error);
             }
         };
+        if request.replace {
+            self.stop_server(found.attempt);
+        }
         let new = NewRecord { lease: self.lease, caller: &caller, found: &found, at };
         let key = new.request(execution.id);
         let accepted = Accepted {
@@ -387,6 +434,18 @@ impl<R: Runtime> Host<R> {
         };
         let request = Request::Start { execution: Box::new(execution), key, admitted };
         self.ask(found.attempt, request, Pending::Accepted { accepted, key: found.key, answer });
+    }
+
+    /// Stops the dev server that an attempt has: another one takes its place.
+    fn stop_server(&mut self, attempt: AttemptId) {
+        let server = self.machines.get(&attempt).and_then(State::dev_server);
+        if let Some(execution) = server {
+            let cause = StopCause::Stop { by: StoppedBy::User };
+            let request = Request::Stop { execution: Some(execution), cause, grace_ms: None };
+            self.next_request += 1;
+            let id = RequestId(self.next_request);
+            self.feed(attempt, Input::Request { id, request });
+        }
     }
 
     /// Asks admission before anything is recorded: what is refused leaves nothing that could start later.
@@ -507,7 +566,7 @@ fn refused(why: &Full) -> EngineError {
                 .iter()
                 .map(|slot| match slot {
                     Slot::Chain(attempt) => attempt.short(),
-                    Slot::Execution(execution) => execution.short(),
+                    Slot::Execution(id) | Slot::DevServer(id) => id.short(),
                 })
                 .collect();
             let mut reason = format!("all slots are taken: {}", names.join(", "));

@@ -5,7 +5,7 @@ use windlass_core::attempt::{Request, State};
 use windlass_core::driver::Ports;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::process_store::{Kind, ProcessStoreExt as _, Query, Revision};
-use windlass_core::record::{ExecutionRecord, NewExecution, Phase, Recorded as _};
+use windlass_core::record::{AttemptRecord, ExecutionRecord, NewExecution, Phase, Recorded as _};
 
 use super::Host;
 use super::command::{Answer, Command, Pending};
@@ -21,12 +21,15 @@ use crate::runtime::Runtime;
 
 /// What is run again, and what it is run instead of.
 pub(super) struct Again {
-    loaded: Loaded,
-    chosen: ExecutionRecord,
-    superseded: Vec<(ExecutionRecord, Revision)>,
+    pub(super) loaded: Loaded,
+    pub(super) chosen: ExecutionRecord,
+    pub(super) superseded: Vec<(ExecutionRecord, Revision)>,
+    /// What it is to read in place of what it read.
+    pub(super) text: Option<String>,
 }
 
-async fn prepare(
+/// Finds out what another try needs.
+pub(super) async fn prepare(
     ports: &Ports,
     caller: &Caller,
     request: RetryRequest,
@@ -39,7 +42,7 @@ async fn prepare(
         return Ok(Start::Repeated(accepted));
     }
     room(ports).await?;
-    let RetryRequest { attempt, from } = request;
+    let RetryRequest { attempt, from, text } = request;
     let loaded = on_attempt(ports, caller, attempt).await?;
     refuse_closed_task_of(ports, &loaded).await?;
     let wrong = |reason: String| EngineError::refused(RefusalCode::WrongState, reason);
@@ -71,6 +74,9 @@ async fn prepare(
         let reason = format!("{id} has not ended");
         return Err(EngineError::refused(RefusalCode::Busy, reason));
     }
+    if text.is_some() && chosen.action.run_reason != RunReason::Agent {
+        return Err(wrong(format!("{id} is a script, which reads no message")));
+    }
     if chosen.before_head.is_none() {
         return Err(wrong(format!(
             "{id} never began, so that nothing can be put back to before it"
@@ -78,7 +84,7 @@ async fn prepare(
     }
     refuse_bare_secrets(&chosen)?;
     let superseded = since(ports, attempt, &chosen).await?;
-    Ok(Start::New(Box::new(Again { loaded, chosen, superseded })))
+    Ok(Start::New(Box::new(Again { loaded, chosen, superseded, text })))
 }
 
 /// Lists what its chain, and those after it, have run since an execution, that included.
@@ -101,6 +107,50 @@ async fn since(
     Ok(found)
 }
 
+/// What is to be run again was chosen among what had run: that may be more by now.
+fn changed_meanwhile(attempt: AttemptId) -> EngineError {
+    let reason = format!("{} has gone on while it was looked at: ask again", attempt.short());
+    EngineError::refused(RefusalCode::Busy, reason)
+}
+
+/// Makes what the machine is asked, and what is told of it, once the attempt is as it is.
+pub(super) fn begin(
+    new: &NewRecord<'_>,
+    id: ExecutionId,
+    attempt: Option<&AttemptRecord>,
+    (chosen, text): (ExecutionRecord, Option<String>),
+    superseded: Vec<(ExecutionRecord, Revision)>,
+) -> (Request, Accepted) {
+    let owner = attempt.and_then(|attempt| attempt.owner.clone());
+    // Where it is now: the data directory may have been moved since.
+    let cwd = attempt.map_or(chosen.cwd, |attempt| attempt.workspace.path().clone());
+    let mut options = chosen.options;
+    if text.is_some() {
+        options.stdin = Stdin::Messages;
+    } else if chosen.text.is_none() && options.stdin == Stdin::Messages {
+        // What was typed then is not typed again, and nobody would end it.
+        options.stdin = Stdin::Null;
+    }
+    let mut execution = ExecutionRecord::queued(NewExecution {
+        id,
+        attempt: new.found.attempt,
+        owner,
+        client_key: Some(new.found.client_key.clone()),
+        action: chosen.action,
+        options,
+        repository_lock: None,
+        cwd,
+        at: new.at,
+    });
+    execution.before_head = chosen.before_head;
+    execution.text = text.or(chosen.text);
+    execution.attachments = chosen.attachments;
+    let (attempt, unmatched) = (new.found.attempt, Vec::new());
+    let accepted = Accepted { attempt, execution: id, source_is_dirty: false, unmatched };
+    let key = new.request(id);
+    (Request::Retry { execution: Box::new(execution), superseded, key }, accepted)
+}
+
 impl<R: Runtime> Host<R> {
     pub(super) fn prelude_of_retry(
         &mut self,
@@ -108,13 +158,18 @@ impl<R: Runtime> Host<R> {
         request: RetryRequest,
         answer: Answer<Accepted>,
     ) {
+        if request.text.is_some() && self.parts.input.is_none() {
+            let reason = "this engine's backend writes to no standard input";
+            let _gone = answer.send(Err(EngineError::refused(RefusalCode::NoInput, reason)));
+            return;
+        }
         let found = self.name(&caller, request.attempt, &request);
         if let Some(waiting) = self.keys.get_mut(&found.key) {
             waiting.push(Command::Retry { caller, request, answer });
             return;
         }
         self.keys.insert(found.key, Vec::new());
-        self.hold(request.attempt);
+        self.hold(found.attempt);
         let ports = self.parts.ports.clone();
         self.preludes.push(Box::pin(async move {
             let result = prepare(&ports, &caller, request, &found).await;
@@ -147,41 +202,17 @@ impl<R: Runtime> Host<R> {
         found: Found,
         again: Again,
     ) {
-        let Again { loaded, chosen, superseded } = again;
+        let Again { loaded, chosen, superseded, text } = again;
+        let since = loaded.state.as_ref().map(State::revision);
         self.insert(loaded);
-        let at = self.parts.runtime.now();
-        let attempt = self.machines.get(&found.attempt).map(State::attempt);
-        let owner = attempt.and_then(|attempt| attempt.owner.clone());
-        // Where it is now: the data directory may have been moved since.
-        let cwd = attempt.map_or(chosen.cwd, |attempt| attempt.workspace.path().clone());
-        let id = ExecutionId::new(at, self.ids.ten());
-        let mut options = chosen.options;
-        if chosen.text.is_none() && options.stdin == Stdin::Messages {
-            // What was typed then is not typed again, and nobody would end it.
-            options.stdin = Stdin::Null;
+        if self.machines.get(&found.attempt).map(State::revision) != since {
+            return self.fail_start(answer, found.key, changed_meanwhile(found.attempt));
         }
-        let mut execution = ExecutionRecord::queued(NewExecution {
-            id,
-            attempt: found.attempt,
-            owner,
-            client_key: Some(found.client_key.clone()),
-            action: chosen.action,
-            options,
-            repository_lock: None,
-            cwd,
-            at,
-        });
-        execution.before_head = chosen.before_head;
-        execution.text = chosen.text;
+        let at = self.parts.runtime.now();
+        let id = ExecutionId::new(at, self.ids.ten());
+        let attempt = self.machines.get(&found.attempt).map(State::attempt);
         let new = NewRecord { lease: self.lease, caller: &caller, found: &found, at };
-        let key = new.request(id);
-        let accepted = Accepted {
-            attempt: found.attempt,
-            execution: id,
-            source_is_dirty: false,
-            unmatched: Vec::new(),
-        };
-        let request = Request::Retry { execution: Box::new(execution), superseded, key };
+        let (request, accepted) = begin(&new, id, attempt, (chosen, text), superseded);
         self.ask(found.attempt, request, Pending::Accepted { accepted, key: found.key, answer });
     }
 }

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use windlass_core::attempt::{Request, Slot, State};
+use windlass_core::attempt::{FollowUpChange, Request, Slot, State};
 use windlass_core::cleanup::{Act, Plan};
 use windlass_core::driver::Ports;
-use windlass_core::id::{AttemptId, ExecutionId};
+use windlass_core::id::{AttemptId, ExecutionId, FollowUpId};
 use windlass_core::process_store::{Lease, ProcessStoreError, Revision};
 use windlass_core::snapshot::{SnapshotCause, SnapshotNumber};
 use windlass_core::time::Timestamp;
@@ -17,10 +17,12 @@ use super::changes::{self, Change};
 use super::cleanup::Looking;
 use super::new_records::{self, NewRecord, title};
 use super::prelude::{self, Loaded, Start};
-use super::{recovery, sweep};
+use super::{follow_ups, recovery, retry, sweep};
 use crate::config::Config;
 use crate::error::EngineError;
-use crate::request::{Accepted, Caller, ExecRequest, RemoveOptions, RunRequest, WhenFull};
+use crate::request::{
+    Accepted, Caller, ExecRequest, RemoveOptions, RetryRequest, RunRequest, SendOptions, WhenFull,
+};
 
 /// What a host knows when it takes a request.
 #[derive(Clone, Copy, Debug)]
@@ -92,8 +94,40 @@ pub enum Verb {
     },
     /// Note whether the worktree stays.
     SetKeep(bool),
+    /// Change a message that waits.
+    FollowUp {
+        /// Which.
+        id: FollowUpId,
+        /// What of it.
+        change: FollowUpChange,
+    },
+    /// Hold the queue of messages, or let it flow.
+    HoldQueue(bool),
     /// Do what cleanup has decided.
     Act(Act),
+}
+
+/// What a message for an attempt leads to.
+#[derive(Debug)]
+pub enum Sent {
+    /// It was sent before.
+    Repeated,
+    /// It is new.
+    New(Box<Asked>),
+}
+
+/// What a request for another try leads to.
+#[derive(Debug)]
+pub enum Retried {
+    /// It was made before.
+    Repeated(Accepted),
+    /// It is new.
+    New {
+        /// What is told once it is recorded.
+        accepted: Accepted,
+        /// What is to be asked.
+        asked: Box<Asked>,
+    },
 }
 
 /// Loads the machine of every attempt of which something is unfinished.
@@ -185,10 +219,84 @@ pub async fn exec(
     let key = new.request(id);
     let (attempt, unmatched) = (found.attempt, Vec::new());
     let accepted = Accepted { attempt, execution: id, source_is_dirty: false, unmatched };
+    let (slot, machine) = (Slot::of(&execution), Some(state));
     let request = Request::Start { execution: Box::new(execution), key, admitted: false };
-    let (slot, machine) = (Slot::Execution(id), Some(state));
     let owner = caller.owner.clone();
     Ok(Begun::New(Box::new(New { accepted, machine, slot, owner, refuse_when_full, request })))
+}
+
+/// Returns the id of the message that a caller sends under its key.
+#[must_use]
+pub fn message_id(caller: &Caller) -> Option<FollowUpId> {
+    follow_ups::id_of(caller)
+}
+
+/// Prepares a message for an attempt, sent under a key.
+///
+/// # Errors
+///
+/// As [`crate::Handle::send`].
+pub async fn send(
+    ports: &Ports,
+    config: &Config,
+    at: Timestamp,
+    caller: &Caller,
+    attempt: AttemptId,
+    text: String,
+) -> Result<Sent, EngineError> {
+    let Some(id) = message_id(caller) else {
+        return Err(EngineError::Invalid { reason: "a message needs a key here".to_owned() });
+    };
+    let (caller, with, limits) = (caller.clone(), SendOptions::default(), config.attachments);
+    let message = follow_ups::Message { caller, attempt, text, with, limits, id, at };
+    Ok(match follow_ups::prepare(ports, message).await? {
+        follow_ups::Sent::Repeated(_) => Sent::Repeated,
+        follow_ups::Sent::New { loaded, message } => {
+            let (machine, request) = (loaded.state, Request::Send { message });
+            Sent::New(Box::new(Asked { machine, since: None, request }))
+        }
+    })
+}
+
+/// Prepares another try.
+///
+/// # Errors
+///
+/// As [`crate::Handle::retry`].
+pub async fn retry(
+    context: Context<'_>,
+    caller: &Caller,
+    request: RetryRequest,
+) -> Result<Retried, EngineError> {
+    let random = || *context.execution.0.as_bytes();
+    let found = new_records::name(caller, request.attempt, &request, random);
+    let again = match retry::prepare(context.ports, caller, request, &found).await? {
+        Start::Repeated(accepted) => return Ok(Retried::Repeated(accepted)),
+        Start::New(again) => again,
+    };
+    let retry::Again { loaded, chosen, superseded, text } = *again;
+    let new = NewRecord { lease: context.lease, caller, found: &found, at: context.at };
+    let attempt = loaded.state.as_ref().map(State::attempt);
+    let (request, accepted) =
+        retry::begin(&new, context.execution, attempt, (chosen, text), superseded);
+    let since = loaded.state.as_ref().map(State::revision);
+    let asked = Box::new(Asked { machine: loaded.state, since, request });
+    Ok(Retried::New { accepted, asked })
+}
+
+/// Writes the message of an execution to its standard input, as the host does when it runs.
+///
+/// # Errors
+///
+/// As [`crate::Handle::input`].
+pub async fn feed(
+    ports: &Ports,
+    to: &dyn windlass_core::input::Input,
+    epoch: windlass_core::id::Epoch,
+    execution: ExecutionId,
+    text: String,
+) -> Result<(), EngineError> {
+    input(ports, to, epoch, &Caller::default(), follow_ups::message(execution, text)).await
 }
 
 /// Loads the machine of an attempt that the caller may see.
@@ -235,6 +343,8 @@ pub async fn change(
         Verb::Restore(snapshot) => Change::Restore { snapshot },
         Verb::RemoveSnapshot { number, force } => Change::RemoveSnapshot { number, force },
         Verb::SetKeep(keep) => Change::SetKeep { keep },
+        Verb::FollowUp { id, change } => Change::FollowUp { follow_up: id, version: None, change },
+        Verb::HoldQueue(held) => Change::HoldQueue { held },
         Verb::Act(act) => super::cleanup::change(act),
     };
     let changed = changes::prepare(ports, caller, attempt, change).await?;

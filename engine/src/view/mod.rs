@@ -4,6 +4,7 @@
 
 mod diff_event;
 mod follow_up;
+mod history;
 mod kept;
 mod log_entry;
 mod planned;
@@ -14,6 +15,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 use windlass_core::action::{ActionKind, RunReason};
+use windlass_core::attachments::Attachment;
 use windlass_core::execution::{Survivor, SurvivorReason};
 use windlass_core::id::{AttemptId, ExecutionId, TaskId};
 use windlass_core::locator::Locator;
@@ -29,6 +31,9 @@ use windlass_core::workspace::{Oid, Workspace};
 
 pub use self::diff_event::{DiffEventKind, DiffEventView};
 pub use self::follow_up::FollowUpView;
+pub use self::history::{
+    HistoryView, IntegratedView, Integrating, IntegrationView, MergedView, PullRequestView,
+};
 pub use self::kept::{GcItemView, SnapshotView};
 pub use self::log_entry::{GapView, LogEntryView};
 pub use self::planned::{ProjectView, TaskAttemptView, TaskView};
@@ -351,6 +356,15 @@ pub struct AttemptView {
     pub missing: bool,
     /// Its worktree stays, however long nothing happens in it.
     pub keep: bool,
+    /// The first of its own ports, which its executions have as `WINDLASS_PORT_BASE`.
+    #[serde(default)]
+    pub port_base: Option<u16>,
+    /// Where its commits are.
+    #[serde(flatten)]
+    pub history: HistoryView,
+    /// The files that were handed to it; its executions have their paths in `WINDLASS_ATTACHMENTS`.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
     /// Its executions, newest first; null in lists.
     pub executions: Option<Vec<ExecutionId>>,
     /// What its worktree takes on the disk.
@@ -402,6 +416,9 @@ impl AttemptView {
             not_saved: record.not_saved.clone(),
             missing: record.missing,
             keep: record.keep,
+            history: HistoryView::new(record),
+            port_base: record.port_base,
+            attachments: record.attachments.clone(),
             executions,
             disk_bytes: None,
             created_at: Time(record.created_at),
@@ -603,6 +620,7 @@ mod tests {
             outcome: None,
             exit: None,
             text: None,
+            attachments: Vec::new(),
             message: None,
             missing_secret: None,
             report: None,
@@ -675,6 +693,9 @@ mod tests {
             chain_started_at: None,
             finalised_at: None,
             merged_at: None,
+            port_base: None,
+            attachments: Vec::new(),
+            history: Default::default(),
         }
     }
 

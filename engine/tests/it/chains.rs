@@ -197,10 +197,10 @@ async fn retried_and_dies_at(call: u64, after: bool) -> bool {
     place.kill().await;
     let doom = Doom::new(call, after);
     place.doom = Some(doom.clone());
-    let request = RetryRequest { attempt: accepted.attempt, from: None };
+    let request = RetryRequest { attempt: accepted.attempt, from: None, text: None };
     let first = async {
         let handle = place.start().await;
-        handle.retry(keyed("r"), request).await.unwrap();
+        handle.retry(keyed("r"), request.clone()).await.unwrap();
         handle.at_rest(&operator(), accepted.attempt).await.unwrap();
     };
     let died = tokio::select! {
@@ -327,6 +327,7 @@ async fn an_attempt_of_a_task_has_the_scripts_of_its_project_and_nothing_starts_
         attempt: second.attempt,
         run_reason: RunReason::Background,
         launch: LaunchRequest::command(["exit", "0"]),
+        replace: false,
     };
     let refused = handle.exec(operator(), exec.clone()).await;
     assert!(

@@ -22,7 +22,7 @@ const WELL: Option<Outcome> = Some(Outcome::Exited { code: 0 });
 
 fn exec(attempt: AttemptId, argv: &[&str]) -> ExecRequest {
     let launch = LaunchRequest::command(argv.iter().copied());
-    ExecRequest { attempt, run_reason: RunReason::Background, launch }
+    ExecRequest { attempt, run_reason: RunReason::Background, launch, replace: false }
 }
 
 #[track_caller]

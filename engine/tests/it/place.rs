@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use windlass::core::action::SecretSource;
 use windlass::core::admission::Limits;
+use windlass::core::attachments::Attachments;
 use windlass::core::container_service::{
     Adoption, ContainerService, ContainerServiceError, LaunchSpec, Launched, Place as Room,
     Room as Space, StopRequest,
@@ -26,6 +27,7 @@ use windlass::core::process_store::{
 };
 use windlass::core::record::ExecutionRecord;
 use windlass::core::time::Timestamp;
+use windlass::core::vcs_history::VcsHistory;
 use windlass::core::vcs_worktree::GitStep;
 use windlass::request::{Accepted, Caller, LaunchRequest, RunRequest, WorkspaceRequest};
 use windlass::runtime::{Clock, Entropy, Spawner};
@@ -394,6 +396,8 @@ pub(crate) struct Place {
     launches: Arc<AtomicU32>,
     /// Where logs are moved to.
     pub(crate) kept: Option<Arc<dyn LogStore>>,
+    /// Where attachments are kept.
+    pub(crate) attachments: Option<Arc<dyn Attachments>>,
     pub(crate) config: Config,
     /// At which call the next host dies, if at one.
     pub(crate) doom: Option<Arc<Doom>>,
@@ -412,6 +416,7 @@ impl Place {
             store: Arc::new(FaultyStore::default()),
             launches: Arc::new(AtomicU32::new(0)),
             kept: None,
+            attachments: None,
             config,
             doom: None,
             node: NodeId(uuid::Uuid::from_u128(7)),
@@ -421,7 +426,7 @@ impl Place {
     /// Makes a machine on which so many executions may run and wait.
     pub(crate) fn with_limits(per_host: u32, queue: u32) -> Self {
         let mut place = Self::new();
-        place.config.limits = Limits { per_owner: per_host, per_host, queue };
+        place.config.limits = Limits { per_owner: per_host, per_host, dev_servers: 1, queue };
         place
     }
 
@@ -442,6 +447,13 @@ impl Place {
         let repositories = self.repositories.clone();
         let worktrees = Arc::new(MemoryWorktrees::open(&self.repositories, "d"));
         let diff_watch = Arc::clone(&worktrees);
+        let history: Arc<dyn VcsHistory> = match &self.doom {
+            None => Arc::clone(&worktrees) as _,
+            Some(doom) => {
+                let worktrees = MemoryWorktrees::open(&self.repositories, "d");
+                Arc::new(Faulty::new(worktrees, Arc::clone(doom) as Arc<dyn Conductor>))
+            }
+        };
         let launches = Arc::clone(&self.launches);
         let containers = WithGit { inner, repositories, launches };
         let store = Arc::clone(&self.store);
@@ -460,10 +472,13 @@ impl Place {
             }
         };
         let builder = Builder::new(backends, self.config.clone(), self.node);
-        let builder = builder.diff_watch(diff_watch);
+        let builder = builder.diff_watch(diff_watch).history(history);
         let mut builder = builder.input(Arc::new(MemoryInput::new(self.world.clone())));
         if let Some(kept) = &self.kept {
             builder = builder.keep_logs_in(Arc::clone(kept));
+        }
+        if let Some(attachments) = &self.attachments {
+            builder = builder.attachments(Arc::clone(attachments));
         }
         builder.start(Arc::clone(&self.runtime)).await.unwrap()
     }

@@ -330,7 +330,7 @@ async fn a_task_goes_when_nothing_of_it_runs_and_its_attempts_stay() {
     // What runs beside the chain counts as well.
     let launch = LaunchRequest::command(["forever"]);
     let run_reason = windlass::core::action::RunReason::DevServer;
-    let request = ExecRequest { attempt: accepted.attempt, run_reason, launch };
+    let request = ExecRequest { attempt: accepted.attempt, run_reason, launch, replace: false };
     let server = handle.exec(operator(), request).await.unwrap();
     handle.started(&operator(), server.execution).await.unwrap();
     assert_eq!(refused(handle.remove_task(operator(), id, false).await), RefusalCode::Busy);

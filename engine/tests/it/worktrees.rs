@@ -64,7 +64,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, EngineError>) -> RefusalCode {
 
 fn background(attempt: AttemptId, argv: &[&str]) -> ExecRequest {
     let launch = LaunchRequest::command(argv.iter().copied());
-    ExecRequest { attempt, run_reason: RunReason::Background, launch }
+    ExecRequest { attempt, run_reason: RunReason::Background, launch, replace: false }
 }
 
 /// What was done, or would be, about the things of an attempt.

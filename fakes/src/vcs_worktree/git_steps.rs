@@ -65,13 +65,33 @@ impl Disk {
         }))
     }
 
+    /// Notes what is in a worktree that is about to be saved where it is.
+    pub(super) fn note_saved_here(&mut self, dir: &Locator) {
+        if let Some(checkout) = self.checkouts.get(dir) {
+            let files = checkout.files.clone();
+            self.saved_here.insert(dir.clone(), files);
+        }
+    }
+
+    /// Says whether something that would be undone is not as it was saved.
+    pub(super) fn changed_since_saved(&mut self, dir: &Locator) -> bool {
+        let committed = self.head_files(dir);
+        let Some(checkout) = self.checkouts.get(dir) else { return false };
+        let (files, saved) = (&checkout.files, self.saved_here.get(dir));
+        compare::differing(&committed, files).iter().any(|path| {
+            let now = files.get(path);
+            let same = saved.is_some_and(|saved| saved.get(path) == now);
+            now.is_some() && !same && !compare::ignored(files, path)
+        })
+    }
+
     /// Performs the step as its program does; says whether it ended with 0.
     pub(super) fn put_back_to(&mut self, dir: &Locator, to: &str) -> bool {
         let to = Oid(to.to_owned());
         if !self.checkouts.contains_key(dir) || self.is_git_locked(dir) {
             return false;
         }
-        // Ignored files stay: by the rules as they are before, and again by those of the commit.
+        // Ignored files stay, by the rules as they are before.
         let seen = self.all_files(dir);
         let repository = self.repository(dir);
         let Some(commit) = repository.commits.get(&to) else { return false };
@@ -88,9 +108,7 @@ impl Disk {
         }
         let files = self.files(dir);
         files.retain(|path, _| !seen.contains_key(path));
-        files.extend(whole.clone());
-        let left = files.clone();
-        files.retain(|path, _| whole.contains_key(path) || compare::ignored(&left, path));
+        files.extend(whole);
         true
     }
 }

@@ -24,6 +24,8 @@ pub(super) type Files = BTreeMap<String, File>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Commit {
     pub(super) parent: Option<Oid>,
+    /// The other parent of a merge.
+    pub(super) merges: Option<Oid>,
     pub(super) files: Files,
     pub(super) message: String,
     pub(super) author: Identity,
@@ -63,6 +65,8 @@ pub(super) struct Repository {
     pub(super) identity: Option<Identity>,
     pub(super) checkouts: BTreeMap<Locator, Registration>,
     pub(super) users_code: UsersCode,
+    /// What was pushed last, by remote and branch.
+    pub(super) pushed: BTreeMap<String, Oid>,
 }
 
 impl Repository {
@@ -142,7 +146,7 @@ impl Repository {
     }
 
     /// The commits from `oid` back to the first one.
-    fn line(&self, oid: &Oid) -> Vec<Oid> {
+    pub(super) fn line(&self, oid: &Oid) -> Vec<Oid> {
         let parent = |oid: &Oid| self.commits.get(oid)?.parent.clone();
         std::iter::successors(Some(oid.clone()), parent).collect()
     }

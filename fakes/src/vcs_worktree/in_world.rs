@@ -10,6 +10,7 @@ use windlass_core::vcs_worktree::{GitStep, Identity};
 
 use super::git_steps::RESET_STEP;
 use super::making::CHECKOUT_STEP;
+use super::merging::HISTORY_STEPS;
 use super::{Disk, STEP};
 use crate::world::{Happened, ProcessName, Shared, State, Unsynced, World};
 
@@ -56,7 +57,8 @@ impl Drop for DiskGuard<'_> {
 
 /// Says whether a program is that of a git step.
 pub(crate) fn is_step(program: &[u8]) -> bool {
-    [STEP, RESET_STEP, CHECKOUT_STEP].iter().any(|step| program == step.as_bytes())
+    let others = [STEP, RESET_STEP, CHECKOUT_STEP];
+    others.iter().chain(&HISTORY_STEPS).any(|step| program == step.as_bytes())
 }
 
 impl State {
@@ -83,11 +85,11 @@ impl State {
         }
     }
 
-    /// Performs a git step; says whether it ended with 0.
-    pub(crate) fn perform_step(&mut self, step: &GitStep) -> bool {
-        let done = Arc::make_mut(&mut self.disk).perform_step(step);
+    /// Performs a git step; returns with which code it ends.
+    pub(crate) fn perform_step(&mut self, step: &GitStep) -> u8 {
+        let code = Arc::make_mut(&mut self.disk).perform_step(step);
         self.tell_of_disk();
-        done
+        code
     }
 }
 
@@ -118,16 +120,22 @@ impl Disk {
         self.happened.push(Happened::FileWritten { process, directory, path });
     }
 
-    /// Performs a git step as its program does; says whether it ended with 0.
-    pub(super) fn perform_step(&mut self, step: &GitStep) -> bool {
+    /// Performs a git step as its program does; returns with which code it ends.
+    pub(super) fn perform_step(&mut self, step: &GitStep) -> u8 {
         let argv: Result<&[OsBytes; 2], _> = step.argv.as_slice().try_into();
         let [program, message] = argv.expect("a step that a fake described");
         let message = String::from_utf8_lossy(&message.0).into_owned();
         if program.0 == CHECKOUT_STEP.as_bytes() {
-            return self.check_out(step, &message);
+            return u8::from(!self.check_out(step, &message));
+        }
+        if let Some(program) = HISTORY_STEPS.iter().find(|step| program.0 == step.as_bytes()) {
+            return u8::from(!self.perform_history(&step.cwd, program, &message));
         }
         if program.0 == RESET_STEP.as_bytes() {
-            return self.put_back_to(&step.cwd, &message);
+            return match self.changed_since_saved(&step.cwd) {
+                true => windlass_core::vcs_worktree::CHANGED_SINCE_SAVED,
+                false => u8::from(!self.put_back_to(&step.cwd, &message)),
+            };
         }
         assert_eq!(program.0, STEP.as_bytes(), "{step:?} is not ours");
         let variable = |name: &str| {
@@ -135,21 +143,21 @@ impl Disk {
             found.map(|(_, value)| String::from_utf8_lossy(&value.0).into_owned())
         };
         if !self.checkouts.contains_key(&step.cwd) {
-            return false;
+            return 1;
         }
         let given = variable("GIT_AUTHOR_NAME").zip(variable("GIT_AUTHOR_EMAIL"));
         let given = given.map(|(name, email)| Identity { name, email });
         let Some(author) = given.or_else(|| self.repository(&step.cwd).identity.clone()) else {
-            return false;
+            return 1;
         };
         if self.is_git_locked(&step.cwd) {
-            return false;
+            return 1;
         }
         let dirty = self.head_files(&step.cwd) != self.all_files(&step.cwd);
         if dirty {
             self.commit(&step.cwd, &message, &author);
         }
-        true
+        0
     }
 
     /// Says whether somebody holds a lock of git's. One that nobody has open was watched for long enough, and goes.

@@ -92,6 +92,21 @@ impl MemoryRepositories {
         world.files(dir).get(path).map(|file| file.content.clone())
     }
 
+    /// Says whether a snapshot of an attempt has a file of this path: among what it keeps, or in a commit that it names.
+    #[must_use]
+    pub fn is_saved(&self, attempt: AttemptId, path: &str) -> bool {
+        let world = self.world();
+        let of = world.snapshots.iter().filter(|((_, other, _), _)| *other == attempt);
+        of.into_iter().any(|(_, archive)| {
+            let named = archive.commits.iter().chain([&archive.snapshot.head]);
+            let mut commits = named.filter_map(|oid| {
+                world.repositories.values().find_map(|repository| repository.commits.get(oid))
+            });
+            archive.changed.contains_key(path)
+                || commits.any(|commit| commit.files.contains_key(path))
+        })
+    }
+
     /// Deletes a file.
     pub fn delete(&self, dir: &Locator, path: &str) {
         let gone = self.world().files(dir).remove(path);
@@ -283,6 +298,13 @@ impl MemoryRepositories {
         tip.expect("a branch of this name")
     }
 
+    /// Counts the commits of a branch, of a merge those of its first side.
+    #[must_use]
+    pub fn commits(&self, dir: &Locator, branch: &str) -> usize {
+        let tip = self.tip(dir, branch);
+        self.world().repository(dir).line(&tip).len()
+    }
+
     /// Lets the repository forget a worktree whose directory stays, as `git worktree prune` may.
     pub fn unregister(&self, dir: &Locator) {
         let mut world = self.world();
@@ -321,7 +343,7 @@ impl MemoryRepositories {
     /// The containers of the same world run it as well.
     #[must_use]
     pub fn perform(&self, step: &GitStep) -> bool {
-        self.world().perform_step(step)
+        self.world().perform_step(step) == 0
     }
 
     /// Reads message and author of the commit that HEAD names.
@@ -348,7 +370,7 @@ impl Disk {
         self.repositories.get_mut(common).expect("a repository")
     }
 
-    fn registration(&mut self, dir: &Locator) -> &mut Registration {
+    pub(super) fn registration(&mut self, dir: &Locator) -> &mut Registration {
         self.repository(dir).checkouts.get_mut(dir).expect("a checkout")
     }
 
@@ -373,7 +395,7 @@ impl Disk {
         let repository = self.repository(dir);
         let parent = repository.oid(&head);
         let (message, author) = (message.to_owned(), author.clone());
-        let commit = Commit { parent, files, message, author };
+        let commit = Commit { parent, merges: None, files, message, author };
         let oid = commit.oid();
         repository.commits.insert(oid.clone(), commit);
         let registration = self.registration(dir);

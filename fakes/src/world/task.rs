@@ -220,8 +220,8 @@ impl State {
             Op::File(path, content) => self.write_file(pid, path, content),
             Op::GitStep => {
                 let step = self.task(pid).and_then(|task| task.step.clone());
-                let done = step.is_some_and(|step| self.perform_step(&step));
-                self.end(pid, Exit::Code(u8::from(!done)), false);
+                let code = step.map_or(1, |step| self.perform_step(&step));
+                self.end(pid, Exit::Code(code), false);
             }
             Op::SetSession | Op::SetGroup | Op::Unmark => self.leave(pid, op),
             Op::Sleep(_)

@@ -169,6 +169,8 @@ pub enum Gone {
 pub enum Answer {
     /// What it asked for has started or will.
     Accepted(Accepted),
+    /// This execution will be recorded once the worktree is put back.
+    Trying(Accepted),
     /// It is done, or recorded.
     Done,
     /// This git execution commits.
@@ -202,6 +204,7 @@ impl Answer {
     pub fn is_promise(&self) -> bool {
         match self {
             Self::Accepted(_)
+            | Self::Trying(_)
             | Self::Done
             | Self::Committing(_)
             | Self::Clean
@@ -227,10 +230,23 @@ impl Verb {
             | Self::RemoveSnapshot { of, .. }
             | Self::Keep { of, .. }
             | Self::Input { of, .. }
+            | Self::Send { of, .. }
+            | Self::Change { of, .. }
+            | Self::Hold { of, .. }
+            | Self::Retry { of }
             | Self::Wait { of }
             | Self::Follow { of }
             | Self::Diff { of } => Some(of),
         }
+    }
+
+    /// Says whether it has a key: what has, changes nothing when it is repeated.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        matches!(
+            self,
+            Self::Run { .. } | Self::Exec { .. } | Self::Send { .. } | Self::Retry { .. }
+        )
     }
 
     /// Returns what runs, to be changed.
@@ -256,6 +272,10 @@ impl Verb {
             | Self::Keep { .. }
             | Self::Gc { .. }
             | Self::Input { .. }
+            | Self::Send { .. }
+            | Self::Change { .. }
+            | Self::Hold { .. }
+            | Self::Retry { .. }
             | Self::Wait { .. }
             | Self::Follow { .. }
             | Self::Diff { .. } => None,

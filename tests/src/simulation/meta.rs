@@ -35,6 +35,7 @@ fn depends_on_itself(plan: &Plan, name: &str) -> bool {
     let Some(launch) = own.verb.launch() else { return false };
     let timed = launch.timeout_ms.is_some() || launch.idle_timeout_ms.is_some();
     let beside = matches!(own.verb, Verb::Exec { .. });
+    let scripted = matches!(&own.verb, Verb::Run { setup, cleanup, .. } if !(setup.is_empty() && cleanup.is_empty()));
     let lasting = ["forever", "wait", "ignore-term", "echo-stdin"];
     let lasts = launch.argv.iter().any(|word| {
         lasting.contains(&word.as_str())
@@ -48,14 +49,16 @@ fn depends_on_itself(plan: &Plan, name: &str) -> bool {
         Verb::Stop { of, .. }
         | Verb::StopAttempt { of }
         | Verb::Complete { of }
-        | Verb::Remove { of, .. } => attempt(of) == attempt(name),
+        | Verb::Remove { of, .. }
+        | Verb::Send { of, .. }
+        | Verb::Retry { of } => attempt(of) == attempt(name),
         _ => false,
     });
     let removes = plan.requests.iter().any(|request| matches!(request.verb, Verb::Remove { .. }));
     // Who waits for a slot depends on who came first.
     let slots = plan.settings.per_owner.min(plan.settings.per_host);
     let waits = plan.requests.len() > usize::try_from(slots).unwrap_or(usize::MAX);
-    let disturbed = timed || lasts || touched || (beside && removes) || waits;
+    let disturbed = scripted || timed || lasts || touched || (beside && removes) || waits;
     !(disturbed || launch.refuse_when_full)
 }
 

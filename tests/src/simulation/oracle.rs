@@ -4,8 +4,10 @@
 //! kernel's truth, what is durable, and what clients were told.
 
 mod admission;
+mod chain;
 mod log;
 mod memory;
+mod message;
 mod outcome;
 mod process;
 mod start;
@@ -97,5 +99,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::<store::Forward>::default(),
         Box::<store::Bounded>::default(),
         Box::<memory::AsRecorded>::default(),
+        Box::<message::Messages>::default(),
+        Box::<chain::Chains>::default(),
     ]
 }

@@ -135,6 +135,12 @@ pub enum Verb {
         worktree: bool,
         /// Whether what it leaves is committed.
         commit: bool,
+        /// The words of what prepares the workspace; empty if nothing does.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        setup: String,
+        /// The words of what tidies up; empty if nothing does.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        cleanup: String,
         /// What runs.
         launch: Launch,
     },
@@ -214,6 +220,35 @@ pub enum Verb {
         text: String,
         /// Whether the stream ends with it.
         close: bool,
+    },
+    /// A message that starts what the attempt runs once more, with this text to read.
+    Send {
+        /// The attempt.
+        of: String,
+        /// The text.
+        text: String,
+    },
+    /// A change of a message that waits.
+    Change {
+        /// The attempt.
+        of: String,
+        /// The name of the request that sent it.
+        message: String,
+        /// What it says from now on; `None` takes it back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
+    /// Messages of an attempt start nothing, or do so again.
+    Hold {
+        /// The attempt.
+        of: String,
+        /// Whether they are held.
+        held: bool,
+    },
+    /// Another try of what the attempt ran last: what was done since is saved and undone.
+    Retry {
+        /// The attempt.
+        of: String,
     },
     /// A wait for the end of an execution.
     Wait {

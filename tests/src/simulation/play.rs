@@ -1,7 +1,7 @@
 //! [`Play`]: what is done on the stage. Hosts come and go, clients ask, blows are struck, in the end everything is asked to
 //! end.
 
-mod clients;
+pub(super) mod clients;
 mod ending;
 
 use std::sync::Arc;
@@ -131,6 +131,7 @@ impl Play {
         config.limits = Limits {
             per_owner: settings.per_owner,
             per_host: settings.per_host,
+            dev_servers: settings.per_host,
             queue: settings.queue,
         };
         config.stop_grace_ms = settings.stop_grace_ms;

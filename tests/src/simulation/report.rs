@@ -84,6 +84,7 @@ fn columns(event: &Event, names: &Names) -> (String, String) {
 fn answer_text(answer: &Answer) -> String {
     match answer {
         Answer::Accepted(_) => "accepted".to_owned(),
+        Answer::Trying(_) => "will try again".to_owned(),
         Answer::Done => "done".to_owned(),
         Answer::Committing(_) => "a git step commits".to_owned(),
         Answer::Clean => "nothing to commit".to_owned(),

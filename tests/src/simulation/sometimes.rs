@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use windlass_core::action::RunReason;
 use windlass_core::outcome::Outcome;
-use windlass_core::record::Phase;
+use windlass_core::process_store::RecordKey;
+use windlass_core::record::{FollowUpState, Phase};
 use windlass_fakes::faulty::{Fault, Site};
 use windlass_fakes::world::{Happened, Signaller};
 
 use super::event::{Answer, Event, Gone, What};
-use super::view::View;
+use super::view::{Value, View};
 
 /// How often things happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub struct Sometimes {
 }
 
 /// What must happen in a run of thousands of seeds.
-pub const MUST: [&str; 22] = [
+pub const MUST: [&str; 30] = [
     "a live process was adopted",
     "an exit came while no host was there",
     "a host was killed",
@@ -40,6 +42,14 @@ pub const MUST: [&str; 22] = [
     "a deadline fired",
     "a request was repeated",
     "a commit was made by a git step",
+    "a setup was followed by its command",
+    "a command was followed by its cleanup",
+    "a chain was finalised in the middle",
+    "a message started an execution",
+    "a message was held",
+    "a message was given back",
+    "a worktree was put back",
+    "an execution was tried again",
 ];
 
 impl Sometimes {
@@ -137,11 +147,36 @@ impl Sometimes {
         use windlass_core::process_store::{Kind, Write};
         for write in writes {
             let Write::Put { record, .. } = write else { continue };
-            if record.key.kind != Kind::Execution {
+            let key = record.key;
+            match key.kind {
+                Kind::FollowUp => self.message(key, view),
+                Kind::Attempt => self.attempt(key, view),
+                _ => {}
+            }
+            if key.kind != Kind::Execution {
                 continue;
             }
-            let id = windlass_core::id::ExecutionId(record.key.id);
+            let first = view.store.get(key).is_some_and(|kept| kept.before.is_none());
+            let id = windlass_core::id::ExecutionId(key.id);
             let Some(record) = view.store.execution(id) else { continue };
+            let follows = || {
+                let mut others = view.store.executions_of(record.attempt);
+                others.any(|other| other.followed_by == Some(id))
+            };
+            match record.action.run_reason {
+                RunReason::Agent if first && follows() => {
+                    self.count("a setup was followed by its command");
+                }
+                RunReason::Cleanup if first && follows() => {
+                    self.count("a command was followed by its cleanup");
+                }
+                _ => {}
+            }
+            let was = view.store.get(key).and_then(|kept| kept.before.clone());
+            let is_new = |was: &Option<Value>| !matches!(was, Some(Value::Execution(was)) if was.superseded_by.is_some());
+            if record.superseded_by.is_some() && is_new(&was) {
+                self.count("an execution was tried again");
+            }
             match (record.phase, record.outcome) {
                 (Phase::Ended, Some(Outcome::Lost { .. })) => self.count("an execution was lost"),
                 (Phase::Ended, Some(Outcome::TimedOut { .. })) => self.count("a deadline fired"),
@@ -150,6 +185,42 @@ impl Sometimes {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn message(&mut self, key: RecordKey, view: &View<'_>) {
+        let Some(kept) = view.store.get(key) else { return };
+        let Value::FollowUp(now) = &kept.value else { return };
+        let was = match &kept.before {
+            Some(Value::FollowUp(before)) => Some(before.state),
+            _ => None,
+        };
+        match (was, now.state) {
+            (was, FollowUpState::Consumed) if was != Some(FollowUpState::Consumed) => {
+                self.count("a message started an execution");
+            }
+            (Some(FollowUpState::Consumed), FollowUpState::Held) => {
+                self.count("a message was given back");
+            }
+            (was, FollowUpState::Held) if was != Some(FollowUpState::Held) => {
+                self.count("a message was held");
+            }
+            _ => {}
+        }
+    }
+
+    fn attempt(&mut self, key: RecordKey, view: &View<'_>) {
+        let Some(kept) = view.store.get(key) else { return };
+        let (Value::Attempt(now), Some(Value::Attempt(before))) = (&kept.value, &kept.before)
+        else {
+            return;
+        };
+        if before.resetting.is_some() && now.resetting.is_none() {
+            self.count("a worktree was put back");
+        }
+        let open = before.chain.and_then(|id| view.store.execution(id));
+        if now.chain.is_none() && open.is_some_and(|record| record.action.next.is_some()) {
+            self.count("a chain was finalised in the middle");
         }
     }
 

@@ -315,7 +315,7 @@ impl Stage {
         });
         let all = inner.plan.requests.iter().chain(asks);
         let starts: BTreeSet<_> = all
-            .filter(|request| request.verb.launch().is_some())
+            .filter(|request| request.verb.has_key())
             .map(|request| request.name.as_str())
             .collect();
         inner.open.keys().filter(|name| starts.contains(name.as_str())).cloned().collect()
@@ -343,6 +343,7 @@ impl Stage {
                 }
                 Answer::Refused { .. } | Answer::Wrong(_) => inner.names.refuse(&request.name),
                 Answer::Done
+                | Answer::Trying(_)
                 | Answer::Committing(_)
                 | Answer::Clean
                 | Answer::Cleaned(_)

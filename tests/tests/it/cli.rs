@@ -3,13 +3,18 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use rustix::process::Signal;
 use serde_json::Value;
+use windlass_tests::process::{PATIENCE, ended, open, signal};
 use windlass_tests::repo::TempRepo;
 use windlass_tests::sandbox::{Ran, Sandbox};
 use windlass_tests::schema::Schemas;
 
+mod attach;
 mod attempts;
 mod chains;
+mod day;
+mod dev;
 mod events;
 mod executions;
 mod full_disk;
@@ -18,6 +23,7 @@ mod host;
 mod keep;
 mod live_diff;
 mod logs;
+mod merge;
 mod moved;
 mod presence;
 mod project;
@@ -43,6 +49,15 @@ fn with_repo() -> (Sandbox, TempRepo) {
 fn run_script(sandbox: &Sandbox, repo: &TempRepo, flags: &[&str], script: &str) -> Ran {
     let arguments = [&["run"], flags, &["--", "sh", "-c", script]].concat();
     sandbox.run_in(repo.path(), arguments)
+}
+
+/// Kills the host as nobody would, and waits until it is gone.
+fn kill_host(sandbox: &Sandbox) {
+    let status = sandbox.run(["host", "status", "--json"]).expect(0).json();
+    schemas().assert("host-status.json", &status);
+    let host = open(u32::try_from(status["pid"].as_u64().unwrap()).unwrap()).unwrap();
+    signal(&host, Signal::KILL).unwrap();
+    assert!(ended(&host, PATIENCE).unwrap());
 }
 
 /// Starts a shell script as an attempt in the background; returns the id that was printed.

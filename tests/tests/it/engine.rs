@@ -206,7 +206,7 @@ async fn the_same_key_is_the_same_execution_and_another_request_under_it_is_refu
 #[tokio::test]
 async fn what_is_refused_for_want_of_a_slot_leaves_nothing_and_what_waits_runs_later() {
     let place = Place::new();
-    let limits = Limits { per_owner: 1, per_host: 1, queue: 10 };
+    let limits = Limits { per_owner: 1, per_host: 1, dev_servers: 1, queue: 10 };
     let engine = place.start(Config { limits, ..Config::standard() }).await;
     let gate = place.path().join("gate");
     let text = format!("while [ ! -e '{}' ]; do sleep 0.01; done", gate.display());

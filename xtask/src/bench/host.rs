@@ -99,7 +99,7 @@ impl Host {
             worktrees,
         };
         let config = Config {
-            limits: Limits { per_owner: 10_000, per_host: 10_000, queue: 10_000 },
+            limits: Limits { per_owner: 10_000, per_host: 10_000, dev_servers: 1, queue: 10_000 },
             log_cap_bytes: 1 << 40,
             ..Config::standard()
         };

@@ -1,7 +1,9 @@
 //! The index in memory, and beside each of its paths what HEAD has there.
 
 use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gix::ObjectId;
 use gix::bstr::ByteSlice as _;
@@ -15,13 +17,14 @@ use crate::vcs_worktree::tree::Stamp;
 /// An index that was read.
 #[derive(Debug)]
 pub(super) struct Index {
-    pub(super) state: State,
+    pub(super) state: Arc<State>,
     /// When it was written: what was changed at that time or later may have changed unnoticed.
     written: (i64, i128),
+    /// The sum at its end, if it has one.
+    sum: Option<ObjectId>,
 }
 
 /// How the index file is.
-#[expect(clippy::large_enum_variant, reason = "there is one of them at a time")]
 #[derive(Debug)]
 pub(super) enum Read {
     Index(Index),
@@ -44,7 +47,8 @@ impl Index {
             Ok(index) => {
                 let time = index.timestamp();
                 let written = (time.unix_seconds(), time.nanoseconds().into());
-                Read::Index(Self { state: into_state(index), written })
+                let sum = index.checksum();
+                Read::Index(Self { state: Arc::new(into_state(index)), written, sum })
             }
             Err(_) => Read::Damaged,
         }
@@ -52,7 +56,18 @@ impl Index {
 
     /// An index without entries, older than everything.
     pub(super) fn empty(hash: HashKind) -> Self {
-        Self { state: State::new(hash), written: (i64::MIN, 0) }
+        Self { state: Arc::new(State::new(hash)), written: (i64::MIN, 0), sum: None }
+    }
+
+    /// Makes the index of another file that has the same content.
+    pub(super) fn shared(&self, sum: &Sum) -> Option<Self> {
+        let same = self.sum == Some(sum.sum);
+        same.then(|| Self { state: Arc::clone(&self.state), written: sum.written, sum: self.sum })
+    }
+
+    /// Says whether both have the same entries because they are one.
+    pub(super) fn shares_entries(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
     }
 
     /// Says whether a file is as it was when the entry was made, as far as the system can tell.
@@ -76,7 +91,8 @@ impl Index {
         let sparse = self.state.entries().iter().filter(|entry| entry.mode.is_sparse());
         let sparse: Vec<(Vec<u8>, ObjectId)> =
             sparse.map(|entry| (entry.path_in(backing).to_vec(), entry.id)).collect();
-        self.state.remove_entries(|_, _, entry| entry.mode.is_sparse());
+        let state = Arc::make_mut(&mut self.state);
+        state.remove_entries(|_, _, entry| entry.mode.is_sparse());
         let mut items = Vec::new();
         for (path, tree) in sparse {
             staged::list(objects, &path, &tree, &mut items)?;
@@ -85,9 +101,9 @@ impl Index {
         for (path, item) in items {
             let mode = Mode::from_bits_truncate(item.mode);
             let path = path.as_slice().into();
-            self.state.dangerously_push_entry(Stat::default(), item.oid, flags, mode, path);
+            state.dangerously_push_entry(Stat::default(), item.oid, flags, mode, path);
         }
-        self.state.sort_entries();
+        state.sort_entries();
         Ok(())
     }
 
@@ -96,6 +112,32 @@ impl Index {
         use std::os::unix::ffi::OsStrExt as _;
         let sparse = self.state.entries().iter().filter(|entry| entry.mode.is_sparse());
         sparse.map(|entry| PathBuf::from(std::ffi::OsStr::from_bytes(entry.path(&self.state))))
+    }
+}
+
+/// What tells the content of an index without reading it, and when it was written.
+#[derive(Debug)]
+pub(super) struct Sum {
+    sum: ObjectId,
+    written: (i64, i128),
+}
+
+impl Sum {
+    /// Reads the sum at the end of an index; `None` if there is none.
+    pub(super) fn read(file: &Path, hash: HashKind) -> Option<Self> {
+        let file = std::fs::File::open(file).ok()?;
+        let meta = file.metadata().ok()?;
+        let mut sum = vec![0; hash.len_in_bytes()];
+        let at = meta.len().checked_sub(sum.len() as u64)?;
+        file.read_exact_at(&mut sum, at).ok()?;
+        let sum = ObjectId::from_bytes_or_panic(&sum);
+        let written = (meta.mtime(), meta.mtime_nsec().into());
+        (!sum.is_null()).then_some(Self { sum, written })
+    }
+
+    /// Says whether two files have the same content.
+    pub(super) fn is_of_the_same(&self, other: &Self) -> bool {
+        self.sum == other.sum
     }
 }
 

@@ -10,12 +10,14 @@ use windlass_core::vcs_worktree::VcsWorktreeError;
 use super::config::Config;
 use super::convert;
 use super::ignore::Rules;
-use super::index::{Index, Read, known};
+use super::index::{Index, Read, Sum, known};
 use super::staged::{HeadItem, Objects, Staged, StagedError, staged};
 use crate::group::Cancel;
 use crate::vcs_worktree::verify::Found;
 use crate::vcs_worktree::{BACKEND, Inner, failed};
 
+/// In the private git directory: the index.
+const INDEX: &str = "index";
 /// In the private git directory: the index as the checkout left it.
 const ORIGINAL: &str = "windlass-index";
 
@@ -26,6 +28,24 @@ pub(super) enum Want {
     Changes,
     /// Also whether bytes are exactly those of a checkout.
     Bytes,
+}
+
+/// The index as the checkout left it.
+enum Original {
+    Read(Read),
+    /// The index has still the same content.
+    Shared(Sum),
+}
+
+impl Original {
+    fn read(found: &Found, hash: HashKind) -> Self {
+        let file = found.admin.join(ORIGINAL);
+        let now = Sum::read(&found.admin.join(INDEX), hash);
+        match (Sum::read(&file, hash), now) {
+            (Some(sum), Some(now)) if sum.is_of_the_same(&now) => Self::Shared(sum),
+            _ => Self::Read(Index::read(&file, hash)),
+        }
+    }
 }
 
 /// Everything that is read before the tree itself.
@@ -60,16 +80,27 @@ impl Sources {
         let (config, index, original) = std::thread::scope(|scope| {
             let config = scope.spawn(|| Config::ask(&inner.git, cancel, found));
             let original = scope.spawn(|| match want {
-                Want::Bytes => Index::read(&found.admin.join(ORIGINAL), hash),
-                Want::Changes => Read::Missing,
+                Want::Bytes => Original::read(found, hash),
+                Want::Changes => Original::Read(Read::Missing),
             });
-            let index = Index::read(&found.admin.join("index"), hash);
+            let index = Index::read(&found.admin.join(INDEX), hash);
             (config.join(), index, original.join())
         });
         let died =
             || BackendError::permanent(BACKEND, "look", std::io::Error::other("a thread died"));
         let config = config.map_err(|_| died())??;
-        let original = match original.map_err(|_| died())? {
+        let original = match (original.map_err(|_| died())?, &index) {
+            (Original::Read(read), _) => read,
+            (Original::Shared(sum), Read::Index(index)) => match index.shared(&sum) {
+                Some(original) => Read::Index(original),
+                // It was written anew meanwhile.
+                None => Index::read(&found.admin.join(ORIGINAL), hash),
+            },
+            (Original::Shared(_), Read::Missing | Read::Damaged) => {
+                Index::read(&found.admin.join(ORIGINAL), hash)
+            }
+        };
+        let original = match original {
             Read::Index(original) => Some(original),
             Read::Missing | Read::Damaged => None,
         };

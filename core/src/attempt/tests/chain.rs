@@ -3,7 +3,7 @@
 use super::*;
 use crate::action::Next;
 use crate::snapshot::SnapshotRecord;
-use crate::vcs_worktree::{BranchFate, GitWork, SaveRequest, Unsavable};
+use crate::vcs_worktree::{BranchFate, CHANGED_SINCE_SAVED, GitWork, SaveRequest, Unsavable};
 
 fn script(run_reason: RunReason, next: Option<(Action, &RunOptions)>) -> Action {
     let kind = ActionKind::Script { shell: "/bin/sh".into(), script: "true".into() };
@@ -334,6 +334,46 @@ fn a_lost_reset_is_tried_once_more() {
     again.over(AttemptStatus::Finished, Some(&failed));
     play.git(lost, "1", "1");
     assert_eq!(written_attempt(&play.effects).status, AttemptStatus::Held);
+}
+
+#[test]
+fn the_snapshot_of_what_is_being_undone_stays() {
+    let mut play = Play::cleaning();
+    play.goes(BADLY, "1", "1");
+    play.saved(Some(1));
+    let remove = || {
+        let number = SnapshotNumber(1);
+        ask(Request::RemoveSnapshot { number, force: true })
+    };
+    play.feed(remove());
+    let refused = |effect: &Effect| matches!(effect, Effect::Reply { reply: Reply::Refused(refusal), .. } if refusal.code == RefusalCode::Busy);
+    assert!(play.effects.iter().any(refused), "{:?}", play.effects);
+    play.git(WELL, "1", "1");
+    play.feed(remove());
+    assert!(!play.effects.iter().any(refused), "{:?}", play.effects);
+}
+
+#[test]
+fn what_changed_since_it_was_saved_is_saved_before_it_is_undone() {
+    let mut play = Play::cleaning();
+    play.goes(BADLY, "1", "1");
+    let changed = Outcome::Exited { code: CHANGED_SINCE_SAVED };
+    for n in 1..5 {
+        play.saved(Some(n));
+        assert_eq!(play.reset_to(), oid("1"));
+        play.git(changed, "1", "1");
+        assert_eq!(play.save().number, SnapshotNumber(n + 1));
+    }
+    let mut quiet = play.clone();
+    play.saved(Some(5));
+    play.planned();
+    let git = play.current();
+    play.goes(changed, "1", "1");
+    let reason = Reason::ResetFailed { output: "out".into(), execution: Some(git) };
+    play.over(AttemptStatus::Held, Some(&reason));
+    quiet.saved(Some(5));
+    quiet.git(WELL, "1", "1");
+    assert_eq!(quiet.state.attempt().status, AttemptStatus::Finished);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::record::{FollowUpRecord, FollowUpState, Hold};
 const ONE: FollowUpId = FollowUpId(Uuid::from_u128(0x51));
 const TWO: FollowUpId = FollowUpId(Uuid::from_u128(0x52));
 
-fn message(id: FollowUpId, text: &str) -> FollowUpRecord {
+pub(super) fn message(id: FollowUpId, text: &str) -> FollowUpRecord {
     let agent = execution(X, RunReason::Agent);
     FollowUpRecord {
         id,
@@ -22,6 +22,8 @@ fn message(id: FollowUpId, text: &str) -> FollowUpRecord {
         action: agent.action,
         options: agent.options,
         cwd: agent.cwd,
+        attachments: Vec::new(),
+        reset: false,
         execution: None,
         created_at: Timestamp(1),
     }

@@ -75,7 +75,8 @@ fn a_step_is_an_execution_that_is_recorded_before_it_is_prepared_and_nothing_els
     assert_eq!(git.options.env.get("GIT_EDITOR"), Some(&":".into()));
     assert_eq!(git.options.env.get("HOME"), None, "the command's own environment counts");
     assert_eq!(written_attempt(&effects).making, Some(Making { execution: GIT, tries: 1 }));
-    let Some(Effect::Begin(Operation::Prepare { execution, workspace })) = effects.last() else {
+    let Some(Effect::Begin(Operation::Prepare { execution, workspace, .. })) = effects.last()
+    else {
         panic!("{effects:?}")
     };
     assert_eq!((execution.id, workspace.worktree()), (GIT, None), "it cannot be verified yet");

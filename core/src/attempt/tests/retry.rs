@@ -147,3 +147,82 @@ fn it_is_refused_while_anything_runs_and_in_a_directory() {
     let state = State::new(attempt(directory, AttemptStatus::Finished));
     assert_eq!(words(&feed(state, [retry(Vec::new())]).1), ["Refused"]);
 }
+
+/// An attempt at rest, at a commit, with something that is not committed.
+fn rested() -> Play {
+    let (mut play, _) = over();
+    play.state.attempt.head = Some(oid("1"));
+    play
+}
+
+const MESSAGE: crate::id::FollowUpId = crate::id::FollowUpId(Uuid::from_u128(0x61));
+
+fn send_with_reset() -> Input {
+    let record = super::follow_ups::message(MESSAGE, "go on");
+    ask(Request::Send {
+        message: Box::new(crate::record::FollowUpRecord { reset: true, ..record }),
+    })
+}
+
+#[test]
+fn a_message_with_a_reset_is_run_once_what_is_not_committed_is_saved_and_undone() {
+    let mut play = rested();
+    play.feed(send_with_reset());
+    assert_eq!(play.words(), ["+", "Accepted", "Save"]);
+    let Some(Effect::Begin(Operation::Save { request, .. })) = play.effects.last() else {
+        panic!("{:?}", play.effects);
+    };
+    assert_eq!((request.unsavable, request.branch), (Unsavable::Refuse, BranchFate::Stays));
+    let attempt = written_attempt(&play.effects);
+    assert_eq!((attempt.follow_up, attempt.queue), (Some(MESSAGE), 0));
+    let mut again = play.recovered();
+    assert_eq!(again.words(), ["Save"]);
+    // Somebody has committed meanwhile: that is the last commit, and stays.
+    again.feed(saved_at(Some(1), "7"));
+    play.saved(Some(1));
+    for (mut play, to) in [(play, "1"), (again, "7")] {
+        let Some(Effect::Begin(Operation::PlanStep { work, .. })) = play.effects.last() else {
+            panic!("{:?}", play.effects);
+        };
+        assert_eq!(*work, GitWork::Reset { to: oid(to) });
+        play.git(WELL, to, to);
+        assert_eq!(play.words(), ["+", "TakeSlot"]);
+        play.feed(fact(Fact::Admitted(Slot::Chain(A))));
+        play.runs(to);
+        assert!(play.words().contains(&"Feed".to_owned()), "{:?}", play.words());
+        play.ends(WELL, to);
+        play.nothing(to);
+        let attempt = written_attempt(&play.effects);
+        assert_eq!((attempt.status, attempt.follow_up), (AttemptStatus::Finished, None));
+        assert!(play.state.is_idle());
+    }
+}
+
+#[test]
+fn a_message_whose_reset_cannot_be_done_goes_back_and_is_held() {
+    use crate::record::{FollowUpRecord, FollowUpState, Hold};
+    let told = |play: &Play| {
+        let all = writes(&play.effects);
+        let record = all.iter().rev().find(|record| record.key.id == MESSAGE.0).unwrap();
+        FollowUpRecord::decode(record).unwrap()
+    };
+    let begun = || {
+        let mut play = rested();
+        play.feed(send_with_reset());
+        play
+    };
+    let mut refused = begun();
+    refused.feed(fact(Fact::SaveRefused { refusal: failed("a socket") }));
+    let mut stopped = begun();
+    stopped.feed(stop(None, None));
+    stopped.saved(None);
+    for (play, hold) in [(refused, Hold::NotStarted), (stopped, Hold::Stopped)] {
+        let message = told(&play);
+        assert_eq!((message.state, message.execution), (FollowUpState::Held, None));
+        let attempt = written_attempt(&play.effects);
+        assert_eq!((attempt.queue, attempt.queue_held), (1, Some(hold)));
+        assert_eq!((attempt.retry, attempt.follow_up), (None, None));
+        assert_eq!(attempt.status, AttemptStatus::Held);
+        assert!(play.state.is_idle());
+    }
+}

@@ -6,7 +6,7 @@ use windlass_core::id::{AttemptId, FollowUpId};
 
 use super::{Client, ClientError};
 use crate::api::{ItemsView, QueueBody, ReplaceBody, RetryBody, SendBody, with_query};
-use crate::request::{Accepted, RetryRequest};
+use crate::request::{Accepted, RetryRequest, SendOptions};
 use crate::view::{AttemptView, FollowUpView};
 
 #[expect(clippy::missing_errors_doc, reason = "as with all requests")]
@@ -16,8 +16,9 @@ impl Client {
         &self,
         id: AttemptId,
         text: String,
+        with: SendOptions,
     ) -> Result<FollowUpView, ClientError> {
-        let body = SendBody { text };
+        let body = SendBody { text, with };
         self.json(Method::POST, &format!("/v1/attempts/{id}/follow-ups"), &body).await
     }
 
@@ -64,8 +65,9 @@ impl Client {
 
     /// Undoes what was done since an execution, which is saved first, and runs it again.
     pub async fn retry(&self, request: RetryRequest) -> Result<Accepted, ClientError> {
-        let RetryRequest { attempt, from } = request;
-        self.json(Method::POST, &format!("/v1/attempts/{attempt}/retry"), &RetryBody { from }).await
+        let RetryRequest { attempt, from, text } = request;
+        self.json(Method::POST, &format!("/v1/attempts/{attempt}/retry"), &RetryBody { from, text })
+            .await
     }
 
     /// Holds the queue of an attempt, or lets it flow.

@@ -1,13 +1,15 @@
 //! What a new attempt of a task is to be, from the request, the task and its project.
 
 use windlass_core::driver::Ports;
-use windlass_core::id::TaskId;
+use windlass_core::id::{AttemptId, TaskId};
 use windlass_core::record::{CommitPolicy, ProjectRecord, TaskRecord};
 
+use crate::config::AttachmentLimits;
 use crate::error::EngineError;
+use crate::host::attachments;
 use crate::host::prelude::{self, Found, PlannedRun, Start};
 use crate::host::records::{read_project, read_task};
-use crate::request::{Caller, RunRequest, Scripts, TaskRun, WorkspaceRequest};
+use crate::request::{AttachRequest, Caller, RunRequest, Scripts, TaskRun, WorkspaceRequest};
 
 /// What a new attempt of a task is to be.
 pub(crate) struct Resolved {
@@ -19,6 +21,20 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
+    /// Keeps the files that are handed over with it.
+    pub(super) async fn attach(
+        &mut self,
+        ports: &Ports,
+        limits: AttachmentLimits,
+        attempt: AttemptId,
+        wanted: &[AttachRequest],
+    ) -> Result<(), EngineError> {
+        let of = &self.planned.workspace;
+        self.planned.attachments =
+            attachments::keep(ports, limits, attempt, of, wanted, &[]).await?;
+        Ok(())
+    }
+
     /// Makes the request of a run that comes to the same.
     pub(crate) fn into_run(self, request: TaskRun) -> (RunRequest, PlannedRun) {
         let Self { workspace, title, commit, scripts, planned } = self;

@@ -79,6 +79,12 @@ pub const FAMILY: &[Scenario] = &[
     Scenario { name: "commit on request", make: commit },
     Scenario { name: "the same key twice", make: same_key },
     Scenario { name: "followed", make: followed },
+    Scenario { name: "chain", make: chained },
+    Scenario { name: "chain with a cleanup that fails", make: untidy },
+    Scenario { name: "stop of a chain", make: stopped_chain },
+    Scenario { name: "message", make: message },
+    Scenario { name: "message held and let go", make: held_message },
+    Scenario { name: "retry", make: retry },
 ];
 
 fn launch(script: &[&str]) -> Launch {
@@ -90,11 +96,26 @@ fn ask(at_ms: u64, name: &str, verb: Verb) -> Request {
 }
 
 fn worktree(at_ms: u64, name: &str, commit: bool, script: &[&str]) -> Request {
-    ask(at_ms, name, Verb::Run { worktree: true, commit, launch: launch(script) })
+    chain(at_ms, name, commit, "", script, "")
+}
+
+fn chain(
+    at_ms: u64,
+    name: &str,
+    commit: bool,
+    setup: &str,
+    script: &[&str],
+    cleanup: &str,
+) -> Request {
+    let (setup, cleanup) = (setup.to_owned(), cleanup.to_owned());
+    let launch = launch(script);
+    ask(at_ms, name, Verb::Run { worktree: true, commit, setup, cleanup, launch })
 }
 
 fn directory(at_ms: u64, name: &str, script: &[&str]) -> Request {
-    ask(at_ms, name, Verb::Run { worktree: false, commit: false, launch: launch(script) })
+    let (setup, cleanup) = (String::new(), String::new());
+    let launch = launch(script);
+    ask(at_ms, name, Verb::Run { worktree: false, commit: false, setup, cleanup, launch })
 }
 
 fn exec(at_ms: u64, name: &str, script: &[&str]) -> Request {
@@ -375,4 +396,50 @@ fn same_key(script: &[&str]) -> Plan {
 fn followed(script: &[&str]) -> Plan {
     let of = "a".to_owned();
     plan(vec![directory(0, "a", script), ask(10, "follow", Verb::Follow { of })])
+}
+
+fn chained(script: &[&str]) -> Plan {
+    let run = chain(0, "a", true, "file:made.txt:made exit:0", script, "file:tidy.txt:tidy exit:0");
+    with(plan(vec![run]), [write(20, "new")])
+}
+
+fn untidy(script: &[&str]) -> Plan {
+    let run = chain(0, "a", true, "", script, "file:half.txt:half exit:1");
+    with(plan(vec![run]), [write(20, "new")])
+}
+
+fn stopped_chain(script: &[&str]) -> Plan {
+    let run = chain(0, "a", true, "sleep:30 exit:0", script, "file:tidy.txt:tidy exit:0");
+    let requests = vec![run, stop(35, "stop", "a", None)];
+    with(plan(requests), [write(20, "new")])
+}
+
+fn send(at_ms: u64, name: &str) -> Request {
+    let (of, text) = ("a".to_owned(), "more".to_owned());
+    ask(at_ms, name, Verb::Send { of, text })
+}
+
+fn message(script: &[&str]) -> Plan {
+    plan(vec![worktree(0, "a", true, script), send(30, "m1"), send(600, "m2")])
+}
+
+fn held_message(script: &[&str]) -> Plan {
+    let hold = |held| Verb::Hold { of: "a".to_owned(), held };
+    let (of, message) = ("a".to_owned(), "m1".to_owned());
+    plan(vec![
+        directory(0, "a", script),
+        ask(10, "hold", hold(true)),
+        send(30, "m1"),
+        send(31, "m2"),
+        ask(40, "change", Verb::Change { of, message, text: Some("other".to_owned()) }),
+        ask(700, "release", hold(false)),
+        ask(710, "stop", Verb::StopAttempt { of: "a".to_owned() }),
+    ])
+}
+
+fn retry(script: &[&str]) -> Plan {
+    let retry = || Verb::Retry { of: "a".to_owned() };
+    let run = chain(0, "a", true, "", script, "file:tidy.txt:tidy exit:0");
+    let requests = vec![run, ask(700, "t1", retry()), ask(5_000, "t2", retry())];
+    with(plan(requests), [write(20, "new"), write(650, "later")])
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_core::action::RunReason;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::process_store::{Kind, Write};
-use windlass_core::record::request_id;
+use windlass_core::record::{ExecutionRecord, request_id};
 use windlass_fakes::world::Happened;
 
 use super::super::event::{Answer, Event, What};
@@ -22,7 +22,12 @@ impl Oracle for Acknowledged {
     }
 
     fn check(&mut self, event: &Event, view: &View<'_>) -> Result<(), Violation> {
-        let What::Answered { request, answer: Answer::Accepted(accepted), .. } = &event.what else {
+        let What::Answered {
+            request,
+            answer: Answer::Accepted(accepted) | Answer::Trying(accepted),
+            ..
+        } = &event.what
+        else {
             return Ok(());
         };
         let name = &request.name;
@@ -48,6 +53,19 @@ impl Oracle for Acknowledged {
     }
 }
 
+/// Says whether an execution has the key of another one because it goes on with what that was asked for: it follows it in its
+/// chain, or is about the same message, which was given back.
+fn is_of_the_same(record: &ExecutionRecord, view: &View<'_>) -> bool {
+    let follows = |other: &ExecutionRecord| other.followed_by == Some(record.id);
+    let never_ran = |other: &ExecutionRecord| {
+        let key = (&other.client_key, &other.owner) == (&record.client_key, &record.owner);
+        let ran = view.kernel.starts_of(other.id).any(|(_, start)| start.leader.is_some());
+        key && other.id != record.id && other.text.is_some() && !ran
+    };
+    let mut others = view.store.executions_of(record.attempt);
+    others.any(|other| follows(other) || (record.text.is_some() && never_ran(other)))
+}
+
 /// S2: the same client key gives the same execution.
 #[derive(Debug, Default)]
 pub(super) struct SameKey {
@@ -62,7 +80,11 @@ impl Oracle for SameKey {
 
     fn check(&mut self, event: &Event, view: &View<'_>) -> Result<(), Violation> {
         match &event.what {
-            What::Answered { request, answer: Answer::Accepted(accepted), .. } => {
+            What::Answered {
+                request,
+                answer: Answer::Accepted(accepted) | Answer::Trying(accepted),
+                ..
+            } => {
                 let key = (request.owner.clone(), request.name.clone());
                 let new = (accepted.attempt, accepted.execution, event.number);
                 let (attempt, execution, number) = *self.told.entry(key).or_insert(new);
@@ -77,6 +99,9 @@ impl Oracle for SameKey {
                     let id = ExecutionId(record.key.id);
                     let Some(record) = view.store.execution(id) else { continue };
                     let Some(client_key) = record.client_key.clone() else { continue };
+                    if is_of_the_same(record, view) {
+                        continue;
+                    }
                     let key = (record.owner.clone(), client_key);
                     let new = (id, event.number);
                     let (first, number) = *self.recorded.entry(key).or_insert(new);

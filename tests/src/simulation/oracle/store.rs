@@ -71,6 +71,9 @@ impl Oracle for Fenced {
     }
 }
 
+/// How much later than it was the creation of the last of a chain may be recorded, in milliseconds.
+const CHAIN_MS: u64 = 2;
+
 /// S22: revisions, change numbers and times never go back.
 #[derive(Debug, Default)]
 pub(super) struct Forward {
@@ -91,7 +94,9 @@ impl Forward {
                 if before.ended_at.is_some() && now.ended_at != before.ended_at {
                     return wrong("the time at which an execution ended changes");
                 }
-                let times = [Some(now.created_at), now.started_at, now.ended_at];
+                // In lists each of a chain comes behind the one before, a millisecond later at least.
+                let asked = Timestamp(now.created_at.0.saturating_sub(CHAIN_MS));
+                let times = [Some(asked), now.started_at, now.ended_at];
                 let times: Vec<_> = times.into_iter().flatten().collect();
                 if !times.is_sorted() {
                     return wrong(

@@ -10,13 +10,14 @@ use windlass_core::action::{
     Action, ActionKind, Leftovers, OutputMode, RunOptions, RunReason, Stdin, TimeLimits,
 };
 use windlass_core::container_service::Place as Room;
-use windlass_core::id::{AttemptId, Epoch, ExecutionId, HostId, NodeId, Nonce};
+use windlass_core::id::{AttemptId, Epoch, ExecutionId, FollowUpId, HostId, NodeId, Nonce};
 use windlass_core::locator::Locator;
 use windlass_core::log_store::{LogItem, LogKey, LogPage, LogStore as _, Seq, Stream};
 use windlass_core::outcome::{Exit, Lost, Outcome, StoppedBy};
 use windlass_core::process_store::{ChangeNumber, Expect, Lease, Revision, Write};
 use windlass_core::record::{
-    AttemptRecord, AttemptStatus, CommitPolicy, ExecutionRecord, NewAttempt, NewExecution, Phase,
+    AttemptRecord, AttemptStatus, CommitPolicy, ExecutionRecord, FollowUpRecord, FollowUpState,
+    Hold, NewAttempt, NewExecution, Phase,
 };
 use windlass_core::time::Timestamp;
 use windlass_core::workspace::{Oid, Workspace, Worktree};
@@ -251,7 +252,9 @@ fn asked(name: &str, verb: Verb) -> What {
 }
 
 fn accepted(execution: ExecutionId) -> What {
-    let verb = Verb::Run { worktree: true, commit: true, launch: Launch::default() };
+    let (setup, cleanup) = (String::new(), String::new());
+    let verb =
+        Verb::Run { worktree: true, commit: true, setup, cleanup, launch: Launch::default() };
     let (source_is_dirty, unmatched) = (false, Vec::new());
     let accepted = Accepted { attempt: A, execution, source_is_dirty, unmatched };
     answered("r1", verb, Answer::Accepted(accepted))
@@ -515,4 +518,141 @@ fn s23_a_shim_too_many() {
 fn s24_slots_that_no_record_knows() {
     let says = |running| What::HostSays { life: Life(1), running, queued: 0 };
     History::of("S24 ").good(says(0)).bad(says(1));
+}
+
+fn message(position: u64, state: FollowUpState, execution: Option<ExecutionId>) -> FollowUpRecord {
+    let of = self::execution(X, Phase::Queued);
+    FollowUpRecord {
+        id: FollowUpId(Uuid::from_u128(position.into())),
+        attempt: A,
+        owner: None,
+        client_key: Some(format!("m{position}")),
+        digest: Uuid::nil(),
+        text: "more".to_owned(),
+        position,
+        state,
+        action: of.action,
+        options: of.options,
+        cwd: of.cwd,
+        execution,
+        attachments: Vec::new(),
+        reset: false,
+        created_at: Timestamp(1),
+    }
+}
+
+/// An execution that a message has started.
+fn about_a_message(id: ExecutionId) -> ExecutionRecord {
+    let mut record = execution(id, Phase::Queued);
+    record.text = Some("more".to_owned());
+    record
+}
+
+#[test]
+fn s25_a_message_that_starts_two_or_none() {
+    use FollowUpState::{Cancelled, Consumed, Held, Queued};
+    let waits = message(1, Queued, None);
+    let taken = message(1, Consumed, Some(X));
+    let of = || History::of("S25 ");
+    of().breaks(vec![new(&taken)]);
+    of().breaks(vec![new(&execution(X, Phase::Queued)), new(&taken)]);
+    let (both, second) = (about_a_message(X), message(2, Consumed, Some(X)));
+    let good = || of().holds(vec![new(&waits)]).holds(vec![new(&both), over(&taken, 1)]);
+    good().breaks(vec![new(&second)]);
+    good().good(started(START, 7)).breaks(vec![over(&message(1, Held, None), 2)]);
+    good().breaks(vec![new(&about_a_message(Y)), over(&message(1, Consumed, Some(Y)), 2)]);
+    let overtakes = vec![new(&about_a_message(X)), new(&second)];
+    of().holds(vec![new(&waits)]).breaks(overtakes);
+    let cancelled = of().holds(vec![new(&message(1, Cancelled, None))]);
+    cancelled.breaks(vec![over(&waits, 1)]);
+    let (send, text) = (|of| Verb::Send { of, text: "more".to_owned() }, "r1".to_owned());
+    of().bad(answered("m1", send(text), Answer::Done));
+}
+
+#[test]
+fn s25_a_message_that_starts_after_a_stop_or_never() {
+    use FollowUpState::{Consumed, Queued};
+    let (waits, taken) = (message(1, Queued, None), message(1, Consumed, Some(X)));
+    let verb = || Verb::StopAttempt { of: "r1".to_owned() };
+    let stopped = || {
+        let history = History::of("S25 ").good(accepted(Y)).holds(vec![new(&waits)]);
+        history.good(asked("q1", verb())).good(answered("q1", verb(), Answer::Done))
+    };
+    let begins = || vec![new(&about_a_message(X)), over(&taken, 1)];
+    stopped().breaks(begins());
+    let release = Verb::Hold { of: "r1".to_owned(), held: false };
+    stopped().good(asked("q2", release)).holds(begins());
+    let mut finished = attempt(AttemptStatus::Finished);
+    History::of("S25 ").holds(vec![new(&waits)]).breaks(vec![new(&finished)]);
+    finished.queue = 1;
+    History::of("S25 ").holds(vec![new(&waits), new(&finished)]).bad_end();
+    finished.queue_held = Some(Hold::Asked);
+    let mut held = History::of("S25 ").holds(vec![new(&waits), new(&finished)]);
+    assert_eq!(held.end(), Ok(()));
+}
+
+#[test]
+fn s25_a_text_that_is_read_twice() {
+    let mut reads = about_a_message(X);
+    reads.action.kind = ActionKind::Command { argv: vec!["echo-stdin".into()] };
+    let mut read = reads.clone();
+    read.phase = Phase::Final;
+    read.outcome = Some(Outcome::Exited { code: 0 });
+    let ran = || {
+        let history = History::of("S25 ").holds(vec![new(&reads)]).good(started(START, 7));
+        history.good(wrote(b"ready")).good(wrote(b"more\n"))
+    };
+    let mut once = ran().holds(vec![over(&read, 1)]);
+    assert_eq!(once.end(), Ok(()));
+    ran().good(wrote(b"more\n")).holds(vec![over(&read, 1)]).bad_end();
+}
+
+#[test]
+fn s26_a_chain_that_goes_on_and_may_not() {
+    let of = || History::of("S26 ");
+    let mut setup = execution(X, Phase::Final);
+    setup.action.run_reason = RunReason::Setup;
+    setup.outcome = Some(Outcome::Exited { code: 0 });
+    setup.followed_by = Some(Y);
+    let agent = execution(Y, Phase::Queued);
+    of().holds(vec![new(&setup), new(&agent)]);
+    let mut failed = setup.clone();
+    failed.outcome = Some(Outcome::Exited { code: 1 });
+    of().breaks(vec![new(&failed), new(&agent)]);
+    let mut early = setup.clone();
+    early.phase = Phase::Ended;
+    of().breaks(vec![new(&early), new(&agent)]);
+    let mut cleanup = agent.clone();
+    cleanup.action.run_reason = RunReason::Cleanup;
+    of().breaks(vec![new(&setup), new(&cleanup)]);
+    // Nothing changed, so there is nothing to tidy up.
+    let mut idle = setup.clone();
+    idle.action.run_reason = RunReason::Agent;
+    of().breaks(vec![new(&idle), new(&cleanup)]);
+    idle.committed = Some(Oid("1".repeat(40)));
+    of().holds(vec![new(&idle), new(&cleanup)]);
+    let mut runs = setup.clone();
+    (runs.phase, runs.outcome, runs.followed_by) = (Phase::Running, None, None);
+    let verb = || Verb::Stop { of: "r1".to_owned(), grace_ms: None };
+    of().good(accepted(X))
+        .holds(vec![new(&runs)])
+        .good(asked("q1", verb()))
+        .good(answered("q1", verb(), Answer::Done))
+        .breaks(vec![over(&setup, 1), new(&agent)]);
+}
+
+#[test]
+fn s26_a_history_that_is_rewritten() {
+    let z = ExecutionId(Uuid::from_u128(3));
+    let mut ended = execution(X, Phase::Final);
+    ended.outcome = Some(Outcome::Exited { code: 0 });
+    let mut superseded = ended.clone();
+    superseded.superseded_by = Some(Y);
+    let of = || History::of("S26 ").holds(vec![new(&ended)]);
+    of().breaks(vec![over(&superseded, 1)]);
+    let again = execution(Y, Phase::Queued);
+    let tried = || of().holds(vec![over(&superseded, 1), new(&again)]);
+    let mut other = superseded.clone();
+    other.superseded_by = Some(z);
+    tried().breaks(vec![over(&other, 2), new(&execution(z, Phase::Queued))]);
 }

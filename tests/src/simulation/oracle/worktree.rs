@@ -7,7 +7,7 @@ use windlass_core::id::{AttemptId, Epoch};
 use windlass_core::locator::Locator;
 use windlass_core::process_store::{Kind, Write};
 use windlass_core::record::{AttemptRecord, AttemptStatus, Phase};
-use windlass_fakes::faulty::{About, Site};
+use windlass_fakes::faulty::{About, Site, Told};
 use windlass_fakes::world::Happened;
 
 use super::super::event::{Answer, Event, Life, What};
@@ -21,10 +21,14 @@ pub(super) struct NothingLost {
     led_to: BTreeMap<String, AttemptId>,
     /// Files that were written in a directory since it was made.
     written: BTreeMap<Locator, BTreeSet<String>>,
+    /// Attempts whose worktree may have been put back to a commit: what was there is in a snapshot.
+    put_back: BTreeSet<AttemptId>,
     /// Attempts of which somebody gave up a snapshot, whatever it held.
     given_up: BTreeSet<AttemptId>,
     /// The epochs that hosts acquired last.
     epochs: BTreeMap<Life, Epoch>,
+    /// Hosts that were last told that a batch of theirs is durable, which was then right, about whom.
+    told: BTreeMap<Life, AttemptId>,
     /// Calls that save or remove and were begun under a claim.
     under_way: BTreeSet<(Life, AttemptId)>,
 }
@@ -77,6 +81,42 @@ impl NothingLost {
         self.under_way.iter().any(|(life, about)| *about == attempt && is_old(life))
     }
 
+    /// Looks at a worktree that was put back to a commit: what is not there any more was saved.
+    fn was_put_back(&mut self, writes: &[Write], view: &View<'_>) -> Result<(), Violation> {
+        for write in writes.iter().filter(|write| write.key().kind == Kind::Attempt) {
+            let Some(kept) = view.store.get(write.key()) else { continue };
+            let (Value::Attempt(now), Some(Value::Attempt(before))) = (&kept.value, &kept.before)
+            else {
+                continue;
+            };
+            if now.resetting.as_ref().is_some_and(|resetting| resetting.saved) {
+                self.put_back.insert(now.id);
+            }
+            if before.resetting.is_none() || now.resetting.is_some() {
+                continue;
+            }
+            let Some(worktree) = now.workspace.worktree() else { continue };
+            let Some(written) = self.written.get_mut(&worktree.path) else { continue };
+            let repositories = &view.scene.repositories;
+            if !repositories.exists(&worktree.path) {
+                continue;
+            }
+            let is_there = |path: &String| repositories.read(&worktree.path, path).is_some();
+            let saved = |path: &&String| repositories.is_saved(now.id, path);
+            let excused = user_deletes(now, view)
+                || self.given_up.contains(&now.id)
+                || view.kernel.power_losses() > 0;
+            let lost = written.iter().find(|path| !is_there(path) && !saved(path));
+            if let Some(path) = lost.filter(|_| !excused) {
+                let title = &now.title;
+                let what = format!("the worktree of {title} was put back, and {path} is nowhere");
+                return Err(Violation::new("S18 nothing unsaved is removed", what));
+            }
+            written.retain(is_there);
+        }
+        Ok(())
+    }
+
     /// Looks at a worktree that was made again.
     fn came_back(&self, id: AttemptId, view: &View<'_>) -> Result<(), Violation> {
         let Some(attempt) = view.store.attempt(id) else { return Ok(()) };
@@ -94,9 +134,11 @@ impl NothingLost {
         }
         let Some(worktree) = attempt.workspace.worktree() else { return Ok(()) };
         let Some(written) = self.written.get(&worktree.path) else { return Ok(()) };
+        let repositories = &view.scene.repositories;
+        let is_saved = |path: &str| self.put_back.contains(&id) && repositories.is_saved(id, path);
         let missing = written
             .iter()
-            .find(|path| view.scene.repositories.read(&worktree.path, path).is_none());
+            .find(|path| repositories.read(&worktree.path, path).is_none() && !is_saved(path));
         match missing {
             None => Ok(()),
             Some(path) => {
@@ -143,13 +185,15 @@ impl Oracle for NothingLost {
                 _ => Ok(()),
             },
             What::Asked { request, .. } => {
-                if let Verb::RemoveSnapshot { of, force: true, .. } = &request.verb {
-                    self.given_up.extend(self.led_to.get(of));
+                if let Verb::RemoveSnapshot { of, force, .. } = &request.verb {
+                    // What was put back can be made again without the snapshot of what was there.
+                    let of = self.led_to.get(of).filter(|id| *force || self.put_back.contains(id));
+                    self.given_up.extend(of);
                 }
                 Ok(())
             }
             What::Committed { writes, .. } => match taken_under_claim(writes, view) {
-                None => Ok(()),
+                None => self.was_put_back(writes, view),
                 Some(what) => Err(Violation::new(self.name(), what)),
             },
             What::Acquired { life, lease } => {
@@ -157,10 +201,18 @@ impl Oracle for NothingLost {
                 Ok(())
             }
             What::Called { life, call, .. } if matches!(call.site, Site::Save | Site::Remove) => {
+                // The news of its claim may have come when that was another host's to say.
                 if let About::Attempt(id) = call.about
-                    && view.store.attempt(id).is_some_and(|attempt| attempt.claim.is_some())
+                    && (self.told.remove(life) == Some(id)
+                        || view.store.attempt(id).is_some_and(|attempt| attempt.claim.is_some()))
                 {
                     self.under_way.insert((*life, id));
+                }
+                Ok(())
+            }
+            What::Returned { life, call, told: Told::Done, .. } if call.site == Site::Commit => {
+                if let About::Attempt(id) = call.about {
+                    self.told.insert(*life, id);
                 }
                 Ok(())
             }

@@ -8,10 +8,12 @@ use futures::channel::oneshot;
 use windlass::error::EngineError;
 use windlass::handle::{Commit, Handle};
 use windlass::request::{
-    Caller, ExecRequest, GcOptions, InputRequest, LaunchRequest, RemoveOptions, RunRequest,
-    Scripts, StopTarget, WhenFull, WorkspaceRequest,
+    Caller, ExecRequest, GcOptions, InputRequest, LaunchRequest, RemoveOptions, RetryRequest,
+    RunRequest, Scripts, StopTarget, WhenFull, WorkspaceRequest,
 };
+use windlass::steps::message_id;
 use windlass_core::action::{Leftovers, RunReason, Stdin};
+use windlass_core::attempt::FollowUpChange;
 use windlass_core::id::{AttemptId, ExecutionId};
 use windlass_core::locator::OsBytes;
 use windlass_core::log_store::{From as ReadFrom, ReadOptions, Seq};
@@ -23,6 +25,17 @@ use super::super::event::{Answer, Ask, Life, What};
 use super::super::plan::{Class, Launch, Request, Verb};
 use super::super::stage::Stage;
 use super::Play;
+
+/// Makes the scripts of a run of their words; empty ones are none.
+pub(in super::super) fn scripts(setup: &str, cleanup: &str) -> Scripts {
+    let script = |words: &str| (!words.is_empty()).then(|| words.to_owned());
+    Scripts { setup: script(setup), cleanup: script(cleanup) }
+}
+
+/// Makes the change of a message that says something else, or is taken back.
+pub(in super::super) fn change(text: Option<&str>) -> FollowUpChange {
+    text.map_or(FollowUpChange::Cancel, |text| FollowUpChange::Replace(text.to_owned()))
+}
 
 /// How long a client waits before it asks again, in milliseconds.
 const AGAIN_MS: u64 = 100;
@@ -144,14 +157,20 @@ impl Asked {
         let (caller, attempt, execution) = (self.caller(), self.attempt, self.execution);
         let done = |()| Answer::Done;
         match &self.request.verb {
-            Verb::Run { worktree, commit, launch } => {
-                let request = self.run(*worktree, *commit, launch);
+            Verb::Run { worktree, commit, setup, cleanup, launch } => {
+                let scripts = scripts(setup, cleanup);
+                let request = self.run(*worktree, *commit, scripts, launch);
                 handle.run(caller, request).await.map(Answer::Accepted)
             }
             Verb::Exec { dev_server, launch, .. } => {
                 let run_reason =
                     if *dev_server { RunReason::DevServer } else { RunReason::Background };
-                let request = ExecRequest { attempt, run_reason, launch: self.launch(launch) };
+                let request = ExecRequest {
+                    attempt,
+                    run_reason,
+                    launch: self.launch(launch),
+                    replace: false,
+                };
                 handle.exec(caller, request).await.map(Answer::Accepted)
             }
             Verb::Stop { grace_ms, .. } => {
@@ -192,11 +211,40 @@ impl Asked {
                 };
                 handle.input(caller, request).await.map(done)
             }
+            Verb::Send { .. } | Verb::Change { .. } | Verb::Hold { .. } | Verb::Retry { .. } => {
+                self.go_on(handle).await
+            }
             Verb::Wait { .. } => handle.settled(&caller, execution).await.map(|_| Answer::Done),
             Verb::Follow { .. } => self.follow(handle, &caller).await.map(done),
             Verb::Diff { .. } => {
                 handle.diff(&caller, attempt, DiffDetail::Files).await.map(|_| Answer::Done)
             }
+        }
+    }
+
+    /// What goes on with an attempt.
+    async fn go_on(&self, handle: &Handle) -> Result<Answer, EngineError> {
+        let (caller, attempt) = (self.caller(), self.attempt);
+        let done = |()| Answer::Done;
+        match &self.request.verb {
+            Verb::Send { text, .. } => {
+                handle.send(caller, attempt, text.clone()).await.map(|_| Answer::Done)
+            }
+            Verb::Change { message, text, .. } => {
+                let owner = self.request.owner.clone();
+                let sender = Caller { owner, key: Some(message.clone()) };
+                let id = message_id(&sender).ok_or_else(|| EngineError::Invalid {
+                    reason: "a message has a key".to_owned(),
+                })?;
+                let change = change(text.as_deref());
+                handle.change_follow_up(caller, id, None, change).await.map(|_| Answer::Done)
+            }
+            Verb::Hold { held, .. } => handle.hold_queue(caller, attempt, *held).await.map(done),
+            Verb::Retry { .. } => {
+                let request = RetryRequest { attempt, from: None, text: None };
+                handle.retry(caller, request).await.map(Answer::Trying)
+            }
+            _ => Ok(Answer::Done),
         }
     }
 
@@ -220,7 +268,7 @@ impl Asked {
         }
     }
 
-    fn run(&self, worktree: bool, commit: bool, launch: &Launch) -> RunRequest {
+    fn run(&self, worktree: bool, commit: bool, scripts: Scripts, launch: &Launch) -> RunRequest {
         let place = &self.play.place;
         let workspace = if worktree {
             WorkspaceRequest::Worktree {
@@ -236,7 +284,7 @@ impl Asked {
             workspace,
             title: Some(self.request.name.clone()),
             commit: if commit { CommitPolicy::Commit } else { CommitPolicy::Keep },
-            scripts: Scripts::default(),
+            scripts,
             launch: self.launch(launch),
         }
     }

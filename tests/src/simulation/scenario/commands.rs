@@ -49,6 +49,25 @@ const LASTING: [&[&str]; 6] = [
     &["script", "file:a.txt:one", "fork", "forever", "end", "forever"],
 ];
 
+/// Words of scripts that prepare a workspace.
+const SETUPS: [&str; 5] = [
+    "file:made.txt:made exit:0",
+    "sleep:300 exit:0",
+    "file:made.txt:half exit:1",
+    "out:up sleep:2000 file:made.txt:late",
+    "fork sleep:9000 end exit:0",
+];
+
+/// Words of scripts that tidy up.
+const CLEANUPS: [&str; 6] = [
+    "exit:0",
+    "file:tidy.txt:tidy exit:0",
+    "file:half.txt:half exit:1",
+    "file:half.txt:half sleep:3000 file:tidy.txt:tidy",
+    "ignore-term file:half.txt:half sleep:20000",
+    "file:a.txt:tidied fork sleep:8000 end exit:0",
+];
+
 fn launch(argv: &[&str]) -> Launch {
     Launch { argv: argv.iter().map(|word| (*word).to_owned()).collect(), ..Launch::default() }
 }
@@ -85,4 +104,21 @@ pub(super) fn lasting(dice: &mut Dice) -> Launch {
 /// One that copies its input.
 pub(super) fn echo() -> Launch {
     Launch { stdin: true, ..launch(&["echo-stdin"]) }
+}
+
+/// Words of what prepares a workspace.
+pub(super) fn setup(dice: &mut Dice) -> &'static str {
+    let words: &&'static str = dice.pick(&SETUPS);
+    words
+}
+
+/// Words of what tidies up.
+pub(super) fn cleanup(dice: &mut Dice) -> &'static str {
+    let words: &&'static str = dice.pick(&CLEANUPS);
+    words
+}
+
+/// One that copies what it reads, and ends with it.
+pub(super) fn reading() -> Launch {
+    launch(&["echo-stdin"])
 }

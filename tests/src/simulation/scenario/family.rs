@@ -28,12 +28,18 @@ pub enum Scenario {
     Input,
     /// Cleanup by itself and on request.
     Cleanup,
+    /// Scripts around commands that change something.
+    Chains,
+    /// Messages that wait, are changed, held and let go.
+    Messages,
+    /// What was done is undone and tried again.
+    Retries,
     /// A bit of everything.
     Everything,
 }
 
 /// Every scenario.
-pub const FAMILY: [Scenario; 11] = [
+pub const FAMILY: [Scenario; 14] = [
     Scenario::One,
     Scenario::TwoByTwo,
     Scenario::Limits,
@@ -44,6 +50,9 @@ pub const FAMILY: [Scenario; 11] = [
     Scenario::Survivors,
     Scenario::Input,
     Scenario::Cleanup,
+    Scenario::Chains,
+    Scenario::Messages,
+    Scenario::Retries,
     Scenario::Everything,
 ];
 
@@ -62,6 +71,9 @@ impl Scenario {
             Self::Survivors => "survivors",
             Self::Input => "input",
             Self::Cleanup => "cleanup",
+            Self::Chains => "chains",
+            Self::Messages => "messages",
+            Self::Retries => "retries",
             Self::Everything => "everything",
         }
     }
@@ -89,7 +101,23 @@ impl Script<'_> {
 
     fn run(&mut self, at_ms: u64, name: &str, worktree: bool, launch: Launch) {
         let commit = worktree && self.dice.happens(60);
-        self.ask(at_ms, name, None, Verb::Run { worktree, commit, launch });
+        let (setup, cleanup) = (String::new(), String::new());
+        self.ask(at_ms, name, None, Verb::Run { worktree, commit, setup, cleanup, launch });
+    }
+
+    /// A run in a worktree with scripts around it, of which what it changes is mostly committed.
+    fn chain(&mut self, at_ms: u64, name: &str, launch: Launch) {
+        let commit = self.dice.happens(75);
+        let setup = if self.dice.happens(60) { commands::setup(self.dice) } else { "" };
+        let cleanup = if self.dice.happens(75) { commands::cleanup(self.dice) } else { "" };
+        let (setup, cleanup) = (setup.to_owned(), cleanup.to_owned());
+        let verb = Verb::Run { worktree: true, commit, setup, cleanup, launch };
+        self.ask(at_ms, name, None, verb);
+    }
+
+    fn message(&mut self, at_ms: u64, name: &str, of: &str) {
+        let (of, text) = (of.to_owned(), format!("the text of {name}"));
+        self.ask(at_ms, name, None, Verb::Send { of, text });
     }
 
     fn exec(&mut self, at_ms: u64, name: &str, of: &str, launch: Launch) {
@@ -158,6 +186,9 @@ pub(super) fn plan(seed: u64, scenario: Scenario, dice: &mut Dice) -> Plan {
         Scenario::Survivors => survivors(&mut script),
         Scenario::Input => input(&mut script),
         Scenario::Cleanup => cleanup(&mut script),
+        Scenario::Chains => chains(&mut script),
+        Scenario::Messages => messages(&mut script),
+        Scenario::Retries => retries(&mut script),
         Scenario::Everything => everything(&mut script),
     }
     let mut plan = script.plan;
@@ -202,7 +233,9 @@ fn limits(script: &mut Script<'_>) {
         launch.refuse_when_full = script.dice.happens(20);
         let owner = *script.dice.pick(&[None, Some("ann"), Some("bob")]);
         let (at, name) = (script.dice.between(0, 2_000), format!("r{n}"));
-        let verb = Verb::Run { worktree: script.dice.happens(20), commit: false, launch };
+        let worktree = script.dice.happens(20);
+        let (setup, cleanup) = (String::new(), String::new());
+        let verb = Verb::Run { worktree, commit: false, setup, cleanup, launch };
         script.ask(at, &name, owner, verb);
         if script.dice.happens(50) {
             let at = script.moment();
@@ -276,7 +309,8 @@ fn worktrees(script: &mut Script<'_>) {
 fn keys(script: &mut Script<'_>) {
     let launch = commands::any(script.dice);
     let worktree = script.dice.happens(40);
-    let verb = Verb::Run { worktree, commit: false, launch };
+    let (setup, cleanup) = (String::new(), String::new());
+    let verb = Verb::Run { worktree, commit: false, setup, cleanup, launch };
     for _ in 0..script.dice.between(2, 4) {
         let at = script.moment();
         script.ask(at, "r1", None, verb.clone());
@@ -337,6 +371,94 @@ fn cleanup(script: &mut Script<'_>) {
             let dry_run = script.dice.happens(40);
             script.then(at, Verb::Gc { dry_run });
         }
+    }
+}
+
+fn chains(script: &mut Script<'_>) {
+    for name in ["r1", "r2"] {
+        let launch = match script.dice.happens(80) {
+            true => commands::writing(script.dice),
+            false => commands::any(script.dice),
+        };
+        script.chain(0, name, launch);
+        for _ in 0..script.dice.between(0, 2) {
+            let at = script.moment();
+            script.about(at, name);
+        }
+        if script.dice.happens(40) {
+            let at = script.moment();
+            script.message(at, &format!("{name}m"), name);
+        }
+        if script.dice.happens(20) {
+            let at = script.moment();
+            let launch = commands::ending(script.dice);
+            script.exec(at, &format!("{name}x"), name, launch);
+        }
+    }
+}
+
+fn messages(script: &mut Script<'_>) {
+    let launch = match script.dice.below(4) {
+        0 => commands::writing(script.dice),
+        1 => commands::any(script.dice),
+        _ => commands::reading(),
+    };
+    if script.dice.happens(50) {
+        script.chain(0, "r1", launch);
+    } else {
+        let worktree = script.dice.happens(60);
+        script.run(0, "r1", worktree, launch);
+    }
+    let mut sent = Vec::new();
+    for n in 1..=script.dice.between(1, 4) {
+        let at = script.moment();
+        let name = format!("m{n}");
+        script.message(at, &name, "r1");
+        sent.push((at, name));
+    }
+    for _ in 0..script.dice.between(0, 3) {
+        let (after, message) = script.dice.pick(&sent).clone();
+        let at = after + script.dice.below(400);
+        let of = "r1".to_owned();
+        let verb = match script.dice.below(4) {
+            0 => Verb::Change { of, message, text: Some("something else".to_owned()) },
+            1 => Verb::Change { of, message, text: None },
+            _ => Verb::Hold { of, held: script.dice.happens(50) },
+        };
+        script.then(at, verb);
+    }
+    for _ in 0..script.dice.between(0, 2) {
+        let at = script.moment();
+        script.about(at, "r1");
+    }
+    if script.dice.happens(60) {
+        let (at, of) = (script.moment(), "r1".to_owned());
+        script.then(at, Verb::Hold { of, held: false });
+    }
+}
+
+fn retries(script: &mut Script<'_>) {
+    let launch = match script.dice.happens(75) {
+        true => commands::writing(script.dice),
+        false => commands::any(script.dice),
+    };
+    script.chain(0, "r1", launch);
+    for n in 1..=script.dice.between(1, 3) {
+        let at = script.dice.between(200, 20_000);
+        script.ask(at, &format!("t{n}"), None, Verb::Retry { of: "r1".to_owned() });
+    }
+    if script.dice.happens(50) {
+        let at = script.moment();
+        let (path, text) = ("mine.txt".to_owned(), "by hand".to_owned());
+        script.strike(at, Blow::Write { of: "r1".to_owned(), path, text });
+    }
+    if script.dice.happens(50) {
+        let at = script.moment();
+        script.message(at, "m1", "r1");
+    }
+    for _ in 0..script.dice.between(0, 2) {
+        let at = script.moment();
+        script.about(at, "r1");
     }
 }
 

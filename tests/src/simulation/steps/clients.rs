@@ -5,10 +5,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 use windlass::EngineError;
 use windlass::request::{
-    Accepted, Caller, ExecRequest, InputRequest, LaunchRequest, RemoveOptions, RunRequest, Scripts,
+    Caller, ExecRequest, InputRequest, LaunchRequest, RemoveOptions, RetryRequest, RunRequest,
     WhenFull, WorkspaceRequest,
 };
-use windlass::steps::{self, Begun};
+use windlass::steps::{self, Begun, Retried, Sent};
 use windlass_core::action::{ActionKind, Leftovers, RunReason, Stdin};
 use windlass_core::attempt::{RefusalCode, Reply, Request as MachineRequest, State};
 use windlass_core::container_service::StopCause;
@@ -20,6 +20,7 @@ use windlass_core::snapshot::SnapshotNumber;
 
 use super::super::event::{Answer, Ask, Life, What};
 use super::super::plan::{Launch, Plan, Request, Verb};
+use super::super::play::clients::{change, scripts};
 use super::conductor::Begun as BegunCalls;
 use super::job::{Done, Job, Prelude};
 use super::life::{Asker, CLEANUP};
@@ -73,8 +74,7 @@ impl Clients {
     }
 
     pub(super) fn add(&mut self, request: Request) -> usize {
-        let starts = matches!(request.verb, Verb::Run { .. } | Verb::Exec { .. });
-        let key = starts.then(|| request.name.clone());
+        let key = request.verb.has_key().then(|| request.name.clone());
         let caller = Caller { owner: request.owner.clone(), key };
         let request = Arc::new(request);
         let read = Seq(0);
@@ -187,24 +187,17 @@ impl Steps {
         let new = HostIds { stage: &self.stage, life };
         let fresh = |ids: &HostIds<'_>| ExecutionId::new(self.now, ids.ten());
         let prelude = match &request.verb {
-            Verb::Run { worktree, commit, launch: how } => {
-                let workspace = if *worktree {
-                    let repo = self.place.repository.clone();
-                    WorkspaceRequest::Worktree { repo, base: None, branch: None, copy: Vec::new() }
-                } else {
-                    WorkspaceRequest::Directory { path: self.place.directory.clone() }
-                };
-                let commit = if *commit { CommitPolicy::Commit } else { CommitPolicy::Keep };
-                let title = Some(request.name.clone());
-                let (scripts, launch) = (Scripts::default(), launch(how));
-                let run = RunRequest { workspace, title, commit, scripts, launch };
-                let attempt = AttemptId::new(self.now, new.ten());
-                Prelude::Run { request: Box::new(run), attempt, execution: fresh(&new) }
-            }
+            Verb::Run { .. } => match self.run_of(request) {
+                Some(run) => {
+                    let attempt = AttemptId::new(self.now, new.ten());
+                    Prelude::Run { request: Box::new(run), attempt, execution: fresh(&new) }
+                }
+                None => return,
+            },
             Verb::Exec { dev_server, launch: how, .. } => {
                 let run_reason =
                     if *dev_server { RunReason::DevServer } else { RunReason::Background };
-                let exec = ExecRequest { attempt, run_reason, launch: launch(how) };
+                let exec = ExecRequest { attempt, run_reason, launch: launch(how), replace: false };
                 Prelude::Exec { request: Box::new(exec), execution: fresh(&new) }
             }
             Verb::Stop { .. }
@@ -236,6 +229,12 @@ impl Steps {
                 let request = InputRequest { execution, key, bytes, secret: false, close };
                 Prelude::Input { request }
             }
+            Verb::Send { .. } | Verb::Change { .. } | Verb::Hold { .. } | Verb::Retry { .. } => {
+                match go_on(request, attempt, || fresh(&new)) {
+                    Some(prelude) => prelude,
+                    None => return,
+                }
+            }
             Verb::Gc { dry_run } => return self.on_gc(client, life, *dry_run),
             Verb::Follow { .. } => return self.follow_log(client, execution),
             // They change nothing, and nothing is asked of the machines for them.
@@ -243,7 +242,7 @@ impl Steps {
         };
         let generation = self.generation(life);
         let Some(host) = self.hosts.get_mut(&life) else { return };
-        if matches!(request.verb, Verb::Run { .. } | Verb::Exec { .. }) {
+        if matches!(request.verb, Verb::Run { .. } | Verb::Exec { .. } | Verb::Retry { .. }) {
             let key = request_id(request.owner.as_deref(), &request.name);
             if !host.life.take_key(client, key) {
                 return;
@@ -252,6 +251,23 @@ impl Steps {
         host.life.begin_prelude(prelude.attempt());
         let job = Job::Prelude { asker: client, prelude };
         self.after(0, Due::Perform { life, generation, job, begun: BegunCalls::default() });
+    }
+
+    /// Returns the run that is asked for.
+    fn run_of(&self, request: &Request) -> Option<RunRequest> {
+        let Verb::Run { worktree, commit, setup, cleanup, launch: how } = &request.verb else {
+            return None;
+        };
+        let workspace = if *worktree {
+            let repo = self.place.repository.clone();
+            WorkspaceRequest::Worktree { repo, base: None, branch: None, copy: Vec::new() }
+        } else {
+            WorkspaceRequest::Directory { path: self.place.directory.clone() }
+        };
+        let commit = if *commit { CommitPolicy::Commit } else { CommitPolicy::Keep };
+        let title = Some(request.name.clone());
+        let (scripts, launch) = (scripts(setup, cleanup), launch(how));
+        Some(RunRequest { workspace, title, commit, scripts, launch })
     }
 
     fn on_gc(&mut self, client: usize, life: Life, dry_run: bool) {
@@ -350,19 +366,23 @@ impl Steps {
     }
 
     pub(super) fn on_reply(&mut self, _life: super::Life, asker: Asker, reply: Reply) {
-        let (client, accepted): (usize, Option<Accepted>) = match asker {
+        let (client, accepted): (usize, Option<Answer>) = match asker {
             Asker::Client(client) => (client, None),
-            Asker::Starter(client, accepted) => (client, Some(accepted)),
+            Asker::Starter(client, accepted) => (client, Some(Answer::Accepted(accepted))),
+            Asker::Retrier(client, accepted) => (client, Some(Answer::Trying(accepted))),
             Asker::Cleanup => return,
         };
         let answer = match (reply, accepted) {
             (Reply::Refused(refusal), _) => {
                 Answer::Refused { code: code(refusal.code), reason: refusal.message }
             }
-            (_, Some(accepted)) => Answer::Accepted(accepted),
+            (_, Some(accepted)) => accepted,
             (Reply::Committing(id), None) => Answer::Committing(id),
             (Reply::Clean, None) => Answer::Clean,
-            (Reply::Accepted | Reply::Removed | Reply::Restored, None) => Answer::Done,
+            (
+                Reply::Accepted | Reply::Removed | Reply::Restored | Reply::Integrated { .. },
+                None,
+            ) => Answer::Done,
         };
         self.answer(client, answer);
     }
@@ -373,7 +393,13 @@ impl Steps {
             Done::Begun { asker, result: Ok(Begun::Repeated(accepted)), .. } => {
                 (*asker, Answer::Accepted(accepted.clone()))
             }
+            Done::Sent { asker, result: Ok(Sent::Repeated), .. } => (*asker, Answer::Done),
+            Done::Retried { asker, result: Ok(Retried::Repeated(accepted)), .. } => {
+                (*asker, Answer::Trying(accepted.clone()))
+            }
             Done::Begun { asker, result: Err(error), .. }
+            | Done::Sent { asker, result: Err(error), .. }
+            | Done::Retried { asker, result: Err(error), .. }
             | Done::Loaded { asker, result: Err(error), .. }
             | Done::Asked { asker, result: Err(error), .. } => (*asker, answer_of(error)),
             Done::Looked(Err(error)) => {
@@ -418,10 +444,34 @@ impl Steps {
     }
 }
 
+/// Returns what must be found out before an attempt goes on.
+fn go_on(
+    request: &Request,
+    attempt: AttemptId,
+    fresh: impl FnOnce() -> ExecutionId,
+) -> Option<Prelude> {
+    Some(match &request.verb {
+        Verb::Send { text, .. } => Prelude::Send { attempt, text: text.clone() },
+        Verb::Change { message, text, .. } => {
+            let (owner, key) = (request.owner.clone(), Some(message.clone()));
+            let id = steps::message_id(&Caller { owner, key })?;
+            let change = change(text.as_deref());
+            Prelude::Change { attempt, verb: steps::Verb::FollowUp { id, change } }
+        }
+        Verb::Hold { held, .. } => Prelude::Change { attempt, verb: steps::Verb::HoldQueue(*held) },
+        Verb::Retry { .. } => {
+            let request = RetryRequest { attempt, from: None, text: None };
+            Prelude::Retry { request, execution: fresh() }
+        }
+        _ => return None,
+    })
+}
+
 fn code(code: RefusalCode) -> windlass::error::RefusalCode {
     use windlass::error::RefusalCode as To;
     match code {
         RefusalCode::Busy => To::Busy,
+        RefusalCode::DevServerRuns => To::DevServerRuns,
         RefusalCode::WorkspaceGone => To::WorkspaceGone,
         RefusalCode::WorkspaceMismatch => To::WorkspaceMismatch,
         RefusalCode::Unsaved => To::Unsaved,
@@ -437,6 +487,11 @@ fn code(code: RefusalCode) -> windlass::error::RefusalCode {
         RefusalCode::Conflict => To::Conflict,
         RefusalCode::QueueFull => To::QueueFull,
         RefusalCode::Full => To::Full,
+        RefusalCode::Dirty => To::Dirty,
+        RefusalCode::MergeConflict => To::MergeConflict,
+        RefusalCode::NoTarget => To::NoTarget,
+        RefusalCode::NothingToDo => To::NothingToDo,
+        RefusalCode::Unsupported => To::Unsupported,
         RefusalCode::Failed => To::Git,
     }
 }

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, Waker};
 
 use windlass::Config;
 use windlass::error::EngineError;
-use windlass::request::{Caller, ExecRequest, InputRequest, RunRequest};
-use windlass::steps::{self, Asked, Begun, Verb};
+use windlass::request::{Caller, ExecRequest, InputRequest, RetryRequest, RunRequest};
+use windlass::steps::{self, Asked, Begun, Retried, Sent, Verb};
 use windlass_core::attempt::{Fact, Operation, State};
 use windlass_core::cleanup::Plan as CleanupPlan;
 use windlass_core::driver::{Fresh, Ports, perform};
@@ -29,6 +29,8 @@ pub(super) enum Job {
     Operation { attempt: AttemptId, operation: Operation, fresh: Fresh },
     /// What must be known before a machine is asked.
     Prelude { asker: usize, prelude: Prelude },
+    /// What an execution is to read that a message has started.
+    Feed { attempt: AttemptId, execution: ExecutionId, text: String },
     /// A look at what is to be cleaned up.
     Look { watched_ms: u64 },
 }
@@ -41,6 +43,8 @@ pub(super) enum Prelude {
     Load { attempt: AttemptId },
     Change { attempt: AttemptId, verb: Verb },
     Input { request: InputRequest },
+    Send { attempt: AttemptId, text: String },
+    Retry { request: RetryRequest, execution: ExecutionId },
 }
 
 impl Prelude {
@@ -49,7 +53,10 @@ impl Prelude {
         match self {
             Self::Run { .. } | Self::Input { .. } => None,
             Self::Exec { request, .. } => Some(request.attempt),
-            Self::Load { attempt } | Self::Change { attempt, .. } => Some(*attempt),
+            Self::Load { attempt } | Self::Change { attempt, .. } | Self::Send { attempt, .. } => {
+                Some(*attempt)
+            }
+            Self::Retry { request, .. } => Some(request.attempt),
         }
     }
 }
@@ -65,6 +72,9 @@ pub(super) enum Done {
     Loaded { asker: usize, attempt: AttemptId, result: Result<Option<State>, EngineError> },
     Asked { asker: usize, attempt: AttemptId, result: Result<Asked, EngineError> },
     Told { asker: usize, result: Result<(), EngineError> },
+    Sent { asker: usize, attempt: AttemptId, result: Result<Sent, EngineError> },
+    Retried { asker: usize, attempt: AttemptId, result: Result<Retried, EngineError> },
+    Fed { attempt: AttemptId, execution: ExecutionId, result: Result<(), EngineError> },
     Looked(Result<CleanupPlan, EngineError>),
 }
 
@@ -118,6 +128,10 @@ async fn does(tools: Tools<'_>, caller: &Caller, job: Job) -> Done {
             let fact = perform(ports, attempt, operation, fresh).await;
             Done::Fact { attempt, fact }
         }
+        Job::Feed { attempt, execution, text } => {
+            let result = steps::feed(ports, input, lease.epoch, execution, text).await;
+            Done::Fed { attempt, execution, result }
+        }
         Job::Look { watched_ms } => {
             Done::Looked(steps::look(ports, config, lease, at, watched_ms).await)
         }
@@ -140,6 +154,16 @@ async fn does(tools: Tools<'_>, caller: &Caller, job: Job) -> Done {
             Prelude::Change { attempt, verb } => {
                 let result = steps::change(ports, lease, at, caller, attempt, verb).await;
                 Done::Asked { asker, attempt, result }
+            }
+            Prelude::Send { attempt, text } => {
+                let result = steps::send(ports, config, at, caller, attempt, text).await;
+                Done::Sent { asker, attempt, result }
+            }
+            Prelude::Retry { request, execution } => {
+                let attempt = request.attempt;
+                let context = steps::Context { ports, config, lease, at, attempt, execution };
+                let result = steps::retry(context, caller, request).await;
+                Done::Retried { asker, attempt, result }
             }
             Prelude::Input { request } => {
                 let result = steps::input(ports, input, lease.epoch, caller, request).await;

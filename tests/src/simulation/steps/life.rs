@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use uuid::Uuid;
 use windlass::Config;
+use windlass::EngineError;
 use windlass::request::Accepted;
-use windlass::steps::{self, Asked, Begun, New};
+use windlass::steps::{self, Asked, Begun, New, Retried, Sent};
 use windlass_core::admission;
 use windlass_core::attempt::{
-    self, Effect, Fact, Input, Operation, Reply, Request, RequestId, Slot, State,
+    self, Effect, Fact, Input, Operation, Refusal, RefusalCode, Reply, Request, RequestId, Slot,
+    State,
 };
 use windlass_core::cleanup::Act;
 use windlass_core::driver::{Fresh, Ports, Queues};
-use windlass_core::id::{AttemptId, HostId};
+use windlass_core::id::{AttemptId, ExecutionId, HostId};
 use windlass_core::process_store::Lease;
 use windlass_core::time::Timestamp;
 
@@ -28,6 +30,8 @@ pub(super) enum Asker {
     Client(usize),
     /// A client who started something.
     Starter(usize, Accepted),
+    /// A client who tries something again.
+    Retrier(usize, Accepted),
     /// Cleanup.
     Cleanup,
 }
@@ -271,6 +275,9 @@ impl HostLife {
                     self.slot_waiters.remove(&slot);
                     slots.push(admission::Input::Release(slot));
                 }
+                Effect::Begin(Operation::Feed { execution }) => {
+                    self.feed_input(attempt, execution, out)
+                }
                 Effect::Begin(operation) => {
                     let fresh = ids.fresh(at, self.lease.epoch);
                     out.push(Next::Job(Job::Operation { attempt, operation, fresh }));
@@ -284,11 +291,40 @@ impl HostLife {
         }
     }
 
+    /// Writes the message of an execution to its standard input.
+    fn feed_input(&mut self, attempt: AttemptId, execution: ExecutionId, out: &mut Vec<Next>) {
+        let of = |state: &State| {
+            state.executions().find(|record| record.id == execution).and_then(|it| it.text.clone())
+        };
+        let Some(text) = self.machines.get(&attempt).and_then(of) else { return };
+        self.preludes += 1;
+        out.push(Next::Job(Job::Feed { attempt, execution, text }));
+    }
+
+    fn on_fed(
+        &mut self,
+        at: Timestamp,
+        attempt: AttemptId,
+        execution: ExecutionId,
+        result: Result<(), EngineError>,
+        ids: &mut dyn Ids,
+        out: &mut Vec<Next>,
+    ) {
+        match result {
+            // Whoever has closed it, or ended, wants no more.
+            Ok(()) | Err(EngineError::Refused { .. } | EngineError::Superseded) => {}
+            Err(error) => {
+                let fact = Fact::InDoubt { execution, message: error.to_string() };
+                self.feed(at, attempt, Input::Fact(fact), ids, out);
+            }
+        }
+    }
+
     fn reply(&mut self, request: RequestId, reply: Reply, out: &mut Vec<Next>) {
         let Some(asker) = self.pending.remove(&request) else { return };
         out.push(Next::Reply { asker: asker.clone(), reply });
         match asker {
-            Asker::Starter(client, _) => self.key_is_done(client, out),
+            Asker::Starter(client, _) | Asker::Retrier(client, _) => self.key_is_done(client, out),
             Asker::Cleanup => self.next_act(out),
             Asker::Client(_) => {}
         }
@@ -388,6 +424,23 @@ impl HostLife {
                 }
                 self.release_hold(attempt);
             }
+            Done::Sent { asker, attempt, result } => {
+                self.preludes -= 1;
+                if let Ok(Sent::New(asked)) = result {
+                    let Asked { machine, request, .. } = *asked;
+                    self.request(at, attempt, machine, request, asker, ids, out);
+                }
+                self.release_hold(attempt);
+            }
+            Done::Retried { asker, attempt, result } => {
+                self.preludes -= 1;
+                self.on_retried(at, (asker, attempt), result, ids, out);
+                self.release_hold(attempt);
+            }
+            Done::Fed { attempt, execution, result } => {
+                self.preludes -= 1;
+                self.on_fed(at, attempt, execution, result, ids, out);
+            }
             Done::Looked(result) => {
                 self.acts = result.map_or_else(
                     |_| VecDeque::new(),
@@ -401,11 +454,36 @@ impl HostLife {
         }
     }
 
+    fn on_retried(
+        &mut self,
+        at: Timestamp,
+        (asker, attempt): (usize, AttemptId),
+        result: Result<Retried, EngineError>,
+        ids: &mut dyn Ids,
+        out: &mut Vec<Next>,
+    ) {
+        match result {
+            Ok(Retried::New { accepted, asked }) => {
+                let Asked { machine, since, request } = *asked;
+                self.insert(attempt, machine);
+                if self.machines.get(&attempt).map(State::revision) != since {
+                    let (code, message) = (RefusalCode::Busy, "it has gone on".to_owned());
+                    let reply = Reply::Refused(Refusal { code, message });
+                    out.push(Next::Reply { asker: Asker::Client(asker), reply });
+                    return self.key_is_done(asker, out);
+                }
+                let asker = Asker::Retrier(asker, accepted);
+                self.ask(at, attempt, request, asker, ids, out);
+            }
+            Ok(Retried::Repeated(_)) | Err(_) => self.key_is_done(asker, out),
+        }
+    }
+
     fn on_begun(
         &mut self,
         at: Timestamp,
         client: usize,
-        result: Result<Begun, windlass::EngineError>,
+        result: Result<Begun, EngineError>,
         ids: &mut dyn Ids,
         out: &mut Vec<Next>,
     ) {

@@ -452,6 +452,8 @@ impl Steps {
             store: backends.store,
             logs: backends.logs,
             worktrees: backends.worktrees,
+            history: None,
+            attachments: None,
             secrets: Arc::new(NoSecrets),
         };
         let ids = HostIds { stage: &self.stage, life };
@@ -593,6 +595,7 @@ fn config(settings: &Settings) -> Config {
         limits: Limits {
             per_owner: settings.per_owner,
             per_host: settings.per_host,
+            dev_servers: settings.per_host,
             queue: settings.queue,
         },
         stop_grace_ms: settings.stop_grace_ms,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use windlass_core::id::{AttemptId, Epoch, ExecutionId};
 use windlass_core::process_store::{ChangeNumber, Kind, RecordKey, Revision, Write};
-use windlass_core::record::{AttemptRecord, ExecutionRecord, Recorded as _, RequestRecord};
+use windlass_core::record::{
+    AttemptRecord, ExecutionRecord, FollowUpRecord, Recorded as _, RequestRecord,
+};
 use windlass_core::snapshot::SnapshotRecord;
 
 /// A record, decoded.
@@ -17,6 +19,8 @@ pub enum Value {
     Execution(Arc<ExecutionRecord>),
     /// A request.
     Request(Arc<RequestRecord>),
+    /// A message for an attempt.
+    FollowUp(Arc<FollowUpRecord>),
     /// A snapshot.
     Snapshot(Arc<SnapshotRecord>),
     /// Anything else, or what cannot be read.
@@ -56,9 +60,9 @@ fn decode(record: &windlass_core::process_store::Record) -> Value {
             .map_or(Value::Other, |record| Value::Request(Arc::new(record))),
         Kind::Snapshot => SnapshotRecord::decode(record)
             .map_or(Value::Other, |record| Value::Snapshot(Arc::new(record))),
-        Kind::Project | Kind::Task | Kind::FollowUp | Kind::Input | Kind::Observation => {
-            Value::Other
-        }
+        Kind::FollowUp => FollowUpRecord::decode(record)
+            .map_or(Value::Other, |record| Value::FollowUp(Arc::new(record))),
+        Kind::Project | Kind::Task | Kind::Input | Kind::Observation => Value::Other,
     }
 }
 
@@ -118,7 +122,11 @@ impl Store {
     pub fn execution(&self, id: ExecutionId) -> Option<&Arc<ExecutionRecord>> {
         match &self.get(RecordKey { kind: Kind::Execution, id: id.0 })?.value {
             Value::Execution(record) => Some(record),
-            Value::Attempt(_) | Value::Request(_) | Value::Snapshot(_) | Value::Other => None,
+            Value::Attempt(_)
+            | Value::Request(_)
+            | Value::FollowUp(_)
+            | Value::Snapshot(_)
+            | Value::Other => None,
         }
     }
 
@@ -127,7 +135,11 @@ impl Store {
     pub fn attempt(&self, id: AttemptId) -> Option<&Arc<AttemptRecord>> {
         match &self.get(RecordKey { kind: Kind::Attempt, id: id.0 })?.value {
             Value::Attempt(record) => Some(record),
-            Value::Execution(_) | Value::Request(_) | Value::Snapshot(_) | Value::Other => None,
+            Value::Execution(_)
+            | Value::Request(_)
+            | Value::FollowUp(_)
+            | Value::Snapshot(_)
+            | Value::Other => None,
         }
     }
 
@@ -135,7 +147,11 @@ impl Store {
     pub fn executions(&self) -> impl Iterator<Item = &Arc<ExecutionRecord>> {
         self.kept.values().filter_map(|kept| match &kept.value {
             Value::Execution(record) => Some(record),
-            Value::Attempt(_) | Value::Request(_) | Value::Snapshot(_) | Value::Other => None,
+            Value::Attempt(_)
+            | Value::Request(_)
+            | Value::FollowUp(_)
+            | Value::Snapshot(_)
+            | Value::Other => None,
         })
     }
 
@@ -148,7 +164,23 @@ impl Store {
     pub fn attempts(&self) -> impl Iterator<Item = &Arc<AttemptRecord>> {
         self.kept.values().filter_map(|kept| match &kept.value {
             Value::Attempt(record) => Some(record),
-            Value::Execution(_) | Value::Request(_) | Value::Snapshot(_) | Value::Other => None,
+            Value::Execution(_)
+            | Value::Request(_)
+            | Value::FollowUp(_)
+            | Value::Snapshot(_)
+            | Value::Other => None,
+        })
+    }
+
+    /// Returns all messages.
+    pub fn follow_ups(&self) -> impl Iterator<Item = &Arc<FollowUpRecord>> {
+        self.kept.values().filter_map(|kept| match &kept.value {
+            Value::FollowUp(record) => Some(record),
+            Value::Attempt(_)
+            | Value::Execution(_)
+            | Value::Request(_)
+            | Value::Snapshot(_)
+            | Value::Other => None,
         })
     }
 
@@ -156,7 +188,11 @@ impl Store {
     pub fn requests(&self) -> impl Iterator<Item = &Arc<RequestRecord>> {
         self.kept.values().filter_map(|kept| match &kept.value {
             Value::Request(record) => Some(record),
-            Value::Attempt(_) | Value::Execution(_) | Value::Snapshot(_) | Value::Other => None,
+            Value::Attempt(_)
+            | Value::Execution(_)
+            | Value::FollowUp(_)
+            | Value::Snapshot(_)
+            | Value::Other => None,
         })
     }
 }

@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
 use serde_json::Value;
 use windlass_tests::isolated;
-use windlass_tests::process::{PATIENCE, ended, open, signal};
 use windlass_tests::repo::{TempRepo, git_in};
 use windlass_tests::sandbox::{Ran, Sandbox};
 
-use super::{schemas, show, with_repo};
+use super::{kill_host, schemas, show, with_repo};
 
 const SETUP: &str = "echo setup; echo dep > dep";
 const CLEANUP: &str = "echo cleanup; echo tidy > tidy";
@@ -48,14 +46,6 @@ fn worktree(sandbox: &Sandbox) -> PathBuf {
 fn commits(sandbox: &Sandbox) -> (u64, bool) {
     let view = attempt(sandbox);
     (view["ahead"].as_u64().unwrap(), view["dirty"].as_bool().unwrap())
-}
-
-/// Kills the host as nobody would, and waits until it is gone.
-fn kill_host(sandbox: &Sandbox) {
-    let pid = sandbox.run(["host", "status", "--json"]).expect(0).json()["pid"].as_u64().unwrap();
-    let host = open(u32::try_from(pid).unwrap()).unwrap();
-    signal(&host, Signal::KILL).unwrap();
-    assert!(ended(&host, PATIENCE).unwrap());
 }
 
 /// Two named pipes of which a script writes one when it has begun and reads the other before it ends.

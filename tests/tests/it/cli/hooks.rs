@@ -4,13 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use rustix::process::Signal;
 use windlass_tests::isolated;
-use windlass_tests::process::{PATIENCE, ended, open, signal};
+use windlass_tests::process::{PATIENCE, ended, open};
 use windlass_tests::repo::TempRepo;
 use windlass_tests::sandbox::Sandbox;
 
-use super::{run_detached, run_script, show, with_repo};
+use super::{kill_host, run_detached, run_script, show, with_repo};
 
 /// Gives a repository a hook that runs after a checkout.
 fn hook(repo: &TempRepo, script: &str) {
@@ -35,13 +34,6 @@ fn checkout(sandbox: &Sandbox) -> String {
     let all = sandbox.run(["ps", "--all", "--json"]).expect(0).json_lines();
     let git = all.iter().find(|view| view["run_reason"] == "git");
     git.unwrap_or_else(|| panic!("{all:?}"))["id"].as_str().unwrap().to_owned()
-}
-
-fn kill_host(sandbox: &Sandbox) {
-    let status = sandbox.run(["host", "status", "--json"]).expect(0).json();
-    let host = open(u32::try_from(status["pid"].as_u64().unwrap()).unwrap()).unwrap();
-    signal(&host, Signal::KILL).unwrap();
-    assert!(ended(&host, PATIENCE).unwrap());
 }
 
 isolated! {

@@ -89,6 +89,43 @@ isolated! {
         assert_eq!(attempt(&sandbox)["ahead"], 1);
     }
 
+    fn a_try_may_read_something_else() {
+        let (sandbox, repo) = with_repo();
+        run_script(&sandbox, &repo, &["--setup", "true"], "cat > made").expect(0);
+        let all = attempt(&sandbox)["executions"].clone();
+        let setup = all[all.as_array().unwrap().len() - 1].as_str().unwrap().to_owned();
+        sandbox.run(["retry", &id(&sandbox), "--prompt", "first"]).expect(0);
+        sandbox.run(["retry", &id(&sandbox)]).expect(0);
+        assert_eq!(fs::read_to_string(worktree(&sandbox).join("made")).unwrap(), "first\n", "it reads the same again");
+        sandbox.run(["retry", &id(&sandbox), "--prompt", "second"]).expect(0);
+        assert_eq!(fs::read_to_string(worktree(&sandbox).join("made")).unwrap(), "second\n");
+        assert_eq!(attempt(&sandbox)["ahead"], 1);
+        let refused = sandbox.run(["retry", &setup, "--prompt", "x", "--json"]).expect(122);
+        assert_eq!(refused.error()["error"]["kind"], "wrong_state");
+        sandbox.run(["retry", &id(&sandbox), "--prompt", " "]).expect(120);
+    }
+
+    fn a_message_with_a_reset_begins_at_the_last_commit() {
+        let (sandbox, repo) = with_repo();
+        run_script(&sandbox, &repo, &[], "cat >> made").expect(0);
+        let place = worktree(&sandbox);
+        fs::write(place.join("mine"), "by hand\n").unwrap();
+        fs::write(place.join("made"), "spoiled\n").unwrap();
+        sandbox.run(["send", &id(&sandbox), "--reset", "go on"]).expect(0);
+        let mut events = sandbox.start(["events", "-f", "--json"]);
+        while attempt(&sandbox)["status"] != "finished" {
+            assert!(events.line().is_some());
+        }
+        assert_eq!(fs::read_to_string(place.join("made")).unwrap(), "go on\n");
+        assert!(!place.join("mine").exists());
+        let saved = sandbox.run(["snapshots", &id(&sandbox), "--json"]).expect(0).json_lines();
+        assert_eq!(saved[0]["cause"], "reset");
+        let here = sandbox.path().to_str().unwrap();
+        sandbox.run(["run", "--dir", here, "--", "true"]).expect(0);
+        let refused = sandbox.run(["send", "@last", "--reset", "x", "--json"]).expect(4);
+        assert_eq!(refused.error()["error"]["kind"], "not_a_worktree");
+    }
+
     fn what_never_began_or_is_none_of_the_chain_is_refused() {
         let (sandbox, repo) = with_repo();
         run_script(&sandbox, &repo, &[], "true").expect(0);

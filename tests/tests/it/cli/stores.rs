@@ -10,7 +10,7 @@ use windlass_tests::isolated;
 use windlass_tests::process::{PATIENCE, ended, open, signal};
 use windlass_tests::sandbox::Sandbox;
 
-use super::{run_detached, run_script, sandbox, schemas, show, with_repo};
+use super::{kill_host, run_detached, run_script, sandbox, schemas, show, with_repo};
 
 /// Every choice: the flags, and the files that it makes.
 const CHOICES: [(&[&str], [&str; 2]); 4] = [
@@ -21,14 +21,6 @@ const CHOICES: [(&[&str], [&str; 2]); 4] = [
 ];
 
 const IN_REDB: &[&str] = CHOICES[3].0;
-
-fn kill_host(sandbox: &Sandbox) {
-    let status = sandbox.run(["host", "status", "--json"]).expect(0).json();
-    schemas().assert("host-status.json", &status);
-    let host = open(u32::try_from(status["pid"].as_u64().unwrap()).unwrap()).unwrap();
-    signal(&host, rustix::process::Signal::KILL).unwrap();
-    assert!(ended(&host, PATIENCE).unwrap());
-}
 
 /// Finds where an execution runs.
 fn place_of(sandbox: &Sandbox, id: &str) -> PathBuf {

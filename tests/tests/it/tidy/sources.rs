@@ -29,13 +29,16 @@ const MOST_LINES: usize = 600;
 const SLEEPLESS: [&str; 5] = ["core", "agents", "fakes", "conformance", "tests"];
 
 /// A port and the stem of the files that implement it.
-const PORTS: [(&str, &str); 6] = [
+const PORTS: [(&str, &str); 9] = [
     ("ContainerService", "container_service"),
     ("ProcessStore", "process_store"),
     ("LogStore", "log_store"),
     ("VcsWorktree", "vcs_worktree"),
     ("Input", "input"),
     ("DiffWatch", "diff_watch"),
+    ("VcsHistory", "vcs_history"),
+    ("Listeners", "listeners"),
+    ("Attachments", "attachments"),
 ];
 
 fn rust(files: &[File]) -> impl Iterator<Item = &File> {

@@ -1,0 +1,53 @@
+//! The port [`VcsHistory`] in memory, on the worktrees of [`MemoryWorktrees`].
+//!
+//! Files are merged as wholes. A rebase that conflicts is not modelled: its step fails and changes nothing.
+
+use async_trait::async_trait;
+use windlass_core::id::AttemptId;
+use windlass_core::vcs_history::{
+    Conclusion, HistoryPlan, HistoryRequest, Merged, Standing, VcsHistory, VcsHistoryError,
+};
+use windlass_core::vcs_worktree::{Diff, DiffDetail};
+use windlass_core::workspace::Worktree;
+
+use crate::vcs_worktree::MemoryWorktrees;
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl VcsHistory for MemoryWorktrees {
+    async fn plan_history(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &HistoryRequest,
+    ) -> Result<HistoryPlan, VcsHistoryError> {
+        self.history_plan(attempt, worktree, request)
+    }
+
+    async fn conclude_history(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        request: &HistoryRequest,
+    ) -> Result<Conclusion, VcsHistoryError> {
+        self.history_conclusion(attempt, worktree, request)
+    }
+
+    async fn standing(
+        &self,
+        attempt: AttemptId,
+        worktree: &Worktree,
+        merged: Option<&Merged>,
+    ) -> Result<Standing, VcsHistoryError> {
+        self.history_standing(attempt, worktree, merged)
+    }
+
+    async fn merged_diff(
+        &self,
+        worktree: &Worktree,
+        merged: &Merged,
+        detail: DiffDetail,
+    ) -> Result<Diff, VcsHistoryError> {
+        self.diff_of_merge(worktree, merged, detail)
+    }
+}
